@@ -1,0 +1,53 @@
+"""
+The errors a user can meet, each of which says what to do next::
+
+    AsyncLoaderError
+     +-- ConfigurationError     a flag, key or value is wrong             exit 104
+     |    +-- MissingExtraError    an optional package is not installed
+     +-- SetupError             the workload's set-up raised              exit 107
+     +-- DatabaseError          unreachable, refused or unusable          exit 110
+          +-- EmbeddedServerError  the server that we start ourselves
+
+The message is one line for a person at a terminal; no message contains a password.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AsyncLoaderError(Exception):
+    """Base of all errors of this package; `exit_code` is what the command ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigurationError(AsyncLoaderError):
+    """A flag, environment variable, configuration key or argument is wrong."""
+
+    exit_code = 104
+
+
+class MissingExtraError(ConfigurationError):
+    """A feature was asked for whose optional packages are not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra '{extra}': pip install 'async_loader[{extra}]'"
+        )
+
+
+class SetupError(AsyncLoaderError):
+    """The workload's own set-up raised."""
+
+    exit_code = 107
+
+
+class DatabaseError(AsyncLoaderError):
+    """The database cannot be reached, refuses us, or lacks what we need."""
+
+    exit_code = 110
+
+
+class EmbeddedServerError(DatabaseError):
+    """The embedded PostgreSQL server cannot be installed, started or adopted."""
