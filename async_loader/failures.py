@@ -1,0 +1,148 @@
+"""
+What went wrong with an operation, as data: one name for each kind of failure.
+
+A failure with an SQLSTATE is known by it, whatever class the driver wrapped it in: 40001,
+40P01, 53300, 57P01 and 55P03 all arrive as a plain `DBAPIError`. The others have names.
+`reply_lost` says that the server may have done the work all the same: a write that failed
+so is *indeterminate*, and whoever repeats it may do it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The name of a failure in reports, and whether the work may be done all the same."""
+
+    name: str
+    reply_lost: bool = False
+
+
+TIMEOUT = Failure("timeout", reply_lost=True)
+CANCELLED = Failure("cancelled", reply_lost=True)
+REFUSED = Failure("connection refused")
+RESET = Failure("connection reset", reply_lost=True)
+CLOSED = Failure("connection closed", reply_lost=True)
+POOL_TIMEOUT = Failure("pool timeout")
+NO_SERVER = Failure("no such server")
+
+# Names of the SQLSTATEs that a load meets (PostgreSQL's errcodes.txt); others go by number.
+SQLSTATES = {
+    "08000": "connection_exception",
+    "08001": "sqlclient_unable_to_establish_sqlconnection",
+    "08003": "connection_does_not_exist",  # what asyncpg says when a backend is killed in flight
+    "08004": "sqlserver_rejected_establishment_of_sqlconnection",
+    "08006": "connection_failure",
+    "22001": "string_data_right_truncation",
+    "23502": "not_null_violation",
+    "23503": "foreign_key_violation",
+    "23505": "unique_violation",
+    "23514": "check_violation",
+    "25006": "read_only_sql_transaction",
+    "25P02": "in_failed_sql_transaction",
+    "25P03": "idle_in_transaction_session_timeout",
+    "28000": "invalid_authorization_specification",
+    "28P01": "invalid_password",
+    "3D000": "invalid_catalog_name",
+    "40001": "serialization_failure",
+    "40P01": "deadlock_detected",
+    "42501": "insufficient_privilege",
+    "42601": "syntax_error",
+    "42703": "undefined_column",
+    "42P01": "undefined_table",
+    "53100": "disk_full",
+    "53200": "out_of_memory",
+    "53300": "too_many_connections",
+    "55P03": "lock_not_available",
+    "57014": "query_canceled",  # statement_timeout, too
+    "57P01": "admin_shutdown",
+    "57P02": "crash_shutdown",
+    "57P03": "cannot_connect_now",
+    "57P05": "idle_session_timeout",
+    "XX000": "internal_error",
+}
+
+# 08: the connection is gone, so a reply can be. 57P01 and 57P02: the server went down, and
+# may have written the commit before it did.
+_LOST_CLASSES = ("08",)
+_LOST_STATES = ("57P01", "57P02")
+
+# Those in which the server was never asked.
+_NEVER_ASKED = ("08001", "08004")
+
+_BY_ERRNO = {
+    errno.ECONNREFUSED: REFUSED,
+    errno.ENOENT: NO_SERVER,  # a Unix socket that is not there
+    errno.ECONNRESET: RESET,
+    errno.EPIPE: RESET,
+}
+
+
+def classify(error: BaseException) -> Failure:
+    """Return the failure that this exception, or one that caused it, stands for."""
+    for link in _chain(error):
+        failure = _classify_one(link)
+        if failure is not None:
+            return failure
+    return Failure(type(error).__name__)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the five characters of the SQLSTATE, if the error or a cause of it has one."""
+    for link in _chain(error):
+        state = getattr(link, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+    return None
+
+
+def _classify_one(error: BaseException) -> Failure | None:
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return _by_sqlstate(state)
+    match error:
+        case PoolTimeoutError():
+            return POOL_TIMEOUT
+        case DBAPIError(connection_invalidated=True) if _is_innermost(error):
+            return CLOSED
+        case asyncio.CancelledError():
+            return CANCELLED
+        case TimeoutError():
+            return TIMEOUT
+        case OSError():
+            return _BY_ERRNO.get(error.errno or 0)
+    return None
+
+
+def _by_sqlstate(state: str) -> Failure:
+    name = SQLSTATES.get(state)
+    lost = state.startswith(_LOST_CLASSES) or state in _LOST_STATES
+    return Failure(
+        f"{state} {name}" if name else state, reply_lost=lost and state not in _NEVER_ASKED
+    )
+
+
+def _is_innermost(error: DBAPIError) -> bool:
+    """Whether no SQLSTATE or errno below tells more."""
+    return all(
+        getattr(link, "sqlstate", None) is None and getattr(link, "errno", None) is None
+        for link in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and what it wraps: the driver's own error tells most."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = getattr(link, "orig", None) or link.__cause__ or link.__context__

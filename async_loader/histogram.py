@@ -1,0 +1,100 @@
+"""Latencies as an HDR histogram: bounded memory, lossless merge, 3 significant digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+from hdrh.histogram import HdrHistogram
+
+HIGHEST_NS = 3600 * 10**9
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+# 3 significant digits are 2,048 sub-buckets (11 bits) to a power of two.
+_SUB_BUCKET_BITS = 11
+
+
+class Histogram:
+    """
+    Durations in integer nanoseconds, from 1 ns to 1 hour (longer ones count as an hour).
+
+    A percentile is the highest value equivalent to the one at that rank, so it is at most
+    0.1 % above the exact one. Microsecond buckets would miss that at 0.6 ms.
+    """
+
+    __slots__ = ("_hdr", "_pending")
+
+    def __init__(self) -> None:
+        self._hdr: Any = HdrHistogram(1, HIGHEST_NS, 3)
+        self._pending: dict[int, int] = {}
+
+    def record(self, ns: int) -> None:
+        """
+        Count one duration.
+
+        It is counted in a dictionary by the lowest equivalent value and goes to the HDR
+        array later: 0.2 µs instead of the 0.6 µs of `HdrHistogram.record_value`, and
+        nothing is lost, as all values of a bucket are one value to it.
+        """
+        shift = ns.bit_length() - _SUB_BUCKET_BITS
+        if shift > 0:
+            ns = ns >> shift << shift
+        pending = self._pending
+        pending[ns] = pending.get(ns, 0) + 1
+
+    @property
+    def count(self) -> int:
+        """How many durations were recorded."""
+        return int(self._settled().get_total_count())
+
+    @property
+    def mean_ns(self) -> float:
+        """The mean of the recorded durations; 0 where there are none."""
+        return float(self._settled().get_mean_value())
+
+    @property
+    def max_ns(self) -> int:
+        """The longest recorded duration; 0 where there are none."""
+        return int(self._settled().get_max_value())
+
+    def percentiles_ns(self, wanted: Iterable[float] = PERCENTILES) -> dict[float, int]:
+        """Return the durations at these percentiles (0 to 100); 0 where there are none."""
+        found = self._settled().get_percentile_to_value_dict(list(wanted))
+        return {p: int(found.get(p, 0)) for p in wanted}
+
+    def add(self, other: Histogram) -> None:
+        """Count everything that the other histogram holds in this one too."""
+        self._settled().add(other._settled())
+
+    def encode(self) -> str:
+        """Return the HDR V2 compressed encoding in base64, as all HdrHistogram ports read it."""
+        return str(self._settled().encode(), "ascii")
+
+    @classmethod
+    def decode(cls, encoded: str) -> Self:
+        """
+        Return the histogram that `encode` wrote.
+
+        Raises `ValueError` for anything else.
+        """
+        histogram = cls()
+        try:
+            histogram._hdr.decode_and_add(encoded.encode("ascii"))
+        except Exception as error:  # hdrh raises its own, zlib's, binascii's and bare IndexError
+            raise ValueError("not an encoded HDR histogram") from error
+        return histogram
+
+    def summary_ms(self) -> dict[str, float]:
+        """Return mean, p50, p90, p95, p99, p99_9 and max in milliseconds."""
+        figures = {"mean": self.mean_ns}
+        for percentile, ns in self.percentiles_ns().items():
+            figures["p" + f"{percentile:g}".replace(".", "_")] = ns
+        figures["max"] = self.max_ns
+        return {name: round(ns / 1e6, 6) for name, ns in figures.items()}
+
+    def _settled(self) -> Any:
+        """Move what is pending to the HDR array and return that."""
+        for ns, count in self._pending.items():
+            self._hdr.record_value(min(ns, HIGHEST_NS), count)
+        self._pending.clear()
+        return self._hdr

@@ -1,0 +1,234 @@
+"""Counting while a run goes on; `Metrics.result` makes the frozen parts of a `RunResult`."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from .clock import Clock
+from .failures import Failure
+from .histogram import Histogram
+from .results import ErrorResult, OperationResult, PoolResult, ProcessResult, Series
+from .workload import Kind, Operation
+
+SECOND_NS = 1_000_000_000
+_SAMPLE_LENGTH = 500
+
+
+class PoolGauge(Protocol):
+    """What a connection pool tells at an instant, and the peaks so far."""
+
+    size: int
+    in_use: int
+    waiting: int
+    peak_in_use: int
+    peak_waiting: int
+
+
+@dataclass(slots=True)
+class OperationTally:
+    """The running counts of one operation."""
+
+    kind: Kind
+    histogram: Histogram = field(default_factory=Histogram)
+    failed: int = 0
+    indeterminate: int = 0
+
+
+@dataclass(slots=True)
+class ErrorTally:
+    """The running counts of one kind of failure."""
+
+    sample: str
+    by_operation: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a run at an instant; `p95_ms` is over the run so far, `rate` the last second."""
+
+    seconds: float
+    planned: int | None
+    duration: float | None
+    completed: int
+    bad: int
+    rate: float
+    p95_ms: float
+    in_use: int | None
+
+
+class Metrics:
+    """
+    The counts of one run.
+
+    Everything is counted in bounded memory: a histogram an operation, a number a second.
+    """
+
+    def __init__(self, operations: Iterable[Operation], clock: Clock) -> None:
+        self._clock = clock
+        self._operations = {o.name: OperationTally(o.kind) for o in operations}
+        self._errors: dict[str, ErrorTally] = {}
+        self._done: dict[int, int] = defaultdict(int)
+        self._bad: dict[int, int] = defaultdict(int)
+        self._in_use: dict[int, int] = defaultdict(int)
+        self._waiting: dict[int, int] = defaultdict(int)
+        self.loop_lag = Histogram()
+        self.started_ns = clock.now_ns()
+
+    def succeeded(self, name: str, started_ns: int, ended_ns: int) -> None:
+        """Count an operation that ended well."""
+        self._operations[name].histogram.record(ended_ns - started_ns)
+        self._done[(ended_ns - self.started_ns) // SECOND_NS] += 1
+
+    def failed(self, name: str, failure: Failure, error: BaseException | None) -> None:
+        """Count an operation that did not; a write whose reply is lost is indeterminate."""
+        operation = self._operations[name]
+        if failure.reply_lost and operation.kind == "write":
+            operation.indeterminate += 1
+        else:
+            operation.failed += 1
+        tally = self._errors.get(failure.name)
+        if tally is None:
+            tally = self._errors[failure.name] = ErrorTally(_sample(error, failure))
+        tally.by_operation[name] += 1
+        self._bad[(self._clock.now_ns() - self.started_ns) // SECOND_NS] += 1
+
+    def sample(self, gauge: PoolGauge | None, lag_ns: int) -> None:
+        """Note the loop's lag and the pool at this instant."""
+        self.loop_lag.record(max(lag_ns, 0))
+        if gauge is not None:
+            second = (self._clock.now_ns() - self.started_ns) // SECOND_NS
+            self._in_use[second] = max(self._in_use[second], gauge.in_use)
+            self._waiting[second] = max(self._waiting[second], gauge.waiting)
+
+    def snapshot(
+        self, gauge: PoolGauge | None, planned: int | None, duration: float | None
+    ) -> Snapshot:
+        """Return the state of the run now."""
+        elapsed = self._clock.now_ns() - self.started_ns
+        second = elapsed // SECOND_NS
+        latency = Histogram()
+        for operation in self._operations.values():
+            latency.add(operation.histogram)
+        current = self._done[second - 1] if second else self._done[0]
+        return Snapshot(
+            seconds=elapsed / SECOND_NS,
+            planned=planned,
+            duration=duration,
+            completed=latency.count,
+            bad=sum(self._bad.values()),
+            rate=current / (1 if second else max(elapsed / SECOND_NS, 0.001)),
+            p95_ms=latency.percentiles_ns([95.0])[95.0] / 1e6,
+            in_use=gauge.in_use if gauge else None,
+        )
+
+    def operations(self) -> dict[str, OperationResult]:
+        """Return each operation's counts and latencies."""
+        return {
+            name: OperationResult(
+                kind=tally.kind,
+                count=tally.histogram.count,
+                failed=tally.failed,
+                indeterminate=tally.indeterminate,
+                histogram=tally.histogram,
+            )
+            for name, tally in self._operations.items()
+        }
+
+    def errors(self) -> dict[str, ErrorResult]:
+        """Return the failures, most frequent first."""
+        results = {
+            name: ErrorResult(
+                count=sum(tally.by_operation.values()),
+                by_operation=dict(tally.by_operation),
+                sample=tally.sample,
+            )
+            for name, tally in self._errors.items()
+        }
+        return dict(sorted(results.items(), key=lambda item: -item[1].count))
+
+    def series(self, seconds: float) -> Series:
+        """Return what happened in each second of a run of this length."""
+        length = max([int(seconds), *self._done, *self._bad]) + 1
+
+        def column(counts: Mapping[int, int]) -> tuple[int, ...]:
+            return tuple(counts.get(second, 0) for second in range(length))
+
+        return Series(
+            throughput=column(self._done),
+            failed=column(self._bad),
+            in_use=column(self._in_use),
+            waiting=column(self._waiting),
+        )
+
+
+def pool_result(gauge: PoolGauge | None) -> PoolResult | None:
+    """Return the peaks of a pool, None where there is no pool to watch."""
+    if gauge is None:
+        return None
+    return PoolResult(gauge.size, gauge.peak_in_use, gauge.peak_waiting)
+
+
+class ProcessMeter:
+    """This process's CPU, memory and event loop, from its making to `result`."""
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+        self._busy = _thread_busy_seconds()
+
+    def result(self, loop_lag: Histogram) -> ProcessResult:
+        """Return what was used since; call it on the event loop's thread."""
+        wall = time.perf_counter() - self._wall
+        busy = _thread_busy_seconds() - self._busy
+        return ProcessResult(
+            cpu_seconds=time.process_time() - self._cpu,
+            peak_memory_bytes=peak_memory_bytes(),
+            loop_busy=min(busy / wall, 1.0) if wall else 0.0,
+            loop_lag=loop_lag,
+        )
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory this process has had resident."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _thread_busy_seconds() -> float:
+    """
+    Return for how long this thread ran or, where Linux tells, waited for a core.
+
+    A loop that is ready but waits for a core is as late for its operations as one that
+    computes: on a machine shared with the server CPU time alone would call it idle.
+    """
+    try:
+        ran_ns, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return time.thread_time()
+    return (int(ran_ns) + int(waited_ns)) / SECOND_NS
+
+
+async def watch_loop(clock: Clock, sample: Callable[[int], None], every: float = 0.05) -> None:
+    """Call `sample` with how late a timer fired, in nanoseconds, until cancelled."""
+    while True:
+        asked = clock.now_ns()
+        await clock.sleep(every)
+        sample(clock.now_ns() - asked - int(every * SECOND_NS))
+        await asyncio.sleep(0)
+
+
+def _sample(error: BaseException | None, failure: Failure) -> str:
+    """Return one line of an exception, without the parameters of its statement."""
+    if error is None:
+        return failure.name
+    cause = getattr(error, "orig", None) or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    return text[:_SAMPLE_LENGTH]

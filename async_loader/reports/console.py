@@ -1,0 +1,147 @@
+"""The summary on the terminal: readable at 80 columns, plain in a pipe."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from async_loader.results import OperationResult, RunResult
+
+BUSY = 0.9
+_LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
+
+
+def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
+    """
+    Return the summary of a run.
+
+    `width` in columns, of which at most 100 are used; `color` adds ANSI codes.
+    """
+    console = Console(
+        file=io.StringIO(),
+        width=min(width, 100),
+        force_terminal=color,
+        no_color=not color,
+        highlight=False,
+        color_system="standard" if color else None,
+    )
+    console.print(_headline(result))
+    console.print(_totals(result))
+    console.print()
+    for label, text in _circumstances(result):
+        console.print(_row(label, text))
+    console.print(_operations(result))
+    for label, text in _measurements(result):
+        console.print(_row(label, text))
+    for line in _errors(result):
+        console.print(line)
+    if result.process.loop_busy > BUSY:
+        console.print(_bottleneck(result))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _headline(result: RunResult) -> str:
+    style = "green" if result.outcome == "done" and not result.errors else "yellow"
+    planned = result.planned
+    of = f" of {planned:,}" if planned is not None and planned != result.completed else ""
+    return (
+        f"[bold {style}]{result.outcome}[/]  [bold]{result.completed:,}{of} operations "
+        f"in {result.seconds:.2f} s: {result.throughput:,.0f} operations/s[/]"
+    )
+
+
+def _totals(result: RunResult) -> str:
+    parts = [f"created {result.count_of('write'):,}", f"read {result.count_of('read'):,}"]
+    if result.failed:
+        parts.append(f"[red]failed {result.failed:,}[/]")
+    if result.indeterminate:
+        parts.append(f"[red]indeterminate {result.indeterminate:,}[/]")
+    return ", ".join(parts)
+
+
+def _circumstances(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Yield what was asked for and on what it ran."""
+    asked, found = result.settings, result.environment
+    yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"
+    yield "let in by", f"{result.mode}, concurrency {asked.get('concurrency', '?')}"
+    if database := found.get("database"):
+        yield "database", (
+            f"PostgreSQL {database['version']} {database['where']}, "
+            f"fsync {database['fsync']}, synchronous_commit {database['synchronous_commit']}"
+        )
+    if versions := found.get("versions"):
+        yield "versions", ", ".join(f"{name} {number}" for name, number in versions.items())
+    if machine := found.get("machine"):
+        yield "machine", f"{machine['platform']}, {machine['cpus']} cores, {machine['loop']} loop"
+
+
+def _operations(result: RunResult) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column("operation", overflow="fold")
+    for heading in ("count", "failed", "p50", "p90", "p95", "p99", "p99.9", "max ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, operation in result.by_operation.items():
+        table.add_row(escape(name), *_cells(operation))
+    return table
+
+
+def _cells(operation: OperationResult) -> list[str]:
+    bad = operation.failed + operation.indeterminate
+    latency = operation.histogram.summary_ms()
+    figures = [milliseconds(latency[key]) if operation.count else "-" for key in _LATENCIES]
+    return [f"{operation.count:,}", f"[red]{bad:,}[/]" if bad else "0", *figures]
+
+
+def _measurements(result: RunResult) -> Iterator[tuple[str, str]]:
+    if pool := result.pool:
+        size = f" of {pool.size}" if pool.size else ""
+        yield "connections", f"{pool.peak_in_use}{size} in use at peak, {pool.peak_waiting} waiting"
+    process = result.process
+    lag = process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6
+    yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
+    yield "process", (
+        f"CPU {process.cpu_seconds:.1f} s, peak memory {process.peak_memory_bytes / 2**20:.0f} MiB"
+    )
+
+
+def _errors(result: RunResult) -> Iterator[str]:
+    if not result.errors:
+        return
+    yield ""
+    yield f"[bold red]errors[/]  {result.error_rate:.2%} of the operations"
+    for name, error in result.errors.items():
+        where = ", ".join(f"{op} {n:,}" for op, n in error.by_operation.items())
+        yield f"  [red]{error.count:>7,}[/] {escape(name)} ({escape(where)})"
+        if error.sample != name:
+            yield f"          {escape(error.sample)}"
+
+
+def _bottleneck(result: RunResult) -> str:
+    return (
+        f"\n[yellow]This process's event loop was the bottleneck ({result.process.loop_busy:.0%} "
+        "busy): the latencies contain our own queueing. A lower --concurrency shortens them "
+        "without costing throughput.[/]"
+    )
+
+
+def _row(label: str, text: str) -> Table:
+    """Return a line whose text wraps below itself."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=12, style="dim")
+    grid.add_column(overflow="fold")
+    grid.add_row(label, escape(text))
+    return grid
+
+
+def milliseconds(value: float) -> str:
+    """Return a duration in milliseconds with three digits that matter."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"

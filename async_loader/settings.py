@@ -1,0 +1,260 @@
+"""
+Every option of every command, defined once.
+
+A command is a settings model composed of the groups it needs; flags, `ASYNC_LOADER_*`
+variables, `.env` and a TOML file are four ways to set the same fields, in that order of
+precedence, before the default. Reading them is `settings_sources.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .runner import Limit
+from .workloads.mixed import ReadFrom, ReadVia
+
+ENV_PREFIX = "ASYNC_LOADER_"
+DEFAULT_OPS = 35_000
+
+_UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|)")
+
+
+@dataclass(frozen=True, slots=True)
+class Metavar:
+    """What `--help` shows for the value of a flag."""
+
+    text: str
+
+
+def parse_seconds(value: object) -> object:
+    """Return seconds for `30s`, `2m`, `500ms`, `1h` or a plain number."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("a time looks like 500ms, 30s, 2m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_share(value: object) -> object:
+    """Return a share of 1 for `1%`, `0.5 %` or a plain number."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+def parse_limit(value: object) -> object:
+    """Return a `Limit` for a plain number (operations) or a time (`5s`)."""
+    if isinstance(value, str) and not value.strip().isdigit():
+        return Limit(duration=_seconds(value))
+    return Limit(ops=int(value)) if isinstance(value, str | int) else value
+
+
+def _seconds(value: str) -> float:
+    seconds = parse_seconds(value)
+    assert isinstance(seconds, float)
+    return seconds
+
+
+def _split(value: object) -> object:
+    """Split on commas, as a list in a variable is written; flags repeat instead."""
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+def _output(value: str) -> str:
+    form, separator, path = value.partition("=")
+    if form not in OUTPUTS or not separator or not path:
+        raise ValueError(f"an output looks like FORM=FILE, with FORM one of {', '.join(OUTPUTS)}")
+    return value
+
+
+OUTPUTS = ("json",)
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Metavar("TIME")]
+Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
+Output = Annotated[str, AfterValidator(_output)]
+Warmup = Annotated[Limit, BeforeValidator(parse_limit), Metavar("N|TIME")]
+
+
+class Group(BaseSettings):
+    """What all groups have in common; a group's `title` heads its options in `--help`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+    title: ClassVar[str] = "General"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the values as given: `settings_sources.load` has merged the sources already."""
+        return (init_settings,)
+
+
+class GeneralOptions(Group):
+    """Options of every command."""
+
+    config: Annotated[
+        Path | None, Field(description="TOML file with options"), Metavar("FILE")
+    ] = None
+    debug: bool = Field(False, description="show the traceback of an error")
+
+
+class DatabaseOptions(Group):
+    """Which server, and how many connections to it."""
+
+    title: ClassVar[str] = "Database"
+
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="a PostgreSQL of your own (default: an embedded PostgreSQL 18)"),
+        Metavar("URL"),
+    ] = None
+    pool_size: Annotated[
+        int | None,
+        Field(ge=1, description="connections in the pool (default: as the concurrency, "
+                                "below the server's limit)"),
+        Metavar("N"),
+    ] = None  # fmt: skip
+    keep_data: bool = Field(False, description="keep the run's schema instead of dropping it")
+    server_directory: Annotated[
+        Path | None,
+        Field(description="where the embedded server lives (default: the user's data directory)"),
+        Metavar("DIR"),
+    ] = None
+
+
+class WorkloadOptions(Group):
+    """What is done."""
+
+    title: ClassVar[str] = "Workload"
+
+    workload: Literal["mixed", "noop"] = Field("mixed", description="what the operations do")
+    write_ratio: Annotated[
+        Share | None,
+        Field(description="share of writes, 0 to 1 (default: the workload's own weights)"),
+    ] = None
+    seed: Annotated[
+        int, Field(description="operation i depends on the seed and i alone"), Metavar("N")
+    ] = 0
+    read_via: ReadVia = Field("execute", description="mixed: how a read gets its rows")
+    read_from: ReadFrom = Field("first", description="mixed: always the first page, or any")
+    read_autocommit: bool | None = Field(
+        None, description="reads without BEGIN and ROLLBACK (default: on, but not with stream)"
+    )
+
+
+class LoadOptions(Group):
+    """How much is done, and how operations are let in."""
+
+    title: ClassVar[str] = "Load"
+
+    ops: Annotated[
+        int | None,
+        Field(ge=0, description=f"operations to run (default: {DEFAULT_OPS}, or by --duration)"),
+        Metavar("N"),
+    ] = None
+    duration: Annotated[
+        Seconds | None, Field(gt=0, description="time to run instead, such as 30s or 2m")
+    ] = None
+    mode: Literal["semaphore", "chunks"] = Field(
+        "semaphore", description="one in as one gets out, or chunk after chunk"
+    )
+    concurrency: Annotated[
+        int, Field(ge=1, le=100_000, description="operations in flight at once"), Metavar("N")
+    ] = 40
+    warmup: Annotated[
+        Warmup | None, Field(description="operations or time to run first, not counted")
+    ] = None
+    op_timeout: Annotated[
+        Seconds, Field(gt=0, description="an operation longer than this is cancelled")
+    ] = 30.0
+    grace: Annotated[
+        Seconds, Field(ge=0, description="time for operations in flight after Ctrl-C")
+    ] = 10.0
+    loop: Literal["auto", "uvloop", "asyncio"] = Field(
+        "auto", description="the event loop: uvloop where it exists"
+    )
+
+
+class VerdictOptions(Group):
+    """When a run is a failure."""
+
+    title: ClassVar[str] = "Verdict"
+
+    max_error_rate: Annotated[
+        Share, Field(description="exit 1 when a larger share of the operations fails")
+    ] = 0.01
+
+
+class ReportOptions(Group):
+    """What is shown and written."""
+
+    title: ClassVar[str] = "Report"
+
+    out: Annotated[
+        list[Output],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(description="also write json=FILE (json=-: stdout); may be repeated"),
+        Metavar("FORM=FILE"),
+    ] = Field(default_factory=list)
+    progress: Literal["auto", "bar", "lines", "none"] = Field(
+        "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
+    )
+
+
+class RunSettings(
+    GeneralOptions, ReportOptions, VerdictOptions, DatabaseOptions, WorkloadOptions, LoadOptions
+):
+    """Run a workload once and report what was found."""
+
+    command: ClassVar[str] = "run"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.read_autocommit and self.read_via == "stream":
+            raise ValueError(
+                "--read-autocommit and --read-via stream exclude each other: "
+                "a server-side cursor lives in a transaction"
+            )
+        if sum(output.endswith("=-") for output in self.out) > 1:
+            raise ValueError("only one --out can go to stdout")
+        return self
+
+    @property
+    def limit(self) -> Limit:
+        """By operations, by time where one was given, else the default number."""
+        if self.duration is not None:
+            return Limit(duration=self.duration)
+        return Limit(ops=DEFAULT_OPS if self.ops is None else self.ops)
+
+    @property
+    def reads_autocommit(self) -> bool:
+        """Whether reads run in AUTOCOMMIT."""
+        return self.read_via != "stream" if self.read_autocommit is None else self.read_autocommit
+
+
+COMMANDS: dict[str, type[GeneralOptions]] = {RunSettings.command: RunSettings}
+# One source that sets one of these takes the other out of the sources below it.
+EXCLUSIVE = (("ops", "duration"),)

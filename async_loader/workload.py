@@ -1,0 +1,227 @@
+"""
+What a run does: named operations, and the seeded stream that mixes them.
+
+Operation *i* of a run depends on (seed, i) alone, so that any split of the stream over
+workers, processes or machines performs the same work.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any, Literal, TypeVar
+
+from .errors import ConfigurationError
+
+Kind = Literal["read", "write"]
+AsyncFunction = Callable[..., Awaitable[Any]]
+F = TypeVar("F", bound=AsyncFunction)
+
+_MASK = (1 << 64) - 1
+
+
+def hash64(seed: int, index: int) -> int:
+    """
+    Return 64 well-mixed bits for one operation.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
+    number generators", 2014): a counter goes in, so every index is reached at once.
+    """
+    z = (seed + index * 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+class OperationContext:
+    """
+    What an operation may know of itself.
+
+    `index`: its number in the stream (negative during the warm-up).
+    `shared`: what the workload's set-up returned.
+    """
+
+    __slots__ = ("_rng", "_seed", "index", "shared")
+
+    def __init__(self, index: int, seed: int, shared: Any) -> None:
+        self.index = index
+        self.shared = shared
+        self._seed = seed
+        self._rng: random.Random | None = None
+
+    @property
+    def rng(self) -> random.Random:
+        """A generator seeded by (seed, index); made when first used, as seeding costs 4 µs."""
+        if self._rng is None:
+            # Another stream than the one that chose the operation: equal bits would
+            # correlate what is done with how.
+            self._rng = random.Random(hash64(~self._seed, self.index))  # noqa: S311  load, not secrets
+        return self._rng
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One named kind of work, its share of the stream and the parameters it asks for."""
+
+    name: str
+    kind: Kind
+    weight: float
+    function: AsyncFunction
+    wants: frozenset[str]
+
+
+class Workload:
+    """
+    Operations with their set-up and tear-down, registered by decorators::
+
+        workload = Workload("shop")
+
+        @workload.setup
+        async def seed_rows(sessions): ...          # its return value is op.shared
+
+        @workload.operation("checkout", weight=3, kind="write")
+        async def checkout(session, op): ...
+
+    An operation names the parameters it wants: `session` (an `AsyncSession`, opened and
+    closed by the runner; committing is the operation's business), `op` (an
+    `OperationContext`), both or none. Set-up may ask for `sessions` and `seed`, tear-down
+    for `sessions` and `shared`. Anything else raises `ConfigurationError` at once.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.operations: dict[str, Operation] = {}
+        self.setup_hook: Hook | None = None
+        self.teardown_hook: Hook | None = None
+
+    def operation(self, name: str, *, weight: float = 1, kind: Kind) -> Callable[[F], F]:
+        """Register a coroutine function as an operation; weights are relative."""
+        if name in self.operations:
+            raise ConfigurationError(f"workload {self.name!r} has two operations named {name!r}")
+        if kind not in ("read", "write"):
+            raise ConfigurationError(
+                f"operation {name!r}: kind must be 'read' or 'write', not {kind!r}"
+            )
+        if not 0 < weight < float("inf"):
+            raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
+
+        def register(function: F) -> F:
+            wants = _wanted(function, f"operation {name!r}", ("session", "op"))
+            self.operations[name] = Operation(name, kind, weight, function, wants)
+            return function
+
+        return register
+
+    def setup(self, function: F) -> F:
+        """Register the coroutine function that prepares the database, once a run."""
+        self.setup_hook = Hook(function, _wanted(function, "set-up", ("sessions", "seed")))
+        return function
+
+    def teardown(self, function: F) -> F:
+        """Register the coroutine function that always runs at the end."""
+        self.teardown_hook = Hook(function, _wanted(function, "tear-down", ("sessions", "shared")))
+        return function
+
+    def mix(self, *, seed: int = 0, write_ratio: float | None = None) -> Mix:
+        """
+        Return the seeded stream of operations.
+
+        `write_ratio` (0 to 1) sets the share of all writes together; within a kind the
+        weights keep their proportions. None leaves the weights as they are.
+        Raises `ConfigurationError` for a workload without operations, or for a ratio that
+        needs a kind the workload does not have.
+        """
+        operations = tuple(self.operations.values())
+        if not operations:
+            raise ConfigurationError(
+                f"workload {self.name!r} has no operation: "
+                "decorate a coroutine function with @workload.operation(name, kind=...)"
+            )
+        if write_ratio is not None:
+            operations = _with_write_ratio(self.name, operations, write_ratio)
+        return Mix(operations, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A set-up or tear-down function and the parameters it asks for."""
+
+    function: AsyncFunction
+    wants: frozenset[str]
+
+    async def __call__(self, **available: Any) -> Any:
+        """Call the function with what it asks for of what is available."""
+        return await self.function(**{name: available[name] for name in self.wants})
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """An immutable, seeded stream: `mix.choose(i)` is the operation that number i performs."""
+
+    operations: tuple[Operation, ...]
+    seed: int
+    _bounds: list[int] = field(init=False, repr=False)
+    _hash_seed: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        total = sum(operation.weight for operation in self.operations)
+        shares = accumulate(operation.weight / total for operation in self.operations)
+        # The last bound is implied, so that rounding can never lead past the end.
+        bounds = [int(share * 2**64) for share in shares][:-1]
+        object.__setattr__(self, "_bounds", bounds)
+        object.__setattr__(self, "_hash_seed", hash64(0, self.seed))
+
+    def choose(self, index: int) -> Operation:
+        """Return the operation for this index."""
+        return self.operations[bisect_right(self._bounds, hash64(self._hash_seed, index))]
+
+    def context(self, index: int, shared: Any) -> OperationContext:
+        """Return a new context for this index."""
+        return OperationContext(index, self._hash_seed, shared)
+
+
+def _with_write_ratio(
+    workload: str, operations: Iterable[Operation], ratio: float
+) -> tuple[Operation, ...]:
+    shares: dict[Kind, float] = {"write": ratio, "read": 1 - ratio}
+    totals: dict[Kind, float] = {"write": 0, "read": 0}
+    for operation in operations:
+        totals[operation.kind] += operation.weight
+    for kind, share in shares.items():
+        if share and not totals[kind]:
+            raise ConfigurationError(
+                f"write ratio {ratio:g} needs a {kind} operation; workload {workload!r} has none"
+            )
+    return tuple(
+        replace(operation, weight=operation.weight / totals[operation.kind] * share)
+        for operation in operations
+        if (share := shares[operation.kind])
+    )
+
+
+def _wanted(function: AsyncFunction, role: str, allowed: tuple[str, ...]) -> frozenset[str]:
+    """Return the parameter names; raise `ConfigurationError` that names the source line."""
+    where = _source_line(function)
+    if not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{where}: {role} must be a coroutine function (async def)")
+    parameters = inspect.signature(function).parameters.values()
+    for parameter in parameters:
+        by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if by_name and (parameter.name in allowed or parameter.default is not parameter.empty):
+            continue
+        names = " or ".join(f"`{name}`" for name in allowed)
+        raise ConfigurationError(
+            f"{where}: {role} may ask for {names}, not for `{parameter.name}`"
+        )
+    return frozenset(p.name for p in parameters if p.name in allowed)
+
+
+def _source_line(function: AsyncFunction) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return repr(function)
+    return f"{code.co_filename}:{code.co_firstlineno}"

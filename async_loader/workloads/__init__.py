@@ -1,0 +1,1 @@
+"""The built-in workloads, written with the same public API as a user's own."""

@@ -1,0 +1,16 @@
+"""Touches nothing, and so shows what the generator itself can do."""
+
+from __future__ import annotations
+
+from async_loader.workload import Workload
+
+
+def build() -> Workload:
+    """Return the workload."""
+    workload = Workload("noop")
+
+    @workload.operation("noop", kind="read")
+    async def noop() -> None:
+        pass
+
+    return workload
