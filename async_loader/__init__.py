@@ -1,1 +1,42 @@
-"""A load gate, a write path and batch jobs for the asyncio ORM of SQLAlchemy."""
+"""
+A load gate, a write path and batch jobs for the asyncio ORM of SQLAlchemy.
+
+Importing this does nothing but define names: no logging, no event loop policy, no signal
+handler, no look at the environment.
+"""
+
+from .errors import (
+    AsyncLoaderError,
+    ConfigurationError,
+    DatabaseError,
+    MissingExtraError,
+    SetupError,
+)
+from .histogram import Histogram
+from .metrics import Snapshot
+from .results import OperationResult, RunResult, merge
+from .runner import Limit, Stop, run
+from .throttles import Chunks, Semaphore, Throttle
+from .workload import Operation, OperationContext, Workload
+
+__all__ = [
+    "AsyncLoaderError",
+    "Chunks",
+    "ConfigurationError",
+    "DatabaseError",
+    "Histogram",
+    "Limit",
+    "MissingExtraError",
+    "Operation",
+    "OperationContext",
+    "OperationResult",
+    "RunResult",
+    "Semaphore",
+    "SetupError",
+    "Snapshot",
+    "Stop",
+    "Throttle",
+    "Workload",
+    "merge",
+    "run",
+]

@@ -10,6 +10,7 @@ Exit codes: 0 done · 1 too many operations failed · 104 usage or configuration
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -66,15 +67,18 @@ def main(argv: Sequence[str]) -> int:
 def _run(settings: GeneralOptions) -> int:
     assert isinstance(settings, RunSettings)
     _check_outputs(settings.out)
-    with progress_view(sys.stderr, settings.progress) as view:
-        with asyncio.Runner(loop_factory=_loop_factory(settings.loop)) as runner:
-            finished = runner.run(
-                _stoppable(
-                    lambda stop: run_workload(
-                        settings, stop=stop, on_progress=view.update, say=view.phase
-                    )
+    _spare_the_garbage_collector()
+    with (
+        progress_view(sys.stderr, settings.progress) as view,
+        asyncio.Runner(loop_factory=_loop_factory(settings.loop)) as runner,
+    ):
+        finished = runner.run(
+            _stoppable(
+                lambda stop: run_workload(
+                    settings, stop=stop, on_progress=view.update, say=view.phase
                 )
             )
+        )
     code = _report(finished.result, settings)
     if finished.cleanup_error is None:
         return code
@@ -116,6 +120,18 @@ def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def _spare_the_garbage_collector() -> None:
+    """
+    Let it pass by what lives as long as the process, and look less often.
+
+    An ORM operation makes hundreds of short-lived objects, each some hundredth of a
+    collection that walks all modules: 15 % of the CPU of a mixed operation.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _check_outputs(outputs: Sequence[str]) -> None:

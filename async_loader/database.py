@@ -146,7 +146,7 @@ async def _server_info(connection: AsyncConnection) -> ServerInfo:
         text("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(:names)"),
         {"names": names},
     )
-    settings: dict[str, str] = {name: value for name, value in rows}
+    settings: dict[str, str] = dict(rows.tuples().all())
     used = await connection.scalar(
         text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
     )

@@ -85,6 +85,12 @@ _BY_ERRNO = {
     errno.EPIPE: RESET,
 }
 
+_BY_CLASS: dict[type[BaseException], Failure] = {
+    PoolTimeoutError: POOL_TIMEOUT,
+    asyncio.CancelledError: CANCELLED,
+    TimeoutError: TIMEOUT,
+}
+
 
 def classify(error: BaseException) -> Failure:
     """Return the failure that this exception, or one that caused it, stands for."""
@@ -108,18 +114,15 @@ def _classify_one(error: BaseException) -> Failure | None:
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
         return _by_sqlstate(state)
-    match error:
-        case PoolTimeoutError():
-            return POOL_TIMEOUT
-        case DBAPIError(connection_invalidated=True) if _is_innermost(error):
-            return CLOSED
-        case asyncio.CancelledError():
-            return CANCELLED
-        case TimeoutError():
-            return TIMEOUT
-        case OSError():
-            return _BY_ERRNO.get(error.errno or 0)
-    return None
+    if isinstance(error, OSError):
+        return _BY_ERRNO.get(error.errno or 0) or _by_class(error)
+    if isinstance(error, DBAPIError):
+        return CLOSED if error.connection_invalidated and _is_innermost(error) else None
+    return _by_class(error)
+
+
+def _by_class(error: BaseException) -> Failure | None:
+    return next((failure for kind, failure in _BY_CLASS.items() if isinstance(error, kind)), None)
 
 
 def _by_sqlstate(state: str) -> Failure:

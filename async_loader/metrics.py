@@ -25,11 +25,19 @@ _SAMPLE_LENGTH = 500
 class PoolGauge(Protocol):
     """What a connection pool tells at an instant, and the peaks so far."""
 
-    size: int
-    in_use: int
     waiting: int
     peak_in_use: int
     peak_waiting: int
+
+    @property
+    def size(self) -> int:
+        """The most connections that it opens; 0 where it has no limit."""
+        ...
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are checked out."""
+        ...
 
 
 @dataclass(slots=True)

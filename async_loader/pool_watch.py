@@ -63,8 +63,7 @@ class PoolWatch:
 
         def watched_connect() -> Any:
             self.waiting += 1
-            if self.waiting > self.peak_waiting:
-                self.peak_waiting = self.waiting
+            self.peak_waiting = max(self.peak_waiting, self.waiting)
             try:
                 return connect()
             finally:

@@ -81,7 +81,7 @@ class LineView(SilentView):
 
     def phase(self, name: str) -> None:
         """Print the phase."""
-        print(name, file=self._stream, flush=True)  # noqa: T201  this is the progress
+        print(name, file=self._stream, flush=True)
 
     def update(self, snapshot: Snapshot) -> None:
         """Print the figures, at most every five seconds."""
@@ -90,7 +90,7 @@ class LineView(SilentView):
         self._next = time.monotonic() + LINE_EVERY
         of = f" of {snapshot.planned:,}" if snapshot.planned is not None else ""
         line = f"{snapshot.seconds:6.1f} s  {snapshot.completed:,}{of}  {_figures(snapshot)}"
-        print(line, file=self._stream, flush=True)  # noqa: T201  this is the progress
+        print(line, file=self._stream, flush=True)
 
 
 class BarView(SilentView):

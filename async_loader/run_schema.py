@@ -125,9 +125,7 @@ async def _drop_at_end(url: URL, guard: AsyncConnection, name: str) -> None:
 
 
 async def _try_lock(guard: AsyncConnection, name: str) -> bool:
-    return bool(
-        await guard.scalar(text("SELECT pg_try_advisory_lock(:class, :key)"), _key(name))
-    )
+    return bool(await guard.scalar(text("SELECT pg_try_advisory_lock(:class, :key)"), _key(name)))
 
 
 def _key(name: str) -> dict[str, int]:

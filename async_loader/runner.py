@@ -107,9 +107,17 @@ async def run(
         shared = await _set_up(workload, sessions, seed, stop)
         try:
             phase = _Phase(
-                mix, throttle, shared, sessions, read_sessions or sessions, pool,
-                op_timeout, grace, stop, clock,
-            )  # fmt: skip
+                mix=mix,
+                throttle=throttle,
+                shared=shared,
+                sessions=sessions,
+                read_sessions=read_sessions or sessions,
+                pool=pool,
+                op_timeout=op_timeout,
+                grace=grace,
+                stop=stop,
+                clock=clock,
+            )
             if warmup is not None:
                 # Numbers below zero: the warm-up takes none of the run's own operations.
                 await phase.perform_all(warmup, count(-1, -1))
@@ -167,6 +175,7 @@ class _Phase:
 
     def __init__(
         self,
+        *,
         mix: Mix,
         throttle: Throttle,
         shared: Any,
@@ -198,7 +207,9 @@ class _Phase:
         """Perform operations until the limit or the stop; return the counts and the seconds."""
         metrics = self._metrics = Metrics(self._mix.operations, self._clock)
         watchers = [
-            asyncio.create_task(watch_loop(self._clock, lambda lag: metrics.sample(self._pool, lag))),
+            asyncio.create_task(
+                watch_loop(self._clock, lambda lag: metrics.sample(self._pool, lag))
+            ),
             asyncio.create_task(self._watch_timeouts()),
         ]
         if on_progress is not None:

@@ -33,14 +33,16 @@ class Metavar:
     text: str
 
 
-def parse_seconds(value: object) -> object:
-    """Return seconds for `30s`, `2m`, `500ms`, `1h` or a plain number."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
+def parse_seconds(text: str) -> float:
+    """Return seconds for `30s`, `2m`, `500ms`, `1h` or a plain number; else `ValueError`."""
+    match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError("a time looks like 500ms, 30s, 2m or 1h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _seconds(value: object) -> object:
+    return parse_seconds(value) if isinstance(value, str) else value
 
 
 def parse_share(value: object) -> object:
@@ -53,14 +55,8 @@ def parse_share(value: object) -> object:
 def parse_limit(value: object) -> object:
     """Return a `Limit` for a plain number (operations) or a time (`5s`)."""
     if isinstance(value, str) and not value.strip().isdigit():
-        return Limit(duration=_seconds(value))
+        return Limit(duration=parse_seconds(value))
     return Limit(ops=int(value)) if isinstance(value, str | int) else value
-
-
-def _seconds(value: str) -> float:
-    seconds = parse_seconds(value)
-    assert isinstance(seconds, float)
-    return seconds
 
 
 def _split(value: object) -> object:
@@ -77,7 +73,7 @@ def _output(value: str) -> str:
 
 OUTPUTS = ("json",)
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Metavar("TIME")]
+Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
 Output = Annotated[str, AfterValidator(_output)]
 Warmup = Annotated[Limit, BeforeValidator(parse_limit), Metavar("N|TIME")]
@@ -114,9 +110,9 @@ class Group(BaseSettings):
 class GeneralOptions(Group):
     """Options of every command."""
 
-    config: Annotated[
-        Path | None, Field(description="TOML file with options"), Metavar("FILE")
-    ] = None
+    config: Annotated[Path | None, Field(description="TOML file with options"), Metavar("FILE")] = (
+        None
+    )
     debug: bool = Field(False, description="show the traceback of an error")
 
 

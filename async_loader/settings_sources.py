@@ -64,7 +64,7 @@ def load(argv: Sequence[str]) -> GeneralOptions:
     try:
         return model(**_merged(layers))
     except ValidationError as error:
-        raise ConfigurationError(_explain(error, model, layers)) from None
+        raise ConfigurationError(_explain(error, layers)) from None
 
 
 def _pick_command(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -164,7 +164,7 @@ class _Parser(ArgumentParser):
             usage=f"async_loader [COMMAND] [OPTIONS]   (commands: {', '.join(COMMANDS)})",
             description=model.__doc__,
             epilog=f"Each option is also a variable ({ENV_PREFIX}OPS) and a key of a TOML file "
-            "(--config).\nFlags come before variables, those before .env, the file and the default.",
+            "(--config).\nFlags outrank variables, those .env, the file and the default.",
             formatter_class=_formatter,
             allow_abbrev=False,
             add_help=False,
@@ -244,7 +244,7 @@ def _metavar(field: FieldInfo) -> str:
 # --- mistakes ------------------------------------------------------------------------------
 
 
-def _explain(error: ValidationError, model: type[Group], layers: Sequence[Layer]) -> str:
+def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
     """Return one line for the first mistake, naming where it was made."""
     details = error.errors(include_url=False, include_input=False)[0]
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -214,9 +214,7 @@ def _wanted(function: AsyncFunction, role: str, allowed: tuple[str, ...]) -> fro
         if by_name and (parameter.name in allowed or parameter.default is not parameter.empty):
             continue
         names = " or ".join(f"`{name}`" for name in allowed)
-        raise ConfigurationError(
-            f"{where}: {role} may ask for {names}, not for `{parameter.name}`"
-        )
+        raise ConfigurationError(f"{where}: {role} may ask for {names}, not for `{parameter.name}`")
     return frozenset(p.name for p in parameters if p.name in allowed)
 
 

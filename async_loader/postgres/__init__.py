@@ -4,7 +4,9 @@ The embedded PostgreSQL server: for a run that names no database.
     with embedded_server() as server:
         engine = create_async_engine(server.url)
 
-All calls block for up to a few seconds: call them from a coroutine through `asyncio.to_thread`.
+All calls block, for a second or so: call them from a coroutine through `asyncio.to_thread`, and
+shield `acquire` from cancellation, for its thread goes on and somebody has to release its lease.
+
 Who uses a server is known by file locks, which the kernel drops however a process ends; no process
 id is ever believed by itself. From the outermost inwards, in the server's folder:
 

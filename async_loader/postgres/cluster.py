@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from async_loader.errors import EmbeddedServerError
-from async_loader.postgres.home import PORT, Home, whole
+from async_loader.postgres.home import PORT, SOCKET, Home, whole
 from async_loader.postgres.installation import Installation, last_line
 from async_loader.postgres.locks import POLL_SECONDS, is_held, lock
 
@@ -80,6 +80,8 @@ def start(home: Home, installation: Installation) -> Postmaster:
     """Start the server on its data directory and wait until it accepts connections."""
     sockets = home.make_socket_directory()
     _forget_reused_pid(home.data)
+    # The socket's lock names a pid too. The folder is ours alone: what is in it is a dead server's.
+    (sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
     with suppress(FileNotFoundError):
         home.log.replace(f"{home.log}.1")
     home.log.touch(mode=0o600)

@@ -24,7 +24,9 @@ if (
 # Nothing of the caller's environment: PGDATA, PGPORT, LC_* and TZ would all change the server.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 # What a server needs of the package: not headers, static libraries or the package's Python code.
-UNNEEDED = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "doc", "*.a", "*.py", "*.pyc")
+UNNEEDED = shutil.ignore_patterns(
+    "include", "pgxs", "pkgconfig", "doc", "*.a", "*.py", "__pycache__"
+)
 
 
 @dataclass(frozen=True)

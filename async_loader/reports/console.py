@@ -72,9 +72,12 @@ def _circumstances(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"
     yield "let in by", f"{result.mode}, concurrency {asked.get('concurrency', '?')}"
     if database := found.get("database"):
-        yield "database", (
-            f"PostgreSQL {database['version']} {database['where']}, "
-            f"fsync {database['fsync']}, synchronous_commit {database['synchronous_commit']}"
+        yield (
+            "database",
+            (
+                f"PostgreSQL {database['version']} {database['where']}, "
+                f"fsync {database['fsync']}, synchronous_commit {database['synchronous_commit']}"
+            ),
         )
     if versions := found.get("versions"):
         yield "versions", ", ".join(f"{name} {number}" for name, number in versions.items())
@@ -106,9 +109,8 @@ def _measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     process = result.process
     lag = process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6
     yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
-    yield "process", (
-        f"CPU {process.cpu_seconds:.1f} s, peak memory {process.peak_memory_bytes / 2**20:.0f} MiB"
-    )
+    memory = process.peak_memory_bytes / 2**20
+    yield "process", f"CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
 
 
 def _errors(result: RunResult) -> Iterator[str]:

@@ -105,13 +105,13 @@ def walk(parents: list[Parent]) -> int:
 
 
 async def _load(
-    session: AsyncSession, statement: Select[tuple[Parent]], parameters: dict[str, float]
+    session: AsyncSession, statement: Select[Parent], parameters: dict[str, float]
 ) -> list[Parent]:
     return list((await session.execute(statement, parameters)).scalars())
 
 
 async def _load_by_stream(
-    session: AsyncSession, statement: Select[tuple[Parent]], parameters: dict[str, float]
+    session: AsyncSession, statement: Select[Parent], parameters: dict[str, float]
 ) -> list[Parent]:
     result = await session.stream(statement, parameters)
     return [parent async for parent in result.scalars()]

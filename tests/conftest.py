@@ -1,0 +1,62 @@
+"""One PostgreSQL for the whole session, a database of its own for each test that wants one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from async_loader.postgres import EmbeddedServer, embedded_server
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """A folder for an embedded server: short, and open to `nobody` when we are root."""
+    folder = Path(tempfile.mkdtemp(prefix="al"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server(server_directory: Path) -> Iterator[EmbeddedServer]:
+    """A running PostgreSQL that nobody else uses."""
+    with embedded_server(server_directory / "server") as running:
+        yield running
+
+
+@pytest.fixture
+async def admin(server: EmbeddedServer) -> AsyncIterator[AsyncEngine]:
+    """The server's maintenance database, in AUTOCOMMIT."""
+    engine = create_async_engine(server.url, isolation_level="AUTOCOMMIT")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def database_url(server: EmbeddedServer, admin: AsyncEngine) -> AsyncIterator[str]:
+    """The URL of a new, empty database, dropped after the test with whoever is connected."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    async with admin.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
+    yield make_url(server.url).set(database=name).render_as_string(hide_password=False)
+    async with admin.connect() as connection:
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A plain engine on the test's database."""
+    engine = create_async_engine(database_url)
+    yield engine
+    await engine.dispose()

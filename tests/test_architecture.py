@@ -1,0 +1,83 @@
+"""Imports point downwards or sideways: no upward one, no cycle, no module without a layer."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = "async_loader"
+ROOT = Path(__file__).parent.parent / PACKAGE
+
+# The house, from the ground up. A folder is one room; its files may import each other.
+LAYERS = [
+    {"errors", "clock", "histogram", "failures"},
+    {"workload", "throttles", "results", "metrics"},
+    {"database", "pool_watch", "run_schema", "postgres", "reports", "progress"},
+    {"runner", "workloads"},
+    {"settings", "settings_sources"},
+    {"app"},
+    {"cli", "__main__"},
+]
+# The package's own __init__ names the public API, and so stands above what it names.
+LAYER_OF = {room: height for height, rooms in enumerate(LAYERS) for room in rooms} | {
+    "__init__": len(LAYERS)
+}
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join((PACKAGE, *path.relative_to(ROOT).with_suffix("").parts)): path
+        for path in ROOT.rglob("*.py")
+    }
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports_of(module: str, path: Path) -> set[str]:
+    """Return the modules of this package that a module imports, those within functions too."""
+    known = set(modules())
+    found: set[str] = set()
+    package = module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            names = {f"{origin}.{alias.name}" for alias in node.names}
+            submodules = names & (known | {k.removesuffix(".__init__") for k in known})
+            found.update(submodules or {origin})
+    return {f if f in known else f"{f}.__init__" for f in found if f.split(".")[0] == PACKAGE}
+
+
+def test_every_module_has_a_layer() -> None:
+    rooms = {room_of(module) for module in modules()}
+    assert rooms - set(LAYER_OF) == set()
+    assert set(LAYER_OF) - rooms == set(), "a layer names a room that does not exist"
+
+
+def test_imports_point_downwards() -> None:
+    upward = [
+        f"{module} imports {imported}"
+        for module, path in modules().items()
+        for imported in imports_of(module, path)
+        if LAYER_OF[room_of(imported)] > LAYER_OF[room_of(module)]
+    ]
+    assert upward == []
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {module: imports_of(module, path) - {module} for module, path in modules().items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_only_the_top_knows_the_settings() -> None:
+    knowing = {
+        room_of(module)
+        for module, path in modules().items()
+        if any(room_of(i).startswith("settings") for i in imports_of(module, path))
+    }
+    assert knowing <= {"settings", "settings_sources", "app", "cli", "shards", "service"}

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from async_loader import Histogram
+from async_loader.histogram import HIGHEST_NS, PERCENTILES
+
+
+def histogram_of(values: list[int]) -> Histogram:
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    return histogram
+
+
+def exact(values: list[int], percentile: float) -> int:
+    rank = max(int(percentile / 100 * len(values) + 0.5), 1)
+    return sorted(values)[rank - 1]
+
+
+@pytest.mark.parametrize("scale_ns", [300, 600_000, 14_000_000, 2_000_000_000])
+def test_percentiles_are_within_a_thousandth_of_the_exact_ones(scale_ns: int) -> None:
+    rng = random.Random(scale_ns)
+    values = [int(scale_ns * rng.lognormvariate(0, 0.8)) + 1 for _ in range(20_000)]
+    found = histogram_of(values).percentiles_ns()
+    for percentile in PERCENTILES:
+        assert found[percentile] == pytest.approx(exact(values, percentile), rel=0.001)
+
+
+def test_merging_equals_recording_everything_in_one() -> None:
+    rng = random.Random(1)
+    values = [int(rng.expovariate(1 / 5e6)) + 1 for _ in range(9_000)]
+    merged = Histogram()
+    for k in range(3):
+        merged.add(histogram_of(values[k::3]))
+    whole = histogram_of(values)
+    assert merged.count == 9_000
+    assert merged.percentiles_ns() == whole.percentiles_ns()
+    assert merged.summary_ms() == whole.summary_ms()
+
+
+def test_encoding_keeps_everything_that_is_shown() -> None:
+    histogram = histogram_of([1, 999, 1_000_001, 7_000_000_000])
+    again = Histogram.decode(histogram.encode())
+    assert again.summary_ms() == histogram.summary_ms()
+    assert again.encode() == histogram.encode()
+
+
+def test_the_mean_is_within_a_thousandth() -> None:
+    values = [1_234_567, 2_345_678, 9_876_543]
+    assert histogram_of(values).mean_ns == pytest.approx(sum(values) / 3, rel=0.001)
+
+
+def test_an_empty_one_is_all_zeros() -> None:
+    empty = Histogram()
+    assert set(empty.summary_ms().values()) == {0}
+    assert Histogram.decode(empty.encode()).count == 0
+
+
+def test_what_is_longer_than_an_hour_counts_as_an_hour() -> None:
+    histogram = histogram_of([HIGHEST_NS * 5, 10])
+    assert histogram.count == 2
+    assert histogram.max_ns == pytest.approx(HIGHEST_NS, rel=0.001)
+
+
+@pytest.mark.parametrize("damaged", ["", "x", "AAAA", histogram_of([5]).encode()[:-8], "é"])
+def test_a_damaged_encoding_is_refused(damaged: str) -> None:
+    with pytest.raises(ValueError, match="not an encoded HDR histogram"):
+        Histogram.decode(damaged)
