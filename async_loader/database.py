@@ -146,7 +146,7 @@ async def _server_info(connection: AsyncConnection) -> ServerInfo:
         text("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(:names)"),
         {"names": names},
     )
-    settings: dict[str, str] = dict(rows.tuples().all())
+    settings = {str(row[0]): str(row[1]) for row in rows}
     used = await connection.scalar(
         text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
     )
@@ -168,7 +168,7 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
         return DatabaseError(f"the host of --database-url is not known: {where}")
     by_state = {
         "28P01": f"PostgreSQL at {where} refused the password of {user}",
-        "28000": f"PostgreSQL at {where} refuses {user}: check the user and pg_hba.conf",
+        "28000": f"PostgreSQL at {where} refuses {user}: {first_line(error)}",
         "3D000": f"database {database!r} does not exist at {where}: create it, or name another",
         "42501": f"{user} may not do this in {database!r}: {first_line(error)}; "
         f"GRANT CREATE ON DATABASE is needed",

@@ -345,7 +345,7 @@ class RunResult:
                 settings=data["settings"],
                 environment=data["environment"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error
 
 

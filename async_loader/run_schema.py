@@ -72,13 +72,12 @@ async def _create(guard: AsyncConnection, keep: bool) -> str:
         # The lock comes first: from its first instant the schema is a living run's.
         if await _try_lock(guard, name):
             break
-    # One simple-protocol string is one transaction: no schema without its marker.
-    await _script(
-        guard,
-        f"CREATE SCHEMA {name};"
+    # A DO block is one statement and so one transaction: no schema without its marker.
+    await guard.exec_driver_sql(
+        f"DO $$BEGIN CREATE SCHEMA {name};"
         f"CREATE TABLE {name}.{MARKER} (run text NOT NULL, keep boolean NOT NULL,"
         f" created_at timestamptz NOT NULL DEFAULT now());"
-        f"INSERT INTO {name}.{MARKER} (run, keep) VALUES ('{name}', {keep})",
+        f"INSERT INTO {name}.{MARKER} (run, keep) VALUES ('{name}', {keep}); END$$"
     )
     return name
 
@@ -130,11 +129,3 @@ async def _try_lock(guard: AsyncConnection, name: str) -> bool:
 
 def _key(name: str) -> dict[str, int]:
     return {"class": _LOCK_CLASS, "key": int(name.removeprefix(PREFIX), 16)}
-
-
-async def _script(guard: AsyncConnection, statements: str) -> None:
-    """Send several statements at once, which the server runs as one transaction."""
-    raw = await guard.get_raw_connection()
-    driver = raw.driver_connection
-    assert driver is not None
-    await driver.execute(statements)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -118,7 +119,7 @@ def _environment(model: type[Group]) -> dict[str, Any]:
 
 def _dotenv(model: type[Group]) -> dict[str, Any]:
     source = DotEnvSettingsSource(model, env_file=DOTENV, env_file_encoding="utf-8")
-    names = [n for n in source.env_vars if n.upper().startswith(ENV_PREFIX)]
+    names = [n for n in dotenv_values(DOTENV) if n.upper().startswith(ENV_PREFIX)]
     _refuse_unknown("{name} in .env", names, _variables())
     return {k: v for k, v in source().items() if k in model.model_fields}
 
@@ -163,8 +164,8 @@ class _Parser(ArgumentParser):
             prog=f"async_loader {command}",
             usage=f"async_loader [COMMAND] [OPTIONS]   (commands: {', '.join(COMMANDS)})",
             description=model.__doc__,
-            epilog=f"Each option is also a variable ({ENV_PREFIX}OPS) and a key of a TOML file "
-            "(--config).\nFlags outrank variables, those .env, the file and the default.",
+            epilog=f"Each option is also a variable ({ENV_PREFIX}OPS) and a key of a TOML file\n"
+            "(--config). Flags outrank variables, those .env, the file and the default.",
             formatter_class=_formatter,
             allow_abbrev=False,
             add_help=False,

@@ -87,9 +87,9 @@ def _circumstances(result: RunResult) -> Iterator[tuple[str, str]]:
 
 def _operations(result: RunResult) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    table.add_column("operation", overflow="fold")
+    table.add_column("operation", overflow="fold", min_width=10)
     for heading in ("count", "failed", "p50", "p90", "p95", "p99", "p99.9", "max ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=6)
     for name, operation in result.by_operation.items():
         table.add_row(escape(name), *_cells(operation))
     return table
@@ -143,7 +143,9 @@ def _row(label: str, text: str) -> Table:
 
 
 def milliseconds(value: float) -> str:
-    """Return a duration in milliseconds with three digits that matter."""
+    """Return a duration in milliseconds with three digits that matter, or in whole seconds."""
+    if value >= 99_999.5:
+        return f"{value / 1000:.0f}s"
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"

@@ -1,0 +1,38 @@
+"""The command as a user runs it: a process of its own, with its own home."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Return this environment without what would change the command's settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("ASYNC_LOADER_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **extra}
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run `python -m async_loader` in an empty folder and return what it printed."""
+
+    def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "async_loader", *argv],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(**extra),
+            timeout=60,
+        )
+
+    return run

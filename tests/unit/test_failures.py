@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from async_loader.failures import (
+    CANCELLED,
+    CLOSED,
+    NO_SERVER,
+    POOL_TIMEOUT,
+    REFUSED,
+    RESET,
+    TIMEOUT,
+    Failure,
+    classify,
+    sqlstate_of,
+)
+
+
+class DriverError(Exception):
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__("driver's words")
+        self.sqlstate = sqlstate
+
+
+def wrapped(orig: BaseException, invalidated: bool = False) -> DBAPIError:
+    return DBAPIError("SELECT 1", {}, orig, connection_invalidated=invalidated)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (wrapped(DriverError("40001")), Failure("40001 serialization_failure")),
+        (wrapped(DriverError("40P01")), Failure("40P01 deadlock_detected")),
+        (wrapped(DriverError("53300")), Failure("53300 too_many_connections")),
+        (wrapped(DriverError("99999")), Failure("99999")),
+        (wrapped(DriverError("57P01")), Failure("57P01 admin_shutdown", reply_lost=True)),
+        (
+            wrapped(DriverError("08003"), invalidated=True),
+            Failure("08003 connection_does_not_exist", reply_lost=True),
+        ),
+        (wrapped(DriverError(None), invalidated=True), CLOSED),
+        (wrapped(DriverError(None)), Failure("DBAPIError")),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), REFUSED),
+        (FileNotFoundError(errno.ENOENT, "no socket"), NO_SERVER),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), RESET),
+        (wrapped(ConnectionResetError(errno.ECONNRESET, "reset"), invalidated=True), RESET),
+        (TimeoutError(), TIMEOUT),
+        (PoolTimeoutError(), POOL_TIMEOUT),
+        (asyncio.CancelledError(), CANCELLED),
+        (ValueError("the workload's own"), Failure("ValueError")),
+    ],
+)
+def test_each_failure_has_one_name(error: BaseException, failure: Failure) -> None:
+    assert classify(error) == failure
+
+
+def test_the_cause_tells_what_a_wrapper_does_not() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError("the application's wrapper") from wrapped(DriverError("40001"))
+    assert classify(caught.value).name == "40001 serialization_failure"
+    assert sqlstate_of(caught.value) == "40001"
+    assert sqlstate_of(ValueError()) is None

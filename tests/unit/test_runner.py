@@ -1,0 +1,235 @@
+"""The runner without a database: limits, timeouts, stopping and cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from async_loader import (
+    Chunks,
+    ConfigurationError,
+    Limit,
+    OperationContext,
+    RunResult,
+    SetupError,
+    Snapshot,
+    Stop,
+    Workload,
+    run,
+)
+
+Operation = Callable[[OperationContext], Awaitable[None]]
+
+
+def workload_of(function: Operation, kind: str = "read") -> Workload:
+    workload = Workload("test")
+
+    @workload.operation("only", kind=kind)  # type: ignore[arg-type]  # parametrised
+    async def only(op: OperationContext) -> None:
+        await function(op)
+
+    return workload
+
+
+def counts(result: RunResult) -> tuple[int, int, int]:
+    return result.completed, result.failed, result.indeterminate
+
+
+async def no_task_is_left() -> None:
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_each_operation_runs_once_with_its_number() -> None:
+    seen: list[int] = []
+
+    async def note(op: OperationContext) -> None:
+        seen.append(op.index)
+
+    result = await run(workload_of(note), ops=1000, concurrency=7)
+    assert sorted(seen) == list(range(1000))
+    assert counts(result) == (1000, 0, 0)
+    assert result.outcome == "done"
+    assert sum(result.series.throughput) == 1000
+    await no_task_is_left()
+
+
+async def test_a_duration_ends_a_run() -> None:
+    async def wait(op: OperationContext) -> None:
+        await asyncio.sleep(0.001)
+
+    result = await run(workload_of(wait), duration=0.2, concurrency=3)
+    assert result.planned is None
+    assert result.completed > 0
+    assert result.seconds >= 0.2
+
+
+async def test_the_warm_up_is_run_and_not_counted() -> None:
+    seen: list[int] = []
+
+    async def note(op: OperationContext) -> None:
+        seen.append(op.index)
+
+    result = await run(workload_of(note), ops=10, warmup=Limit(ops=5))
+    assert sorted(seen) == list(range(-5, 10))
+    assert result.completed == 10
+
+
+async def test_failures_are_counted_by_name_and_the_run_goes_on() -> None:
+    async def fail(op: OperationContext) -> None:
+        if op.index % 4 == 0:
+            raise ValueError(f"number {op.index}")
+
+    result = await run(workload_of(fail), ops=100)
+    assert counts(result) == (75, 25, 0)
+    assert result.errors["ValueError"].by_operation == {"only": 25}
+    assert result.errors["ValueError"].sample == "number 0"
+    assert sum(result.series.failed) == 25
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("read", (9, 1, 0)), ("write", (9, 0, 1))])
+async def test_an_operation_past_its_time_is_cancelled(
+    kind: str, expected: tuple[int, int, int]
+) -> None:
+    """A read has failed; of a write nobody knows."""
+
+    async def hang_once(op: OperationContext) -> None:
+        if op.index == 3:
+            await asyncio.Event().wait()
+
+    result = await run(workload_of(hang_once, kind), ops=10, concurrency=2, op_timeout=0.05)
+    assert counts(result) == expected
+    assert result.errors["timeout"].count == 1
+    await no_task_is_left()
+
+
+async def test_a_stop_drains_what_is_in_flight() -> None:
+    stop, gate, full = Stop(), asyncio.Event(), asyncio.Event()
+    started: list[int] = []
+
+    async def wait(op: OperationContext) -> None:
+        started.append(op.index)
+        if len(started) == 4:
+            full.set()
+        await gate.wait()
+
+    task = asyncio.create_task(run(workload_of(wait), ops=100, concurrency=4, stop=stop))
+    await full.wait()
+    stop.request()
+    await asyncio.sleep(0)
+    gate.set()
+    result = await task
+    assert result.outcome == "interrupted"
+    assert counts(result) == (4, 0, 0)
+    assert len(started) == 4
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_a_stop_waits_for_the_grace_or_the_second_request(twice: bool) -> None:
+    stop = Stop()
+
+    async def hang(op: OperationContext) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(
+        run(workload_of(hang, "write"), ops=100, concurrency=4, stop=stop, grace=60 if twice else 0)
+    )
+    await asyncio.sleep(0.01)
+    stop.request()
+    if twice:
+        stop.request()
+    result = await task
+    assert counts(result) == (0, 0, 4)
+    assert result.errors["cancelled"].count == 4
+    await no_task_is_left()
+
+
+async def test_cancelling_a_run_leaves_no_task_and_tears_down() -> None:
+    torn_down: list[object] = []
+    workload = workload_of(lambda op: asyncio.Event().wait())  # type: ignore[arg-type,return-value]  # it never returns
+
+    @workload.setup
+    async def prepare(seed: int) -> str:
+        return f"seed {seed}"
+
+    @workload.teardown
+    async def clear(shared: object) -> None:
+        torn_down.append(shared)
+
+    task = asyncio.create_task(run(workload, ops=100, seed=9, throttle=Chunks(5)))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert torn_down == ["seed 9"]
+    await no_task_is_left()
+
+
+async def test_what_set_up_returns_is_shared() -> None:
+    seen: set[object] = set()
+
+    async def look(op: OperationContext) -> None:
+        seen.add(op.shared)
+
+    workload = workload_of(look)
+
+    @workload.setup
+    async def prepare() -> str:
+        return "the catalogue"
+
+    await run(workload, ops=3)
+    assert seen == {"the catalogue"}
+
+
+async def test_a_set_up_that_raises_is_named() -> None:
+    workload = workload_of(lambda op: asyncio.sleep(0))
+
+    @workload.setup
+    async def prepare() -> None:
+        raise KeyError("no catalogue")
+
+    with pytest.raises(SetupError, match="set-up of workload 'test' raised KeyError"):
+        await run(workload, ops=3)
+    await no_task_is_left()
+
+
+async def test_a_stop_during_set_up_ends_the_run() -> None:
+    workload = workload_of(lambda op: asyncio.sleep(0))
+    stop = Stop()
+
+    @workload.setup
+    async def prepare() -> None:
+        stop.request()
+        await asyncio.Event().wait()
+
+    result = await run(workload, ops=3, stop=stop)
+    assert result.outcome == "interrupted"
+    assert counts(result) == (0, 0, 0)
+
+
+async def test_an_operation_that_never_waits_lets_timers_run() -> None:
+    ticks: list[Snapshot] = []
+
+    async def instant(op: OperationContext) -> None:
+        pass
+
+    await run(workload_of(instant), duration=1.2, on_progress=ticks.append)
+    assert len(ticks) >= 3
+    assert ticks[0].completed < ticks[-1].completed
+    assert ticks[-1].duration == 1.2
+
+
+async def test_what_a_run_needs() -> None:
+    workload = workload_of(lambda op: asyncio.sleep(0))
+    with pytest.raises(ConfigurationError, match="number of operations or a duration"):
+        await run(workload)
+    with pytest.raises(ConfigurationError, match="number of operations or a duration"):
+        await run(workload, ops=1, duration=1)
+
+    @workload.operation("with_session", kind="read")
+    async def with_session(session: object) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="needs `sessions`"):
+        await run(workload, ops=1)
