@@ -13,9 +13,11 @@ from .errors import (
     SetupError,
 )
 from .histogram import Histogram
+from .limits import Limit, Stop
 from .metrics import Snapshot
-from .results import OperationResult, RunResult, merge
-from .runner import Limit, Stop, run
+from .result_parts import OperationResult
+from .results import RunResult, merge
+from .runner import run
 from .throttles import Chunks, Semaphore, Throttle
 from .workload import Operation, OperationContext, Workload
 

@@ -25,10 +25,11 @@ from .database import (
     redact,
 )
 from .errors import DatabaseError
+from .limits import Stop
 from .postgres import embedded_server
 from .results import RunResult
 from .run_schema import run_schema
-from .runner import OnProgress, Sessions, Stop, run
+from .runner import OnProgress, Sessions, run
 from .settings import RunSettings
 from .throttles import Chunks, Semaphore, Throttle
 from .workload import Workload

@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 
 from .app import run_workload
 from .errors import AsyncLoaderError, ConfigurationError, MissingExtraError
+from .limits import Stop
 from .progress import progress_view
 from .reports import console as console_report
 from .reports import json as json_report
 from .results import RunResult
-from .runner import Stop
 from .settings import GeneralOptions, RunSettings
 from .settings_sources import load
 

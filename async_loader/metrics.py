@@ -15,7 +15,14 @@ from typing import Protocol
 from .clock import Clock
 from .failures import Failure
 from .histogram import Histogram
-from .results import ErrorResult, OperationResult, PoolResult, ProcessResult, Series
+from .result_parts import (
+    ErrorResult,
+    OperationResult,
+    PoolResult,
+    ProcessResult,
+    Series,
+    TimeSplit,
+)
 from .workload import Kind, Operation
 
 SECOND_NS = 1_000_000_000
@@ -25,7 +32,6 @@ _SAMPLE_LENGTH = 500
 class PoolGauge(Protocol):
     """What a connection pool tells at an instant, and the peaks so far."""
 
-    waiting: int
     peak_in_use: int
     peak_waiting: int
 
@@ -39,6 +45,44 @@ class PoolGauge(Protocol):
         """Connections that are checked out."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """Tasks or threads that have asked for one and have none yet."""
+        ...
+
+
+class Times(Protocol):
+    """What was timed within one operation."""
+
+    pool_ns: int
+    database_ns: int
+    statements: int
+
+
+@dataclass(slots=True)
+class SplitTally:
+    """The running split of one operation's latencies."""
+
+    pool_wait: Histogram = field(default_factory=Histogram)
+    database: Histogram = field(default_factory=Histogram)
+    orm: Histogram = field(default_factory=Histogram)
+    statements: int = 0
+    most_statements: int = 0
+
+    def record(self, latency_ns: int, times: Times) -> None:
+        """Count one operation; what was in neither the pool nor the database is the ORM's."""
+        self.pool_wait.record(times.pool_ns)
+        self.database.record(times.database_ns)
+        self.orm.record(max(latency_ns - times.pool_ns - times.database_ns, 0))
+        self.statements += times.statements
+        self.most_statements = max(self.most_statements, times.statements)
+
+    def result(self) -> TimeSplit:
+        """Return the split so far."""
+        return TimeSplit(
+            self.pool_wait, self.database, self.orm, self.statements, self.most_statements
+        )
+
 
 @dataclass(slots=True)
 class OperationTally:
@@ -48,6 +92,18 @@ class OperationTally:
     histogram: Histogram = field(default_factory=Histogram)
     failed: int = 0
     indeterminate: int = 0
+    split: SplitTally | None = None
+
+    def result(self) -> OperationResult:
+        """Return the counts so far."""
+        return OperationResult(
+            kind=self.kind,
+            count=self.histogram.count,
+            failed=self.failed,
+            indeterminate=self.indeterminate,
+            histogram=self.histogram,
+            split=self.split.result() if self.split else None,
+        )
 
 
 @dataclass(slots=True)
@@ -90,9 +146,16 @@ class Metrics:
         self.loop_lag = Histogram()
         self.started_ns = clock.now_ns()
 
-    def succeeded(self, name: str, started_ns: int, ended_ns: int) -> None:
-        """Count an operation that ended well."""
-        self._operations[name].histogram.record(ended_ns - started_ns)
+    def succeeded(
+        self, name: str, started_ns: int, ended_ns: int, times: Times | None = None
+    ) -> None:
+        """Count an operation that ended well, and where its time went if that was timed."""
+        tally = self._operations[name]
+        tally.histogram.record(ended_ns - started_ns)
+        if times is not None:
+            if tally.split is None:
+                tally.split = SplitTally()
+            tally.split.record(ended_ns - started_ns, times)
         self._done[(ended_ns - self.started_ns) // SECOND_NS] += 1
 
     def failed(self, name: str, failure: Failure, error: BaseException | None) -> None:
@@ -139,16 +202,7 @@ class Metrics:
 
     def operations(self) -> dict[str, OperationResult]:
         """Return each operation's counts and latencies."""
-        return {
-            name: OperationResult(
-                kind=tally.kind,
-                count=tally.histogram.count,
-                failed=tally.failed,
-                indeterminate=tally.indeterminate,
-                histogram=tally.histogram,
-            )
-            for name, tally in self._operations.items()
-        }
+        return {name: tally.result() for name, tally in self._operations.items()}
 
     def errors(self) -> dict[str, ErrorResult]:
         """Return the failures, most frequent first."""

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .runner import Limit
+from .limits import Limit
 from .workloads.mixed import ReadFrom, ReadVia
 
 ENV_PREFIX = "ASYNC_LOADER_"

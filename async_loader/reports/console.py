@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from async_loader.results import OperationResult, RunResult
+from async_loader.result_parts import OperationResult
+from async_loader.results import RunResult
 
 BUSY = 0.9
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")

@@ -8,7 +8,7 @@ import pytest
 
 from async_loader import Histogram, OperationResult, RunResult, merge
 from async_loader.reports import json as json_report
-from async_loader.results import ErrorResult, PoolResult, ProcessResult, Series
+from async_loader.result_parts import ErrorResult, PoolResult, ProcessResult, Series
 
 
 def histogram_of(*values: int) -> Histogram:

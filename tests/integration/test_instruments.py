@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from async_loader.pool_watch import PoolWatch
+from async_loader.instruments import PoolWatch
 
 
 async def hold(engine: AsyncEngine, gate: asyncio.Event) -> None:
