@@ -174,6 +174,10 @@ class Metrics:
     def sample(self, gauge: PoolGauge | None, lag_ns: int) -> None:
         """Note the loop's lag and the pool at this instant."""
         self.loop_lag.record(max(lag_ns, 0))
+        self.sample_pool(gauge)
+
+    def sample_pool(self, gauge: PoolGauge | None) -> None:
+        """Note the pool at this instant."""
         if gauge is not None:
             second = (self._clock.now_ns() - self.started_ns) // SECOND_NS
             self._in_use[second] = max(self._in_use[second], gauge.in_use)
@@ -244,12 +248,12 @@ class ProcessMeter:
     def __init__(self) -> None:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
-        self._busy = _thread_busy_seconds()
+        self._busy = thread_busy_seconds()
 
-    def result(self, loop_lag: Histogram) -> ProcessResult:
-        """Return what was used since; call it on the event loop's thread."""
+    def result(self, loop_lag: Histogram, busy_share: float | None = None) -> ProcessResult:
+        """Return what was used since; the busy share is this thread's unless it is given."""
         wall = time.perf_counter() - self._wall
-        busy = _thread_busy_seconds() - self._busy
+        busy = thread_busy_seconds() - self._busy if busy_share is None else busy_share * wall
         return ProcessResult(
             cpu_seconds=time.process_time() - self._cpu,
             peak_memory_bytes=peak_memory_bytes(),
@@ -264,7 +268,7 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _thread_busy_seconds() -> float:
+def thread_busy_seconds() -> float:
     """
     Return for how long this thread ran or, where Linux tells, waited for a core.
 

@@ -29,7 +29,7 @@ class Throttle(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """The most operations in flight at once."""
+        """The most operations in flight at once; 0 where there is no limit."""
         ...
 
     async def drive(self, indexes: Iterator[int], perform: Perform) -> None:
@@ -80,6 +80,25 @@ class Chunks:
             async with asyncio.TaskGroup() as group:
                 for index in chunk:
                     group.create_task(_as_coroutine(perform, index))
+
+
+@dataclass(frozen=True, slots=True)
+class Unbounded:
+    """
+    A task for every operation, the loop yielding between: only the pool throttles.
+
+    What `asyncio.gather` over all the work does. `concurrency` has no meaning here.
+    """
+
+    mode: ClassVar[str] = "unbounded"
+    concurrency: int = 0
+
+    async def drive(self, indexes: Iterator[int], perform: Perform) -> None:
+        """See `Throttle.drive`."""
+        async with asyncio.TaskGroup() as group:
+            for index in indexes:
+                group.create_task(_as_coroutine(perform, index))
+                await asyncio.sleep(0)
 
 
 async def _as_coroutine(perform: Perform, index: int) -> None:

@@ -12,14 +12,17 @@ import random
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import update_wrapper
 from itertools import accumulate
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from .errors import ConfigurationError
 
 Kind = Literal["read", "write"]
 AsyncFunction = Callable[..., Awaitable[Any]]
 F = TypeVar("F", bound=AsyncFunction)
+S = TypeVar("S", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 _MASK = (1 << 64) - 1
 
@@ -72,6 +75,44 @@ class Operation:
     weight: float
     function: AsyncFunction
     wants: frozenset[str]
+    twin: SyncTwin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTwin:
+    """The same work as an operation's, over a plain `Session`."""
+
+    function: Callable[..., Any]
+    wants: frozenset[str]
+
+
+class Registered(Generic[P]):
+    """What `@workload.operation` returns: the function as before, and `sync` for its twin."""
+
+    def __init__(
+        self, workload: Workload, name: str, function: Callable[P, Awaitable[Any]]
+    ) -> None:
+        self._workload = workload
+        self._name = name
+        self._function = function
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[Any]:
+        """Call the operation's function."""
+        return self._function(*args, **kwargs)
+
+    def sync(self, function: S) -> S:
+        """
+        Register the plain function that does the same over a `Session`::
+
+            @create.sync
+            def create_sync(session: Session, op: OperationContext) -> None: ...
+        """
+        role = f"the sync twin of operation {self._name!r}"
+        wants = _wanted(function, role, ("session", "op"), coroutine=False)
+        operations = self._workload.operations
+        operations[self._name] = replace(operations[self._name], twin=SyncTwin(function, wants))
+        return function
 
 
 class Workload:
@@ -98,7 +139,9 @@ class Workload:
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
 
-    def operation(self, name: str, *, weight: float = 1, kind: Kind) -> Callable[[F], F]:
+    def operation(
+        self, name: str, *, weight: float = 1, kind: Kind
+    ) -> Callable[[Callable[P, Awaitable[Any]]], Registered[P]]:
         """Register a coroutine function as an operation; weights are relative."""
         if name in self.operations:
             raise ConfigurationError(f"workload {self.name!r} has two operations named {name!r}")
@@ -109,10 +152,10 @@ class Workload:
         if not 0 < weight < float("inf"):
             raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
 
-        def register(function: F) -> F:
+        def register(function: Callable[P, Awaitable[Any]]) -> Registered[P]:
             wants = _wanted(function, f"operation {name!r}", ("session", "op"))
             self.operations[name] = Operation(name, kind, weight, function, wants)
-            return function
+            return Registered(self, name, function)
 
         return register
 
@@ -203,11 +246,14 @@ def _with_write_ratio(
     )
 
 
-def _wanted(function: AsyncFunction, role: str, allowed: tuple[str, ...]) -> frozenset[str]:
+def _wanted(
+    function: Callable[..., Any], role: str, allowed: tuple[str, ...], coroutine: bool = True
+) -> frozenset[str]:
     """Return the parameter names; raise `ConfigurationError` that names the source line."""
     where = _source_line(function)
-    if not inspect.iscoroutinefunction(function):
-        raise ConfigurationError(f"{where}: {role} must be a coroutine function (async def)")
+    if inspect.iscoroutinefunction(function) != coroutine:
+        form = "a coroutine function (async def)" if coroutine else "a plain function (def)"
+        raise ConfigurationError(f"{where}: {role} must be {form}")
     parameters = inspect.signature(function).parameters.values()
     for parameter in parameters:
         by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -218,7 +264,7 @@ def _wanted(function: AsyncFunction, role: str, allowed: tuple[str, ...]) -> fro
     return frozenset(p.name for p in parameters if p.name in allowed)
 
 
-def _source_line(function: AsyncFunction) -> str:
+def _source_line(function: Callable[..., Any]) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
         return repr(function)

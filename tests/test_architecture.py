@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "clock", "histogram", "failures"},
     {"limits", "workload", "throttles", "result_parts", "results", "metrics"},
     {"database", "instruments", "run_schema", "postgres", "reports", "progress"},
-    {"runner", "workloads"},
+    {"runner", "sync_runner", "workloads"},
     {"settings", "settings_sources"},
     {"app"},
     {"cli", "__main__"},

@@ -13,4 +13,8 @@ def build() -> Workload:
     async def noop() -> None:
         pass
 
+    @noop.sync
+    def noop_sync() -> None:
+        pass
+
     return workload

@@ -100,7 +100,7 @@ def test_mistakes_name_the_source_line() -> None:
     with pytest.raises(ConfigurationError, match=r"test_workload\.py:\d+: .*not for `request`"):
         register(asks_too_much)
     with pytest.raises(ConfigurationError, match=r"test_workload\.py:\d+: .*coroutine function"):
-        register(not_async)  # type: ignore[type-var]  # the mistake under test
+        register(not_async)  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_wrong_declarations_are_refused() -> None:

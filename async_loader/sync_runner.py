@@ -1,0 +1,231 @@
+"""
+The ways that async is compared with: the same operations over a plain `Session`, in one
+thread or in several.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from .clock import SYSTEM_CLOCK
+from .errors import ConfigurationError
+from .failures import classify
+from .instruments import DialectTimer, OperationTimes, PoolWatch, current_times
+from .limits import Limit, Stop
+from .metrics import (
+    SECOND_NS,
+    Metrics,
+    ProcessMeter,
+    Snapshot,
+    pool_result,
+    thread_busy_seconds,
+)
+from .results import RunResult
+from .workload import Kind, Mix, Operation, Workload
+
+SyncSessions = sessionmaker[Session]
+
+_SAMPLE_EVERY = 0.05
+_PROGRESS_EVERY = 0.5
+
+
+def run_sync(
+    workload: Workload,
+    *,
+    sessions: SyncSessions | None,
+    read_sessions: SyncSessions | None = None,
+    limit: Limit,
+    threads: int | None = None,
+    seed: int = 0,
+    write_ratio: float | None = None,
+    warmup: Limit | None = None,
+    shared: Any = None,
+    stop: Stop | None = None,
+    time_split: bool = True,
+    on_progress: Callable[[Snapshot], None] | None = None,
+) -> RunResult:
+    """
+    Run the sync twins of a workload's operations; blocks until the limit or the stop.
+
+    `threads` None is one thread (mode `sync`), a number that many (mode `threads`). `shared`
+    is what the workload's set-up returned: it is a coroutine function, and the caller's to
+    run. An operation cannot be cancelled here: what bounds it is the server's
+    statement_timeout. Raises `ConfigurationError` for an operation without a twin.
+    """
+    mix = workload.mix(seed=seed, write_ratio=write_ratio)
+    require_twins(workload.name, mix)
+    stop = stop or Stop()
+    stop.heeded = True
+    with ExitStack() as stack:
+        pool = _attach_instruments(sessions, time_split, stack)
+        crew = _Crew(
+            mix=mix,
+            sessions=sessions,
+            read_sessions=read_sessions or sessions,
+            shared=shared,
+            pool=pool,
+            time_split=time_split,
+            stop=stop,
+        )
+        if warmup is not None:
+            crew.perform_all(threads or 1, warmup, count(-1, -1), None)
+        meter = ProcessMeter()
+        metrics, seconds, busy = crew.perform_all(threads or 1, limit, count(), on_progress)
+        return RunResult(
+            outcome="interrupted" if stop.requested.is_set() else "done",
+            mode="sync" if threads is None else "threads",
+            workload=workload.name,
+            seconds=seconds,
+            planned=limit.ops,
+            by_operation=metrics.operations(),
+            errors=metrics.errors(),
+            pool=pool_result(pool),
+            series=metrics.series(seconds),
+            process=meter.result(metrics.loop_lag, busy),
+        )
+
+
+def require_twins(workload: str, mix: Mix) -> None:
+    """Raise `ConfigurationError` where an operation has no sync twin."""
+    for operation in mix.operations:
+        if operation.twin is None:
+            raise ConfigurationError(
+                f"operation {operation.name!r} of workload {workload!r} has no sync twin, which "
+                f"the modes sync and threads need: add one with @{operation.name}.sync"
+            )
+
+
+def _attach_instruments(
+    sessions: SyncSessions | None, time_split: bool, stack: ExitStack
+) -> PoolWatch | None:
+    bind = sessions.kw.get("bind") if sessions is not None else None
+    if not isinstance(bind, Engine):
+        return None
+    if time_split:
+        stack.enter_context(DialectTimer(bind))
+    return stack.enter_context(PoolWatch(bind))
+
+
+class _Crew:
+    """Threads that take operations from one stream, and the counts they share."""
+
+    def __init__(
+        self,
+        *,
+        mix: Mix,
+        sessions: SyncSessions | None,
+        read_sessions: SyncSessions | None,
+        shared: Any,
+        pool: PoolWatch | None,
+        time_split: bool,
+        stop: Stop,
+    ) -> None:
+        self._mix = mix
+        self._sessions: dict[Kind, SyncSessions | None] = {
+            "write": sessions,
+            "read": read_sessions,
+        }
+        self._shared = shared
+        self._pool = pool
+        self._time_split = time_split and pool is not None
+        self._stop = stop
+        self._lock = threading.Lock()
+
+    def perform_all(
+        self,
+        threads: int,
+        limit: Limit,
+        numbers: Iterator[int],
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> tuple[Metrics, float, float]:
+        """Perform until the limit; return counts, seconds, and the busiest thread's share."""
+        metrics = Metrics(self._mix.operations, SYSTEM_CLOCK)
+        feed = self._feed(limit, numbers)
+        busy: list[float] = []
+        crew = [
+            threading.Thread(target=self._work, args=(feed, metrics, busy), daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in crew:
+            thread.start()
+        self._watch(crew, metrics, limit, on_progress)
+        seconds = (SYSTEM_CLOCK.now_ns() - metrics.started_ns) / SECOND_NS
+        return metrics, seconds, min(max(busy, default=0.0) / (seconds or 1.0), 1.0)
+
+    def _watch(
+        self,
+        crew: list[threading.Thread],
+        metrics: Metrics,
+        limit: Limit,
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> None:
+        """Sample the pool and show progress until all threads have ended."""
+        shown = 0.0
+        for thread in crew:
+            while thread.is_alive():
+                with self._lock:
+                    metrics.sample_pool(self._pool)
+                    if on_progress is not None and time.monotonic() - shown > _PROGRESS_EVERY:
+                        shown = time.monotonic()
+                        on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+                thread.join(_SAMPLE_EVERY)
+        if on_progress is not None:
+            on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+
+    def _feed(self, limit: Limit, numbers: Iterator[int]) -> Iterator[int]:
+        stopping = self._stop.requested.is_set
+        end = SYSTEM_CLOCK.now_ns() + int((limit.duration or 0) * SECOND_NS)
+        for fed in count():
+            over = fed >= limit.ops if limit.ops is not None else SYSTEM_CLOCK.now_ns() >= end
+            if over or stopping():
+                return
+            yield next(numbers)
+
+    def _work(self, feed: Iterator[int], metrics: Metrics, busy: list[float]) -> None:
+        started = thread_busy_seconds()
+        while True:
+            with self._lock:  # a generator serves one thread at a time
+                index = next(feed, None)
+            if index is None:
+                busy.append(thread_busy_seconds() - started)
+                return
+            self._perform(index, metrics)
+
+    def _perform(self, index: int, metrics: Metrics) -> None:
+        operation = self._mix.choose(index)
+        times = None
+        if self._time_split:
+            times = OperationTimes()
+            current_times.set(times)
+        started = SYSTEM_CLOCK.now_ns()
+        try:
+            self._call(operation, index)
+        except Exception as error:
+            with self._lock:
+                metrics.failed(operation.name, classify(error), error)
+        else:
+            ended = SYSTEM_CLOCK.now_ns()
+            with self._lock:
+                metrics.succeeded(operation.name, started, ended, times)
+
+    def _call(self, operation: Operation, index: int) -> None:
+        twin = operation.twin
+        assert twin is not None
+        arguments: dict[str, Any] = {}
+        if "op" in twin.wants:
+            arguments["op"] = self._mix.context(index, self._shared)
+        if "session" not in twin.wants:
+            twin.function(**arguments)
+            return
+        sessions = self._sessions[operation.kind]
+        assert sessions is not None
+        with sessions() as session:
+            twin.function(session=session, **arguments)
