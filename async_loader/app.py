@@ -7,39 +7,40 @@ import os
 import platform
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+)
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL
 
-from .database import (
-    ServerInfo,
-    autocommit,
-    create_engine,
-    create_sessions,
-    parse_url,
-    place,
-    probe,
-    redact,
-)
+from .backends import Backend, backend_of
+from .database import Namespace, ServerInfo, parse_url, place, redact
 from .errors import DatabaseError
 from .limits import Stop
 from .postgres import embedded_server
 from .results import RunResult
-from .run_schema import run_schema
-from .runner import OnProgress, Sessions, run
-from .settings import RunSettings
-from .throttles import Chunks, Semaphore, Throttle
+from .runner import OnProgress, Sessions, prepared, run
+from .settings import SYNC_MODES, RunSettings
+from .sync_runner import require_twins, run_sync
+from .throttles import Chunks, Semaphore, Throttle, Unbounded
 from .workload import Workload
 from .workloads import mixed, noop
 
 T = TypeVar("T")
 Say = Callable[[str], None]
 
+_PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 # Left free of a server's connections: our guard, and somebody who wants to look.
 _SPARE_CONNECTIONS = 3
+# The pool of the unbounded way, where it is not given: the ~100 connections of a stock server.
+UNBOUNDED_POOL = 100
 # How long an operation waits for a connection is its own timeout's business.
 _POOL_TIMEOUT = 24 * 3600.0
 
@@ -48,6 +49,8 @@ _POOL_TIMEOUT = 24 * 3600.0
 class Database:
     """What a workload that uses a database runs on, and what to say of it."""
 
+    url: URL
+    namespace: Namespace
     sessions: Sessions
     read_sessions: Sessions
     environment: dict[str, Any]
@@ -70,16 +73,15 @@ async def run_workload(
     `say` is told of each phase before the run. Raises an `AsyncLoaderError`; once there is a
     result, a database that cannot be cleaned up any more does not take it away.
     """
-    workload = build_workload(settings)
-    workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)  # fail before any work
+    check_workload(settings)  # fail before any work is done
     result = None
     try:
         async with AsyncExitStack() as stack:
             database = None
-            if any("session" in o.wants for o in workload.operations.values()):
+            if uses_database(build_workload(settings)):
                 database = await stack.enter_async_context(open_database(settings, say))
             say("running")
-            result = await _run(workload, settings, database, stop, on_progress)
+            result = await _run(settings, database, stop, on_progress)
             say("cleaning up")
     except DatabaseError as error:
         if result is None:
@@ -89,14 +91,19 @@ async def run_workload(
 
 
 async def _run(
-    workload: Workload,
-    settings: RunSettings,
-    database: Database | None,
-    stop: Stop,
-    on_progress: OnProgress,
+    settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
 ) -> RunResult:
-    result = await run(
-        workload,
+    way = _run_sync if settings.mode in SYNC_MODES else _run_async
+    result = await way(settings, database, stop, on_progress)
+    facts = environment() | (database.environment if database else {})
+    return replace(result, settings=shown_settings(settings), environment=facts)
+
+
+async def _run_async(
+    settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
+) -> RunResult:
+    return await run(
+        build_workload(settings, database),
         sessions=database.sessions if database else None,
         read_sessions=database.read_sessions if database else None,
         ops=settings.limit.ops,
@@ -108,21 +115,79 @@ async def _run(
         op_timeout=settings.op_timeout,
         grace=settings.grace,
         stop=stop,
+        time_split=settings.time_split,
         on_progress=on_progress,
     )
-    facts = environment() | (database.environment if database else {})
-    return replace(result, settings=shown_settings(settings), environment=facts)
 
 
-def build_workload(settings: RunSettings) -> Workload:
-    """Return the workload that the settings name."""
+async def _run_sync(
+    settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
+) -> RunResult:
+    workload = build_workload(settings, database)
+    threads = settings.concurrency if settings.mode == "threads" else None
+    sessions = read_sessions = None
+    with ExitStack() as stack:
+        if database is not None:
+            backend = backend_of(database.url)
+            engine = backend.create_sync_engine(
+                database.url,
+                pool_size=settings.pool_size or threads or 1,
+                namespace=database.namespace,
+                statement_timeout=settings.op_timeout,
+            )
+            stack.callback(engine.dispose)
+            sessions, read_sessions = backend.sync_session_factories(
+                engine, reads_autocommit=settings.reads_autocommit
+            )
+        async with prepared(
+            workload,
+            sessions=database.sessions if database else None,
+            seed=settings.seed,
+            stop=stop,
+        ) as shared:
+            work = partial(
+                run_sync,
+                workload,
+                sessions=sessions,
+                read_sessions=read_sessions,
+                limit=settings.limit,
+                threads=threads,
+                seed=settings.seed,
+                write_ratio=settings.write_ratio,
+                warmup=settings.warmup,
+                shared=shared,
+                stop=stop,
+                time_split=settings.time_split,
+                on_progress=on_progress,
+            )
+            return await asyncio.to_thread(work)
+
+
+def build_workload(settings: RunSettings, database: Database | None = None) -> Workload:
+    """Return the workload that the settings name, on the database's tables."""
     if settings.workload == "noop":
         return noop.build()
-    return mixed.build(read_via=settings.read_via, read_from=settings.read_from)
+    prefix = database.namespace.prefix if database else ""
+    return mixed.build(read_via=settings.read_via, read_from=settings.read_from, prefix=prefix)
+
+
+def check_workload(settings: RunSettings) -> None:
+    """Raise `ConfigurationError` for a workload that cannot run as the settings ask."""
+    workload = build_workload(settings)
+    mix = workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)
+    if settings.mode in SYNC_MODES:
+        require_twins(workload.name, mix)
+
+
+def uses_database(workload: Workload) -> bool:
+    """Return whether any operation asks for a session."""
+    return any("session" in operation.wants for operation in workload.operations.values())
 
 
 def build_throttle(settings: RunSettings) -> Throttle:
     """Return the policy that lets operations in."""
+    if settings.mode == "unbounded":
+        return Unbounded()
     policy = Chunks if settings.mode == "chunks" else Semaphore
     return policy(settings.concurrency)
 
@@ -132,25 +197,39 @@ async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Databa
     """Yield sessions on a schema of the run's own, in the user's server or in ours."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_server_url(settings, say))
+        backend = backend_of(url)
         say("connecting")
-        server = await _probe(url)
-        schema = await stack.enter_async_context(run_schema(url, keep=settings.keep_data))
-        if settings.keep_data:
-            say(f"keeping the data in schema {schema}")
-        size = pool_size(settings, server)
-        engine = create_engine(url, pool_size=size, pool_timeout=_POOL_TIMEOUT, schema=schema)
+        server = await _probe(backend, url)
+        namespace = await stack.enter_async_context(
+            backend.run_namespace(url, keep=settings.keep_data)
+        )
+        engine = backend.create_engine(
+            url,
+            pool_size=pool_size(settings, server),
+            pool_timeout=_POOL_TIMEOUT,
+            namespace=namespace,
+        )
         stack.push_async_callback(engine.dispose)
-        sessions = create_sessions(engine)
+        sessions, read_sessions = backend.session_factories(
+            engine, reads_autocommit=settings.reads_autocommit
+        )
         yield Database(
+            url=url,
+            namespace=namespace,
             sessions=sessions,
-            read_sessions=autocommit(sessions) if settings.reads_autocommit else sessions,
-            environment={"database": _database_facts(settings, url, server, schema)},
+            read_sessions=read_sessions,
+            environment={"database": _database_facts(settings, url, server, namespace)},
         )
 
 
 def pool_size(settings: RunSettings, server: ServerInfo) -> int:
-    """Return as many connections as can be in flight, within what the server has left."""
-    wanted = settings.pool_size or settings.concurrency
+    """
+    Return as many connections as operations can be in flight, within what the server has left.
+
+    Without a limit of operations it is the pool that throttles, with a size of its own.
+    """
+    unbounded = settings.mode == "unbounded"
+    wanted = settings.pool_size or (UNBOUNDED_POOL if unbounded else settings.concurrency)
     return max(1, min(wanted, server.free_connections - _SPARE_CONNECTIONS))
 
 
@@ -186,26 +265,27 @@ async def _off_the_loop(context: AbstractContextManager[T]) -> AsyncIterator[T]:
         await asyncio.shield(asyncio.to_thread(context.__exit__, None, None, None))
 
 
-async def _probe(url: URL) -> ServerInfo:
-    engine = create_engine(url, pool_size=1)
+async def _probe(backend: Backend, url: URL) -> ServerInfo:
+    engine = backend.create_engine(url, pool_size=1)
     try:
-        return await probe(engine)
+        return await backend.probe(engine)
     finally:
         await engine.dispose()
 
 
 def _database_facts(
-    settings: RunSettings, url: URL, server: ServerInfo, schema: str
+    settings: RunSettings, url: URL, server: ServerInfo, namespace: Namespace
 ) -> dict[str, Any]:
     embedded = settings.database_url is None
     facts: dict[str, Any] = {
+        "product": server.product,
         "version": server.version,
         "where": "(embedded)" if embedded else f"at {place(url)}",
         "url": None if embedded else redact(url),
-        **server.settings,
+        "settings": dict(server.settings),
     }
     if settings.keep_data:
-        facts["schema"] = schema
+        facts["kept"] = namespace.schema or f"{namespace.prefix}*"
     return facts
 
 
@@ -225,7 +305,7 @@ def environment() -> dict[str, Any]:
         "versions": {
             "async_loader": version("async_loader"),
             "Python": platform.python_version(),
-            **{p: v for p in ("SQLAlchemy", "asyncpg", "uvloop") if (v := _version(p))},
+            **{p: v for p in _PACKAGES if (v := _version(p))},
         },
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",

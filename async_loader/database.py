@@ -1,4 +1,4 @@
-"""Engines and sessions, what a server says of itself, and URLs without their passwords."""
+"""PostgreSQL: engines and sessions, what a server says, and URLs without their passwords."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import difflib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
+from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy import text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -18,12 +20,14 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import Session, sessionmaker
 
-from .errors import ConfigurationError, DatabaseError
+from .errors import ConfigurationError, DatabaseError, MissingExtraError
 from .failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
 
 CONNECT_TIMEOUT = 10.0
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
+_SQLITE = ("sqlite", "sqlite+aiosqlite")
 
 # What users paste from libpq URLs, in asyncpg's words.
 _LIBPQ_NAMES = {"sslmode": "ssl", "connect_timeout": "timeout", "dbname": "database"}
@@ -33,13 +37,15 @@ _ASYNCPG_NAMES = {
     "max_cached_statement_lifetime", "max_cacheable_statement_size",
     "prepared_statement_cache_size",
 }  # fmt: skip
+_PSYCOPG_TOO = {"host", "port", "user", "password", "passfile", "target_session_attrs"}
 _NUMBERS = {"timeout", "command_timeout"}
 _SECRETS = ("password", "passfile")
 
 
 def parse_url(url: str) -> URL:
     """
-    Return a PostgreSQL URL for asyncpg, from `postgresql://` or `postgresql+asyncpg://`.
+    Return a URL for asyncpg, from `postgresql://` or `postgresql+asyncpg://`, or for
+    aiosqlite, from `sqlite:///file.db` or `sqlite+aiosqlite:///file.db`.
 
     libpq's `sslmode`, `connect_timeout` and `application_name` are understood. Raises
     `ConfigurationError`, which never quotes the URL: it may hold a password.
@@ -51,10 +57,14 @@ def parse_url(url: str) -> URL:
             "--database-url is not a URL; it looks like postgresql://user@host:5432/database "
             "(special characters in a password are percent-encoded)"
         ) from None
+    if parsed.drivername in _SQLITE:
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError("SQLite needs a file: sqlite+aiosqlite:///file.db")
+        return parsed.set(drivername="sqlite+aiosqlite")
     if parsed.drivername not in _POSTGRESQL:
         raise ConfigurationError(
             f"--database-url has the scheme {parsed.drivername!r}; "
-            "use postgresql:// (or postgresql+asyncpg://)"
+            "use postgresql:// (or postgresql+asyncpg://), or sqlite+aiosqlite:///file.db"
         )
     query = {_LIBPQ_NAMES.get(name, name): value for name, value in parsed.query.items()}
     for name in query.keys() - _ASYNCPG_NAMES - {"application_name"}:
@@ -71,26 +81,36 @@ def redact(url: URL) -> str:
 
 
 def place(url: URL) -> str:
-    """Return host and port, or the folder of the socket, for messages."""
+    """Return host and port, the folder of the socket, or the file, for messages."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
     host = url.host or url.query.get("host") or "localhost"
     if isinstance(host, tuple):
         return ", ".join(host)
     return host if host.startswith("/") else f"{host}:{url.port or url.query.get('port', 5432)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """Where a run's tables are: in a schema of its own, or under a prefix where there is none."""
+
+    schema: str | None = None
+    prefix: str = ""
+
+
 def create_engine(
-    url: URL, *, pool_size: int, pool_timeout: float = 30.0, schema: str | None = None
+    url: URL, *, pool_size: int, pool_timeout: float = 30.0, namespace: Namespace | None = None
 ) -> AsyncEngine:
     """
     Return an engine whose pool never grows beyond `pool_size` connections.
 
-    The pool is LIFO: few hot connections beat many lukewarm ones. `schema` goes first in
-    each connection's search_path.
+    The pool is LIFO: few hot connections beat many lukewarm ones. The namespace's schema
+    goes first in each connection's search_path.
     """
     query = dict(url.query)
     server_settings = {"application_name": str(query.pop("application_name", "async_loader"))}
-    if schema is not None:
-        server_settings["search_path"] = f"{schema}, public"
+    if namespace is not None and namespace.schema is not None:
+        server_settings["search_path"] = f"{namespace.schema}, public"
     connect_args: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "server_settings": server_settings}
     for name in _NUMBERS & query.keys():
         connect_args[name] = _number(name, query.pop(name))
@@ -104,25 +124,74 @@ def create_engine(
     )
 
 
+def create_sync_engine(
+    url: URL,
+    *,
+    pool_size: int,
+    namespace: Namespace | None = None,
+    statement_timeout: float | None = None,
+) -> Engine:
+    """
+    Return the same for psycopg 3, which the sync ways use.
+
+    `statement_timeout` (seconds) is the server's: a blocked thread cannot be cancelled.
+    Raises `MissingExtraError` where psycopg is not installed.
+    """
+    if find_spec("psycopg") is None:
+        raise MissingExtraError("the modes sync and threads", "sync")
+    names = {theirs: name for name, theirs in _LIBPQ_NAMES.items()}
+    query = {names.get(name, name): value for name, value in url.query.items()}
+    query = {n: v for n, v in query.items() if n not in _ASYNCPG_NAMES or n in _PSYCOPG_TOO}
+    options = []
+    if namespace is not None and namespace.schema is not None:
+        options.append(f"-c search_path={namespace.schema},public")
+    if statement_timeout is not None:
+        options.append(f"-c statement_timeout={int(statement_timeout * 1000)}")
+    query.setdefault("connect_timeout", str(int(CONNECT_TIMEOUT)))
+    return create_sqlalchemy_engine(
+        url.set(drivername="postgresql+psycopg", query=query),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_use_lifo=True,
+        connect_args={"options": " ".join(options)},
+    )
+
+
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Return a session factory as an asyncio application wants it."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-def autocommit(sessions: async_sessionmaker[AsyncSession]) -> async_sessionmaker[AsyncSession]:
+def session_factories(
+    engine: AsyncEngine, *, reads_autocommit: bool
+) -> tuple[async_sessionmaker[AsyncSession], async_sessionmaker[AsyncSession]]:
     """
-    Return a factory like this one whose sessions run in AUTOCOMMIT, on the same pool.
+    Return factories for writes and for reads, on the same pool.
 
-    For sessions that only read: it saves BEGIN and ROLLBACK, two of four round trips.
+    Reads in AUTOCOMMIT save BEGIN and ROLLBACK, two of four round trips.
     """
-    engine = sessions.kw["bind"].execution_options(isolation_level="AUTOCOMMIT")
-    return async_sessionmaker(**{**sessions.kw, "class_": sessions.class_, "bind": engine})
+    sessions = create_sessions(engine)
+    if not reads_autocommit:
+        return sessions, sessions
+    return sessions, create_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
+def sync_session_factories(
+    engine: Engine, *, reads_autocommit: bool
+) -> tuple[sessionmaker[Session], sessionmaker[Session]]:
+    """Return the same for plain sessions."""
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    if not reads_autocommit:
+        return sessions, sessions
+    reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return sessions, sessionmaker(reading, expire_on_commit=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What the server says of itself; `free_connections` may be taken by an ordinary role."""
 
+    product: str
     version: str
     settings: Mapping[str, str]
     free_connections: int
@@ -153,7 +222,7 @@ async def _server_info(connection: AsyncConnection) -> ServerInfo:
     version = await connection.scalar(text("SHOW server_version"))
     reserved = sum(int(settings.pop(name, 0)) for name in names[-2:])
     free = int(settings["max_connections"]) - reserved - int(used or 0) + 1  # this one ends
-    return ServerInfo(str(version).split()[0], settings, free)
+    return ServerInfo("PostgreSQL", str(version).split()[0], settings, free)
 
 
 def unreachable(error: BaseException, url: URL) -> DatabaseError:

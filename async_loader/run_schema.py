@@ -17,13 +17,20 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .database import create_engine, first_line, unreachable
+from .database import Namespace, create_engine, first_line, unreachable
 from .errors import DatabaseError
 
 PREFIX = "async_loader_run_"
 MARKER = "async_loader_marker"
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{8}}")
 _LOCK_CLASS = 0x41534C44  # "ASLD": our half of the two-part advisory lock key
+
+
+@asynccontextmanager
+async def run_namespace(url: URL, *, keep: bool = False) -> AsyncIterator[Namespace]:
+    """Yield a run's own schema as a `Namespace`; see `run_schema`."""
+    async with run_schema(url, keep=keep) as name:
+        yield Namespace(schema=name)
 
 
 @asynccontextmanager

@@ -73,6 +73,9 @@ def _output(value: str) -> str:
 
 OUTPUTS = ("json",)
 
+Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
+SYNC_MODES = ("sync", "threads")
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
 Output = Annotated[str, AfterValidator(_output)]
@@ -123,7 +126,7 @@ class DatabaseOptions(Group):
 
     database_url: Annotated[
         SecretStr | None,
-        Field(description="a PostgreSQL of your own (default: an embedded PostgreSQL 18)"),
+        Field(description="a PostgreSQL or a SQLite file (default: an embedded PostgreSQL 18)"),
         Metavar("URL"),
     ] = None
     pool_size: Annotated[
@@ -173,8 +176,10 @@ class LoadOptions(Group):
     duration: Annotated[
         Seconds | None, Field(gt=0, description="time to run instead, such as 30s or 2m")
     ] = None
-    mode: Literal["semaphore", "chunks"] = Field(
-        "semaphore", description="one in as one gets out, or chunk after chunk"
+    mode: Mode = Field(
+        "semaphore",
+        description="one in as one gets out; chunk after chunk; a task for each operation; "
+        "or one thread or --concurrency threads with a plain Session",
     )
     concurrency: Annotated[
         int, Field(ge=1, le=100_000, description="operations in flight at once"), Metavar("N")
@@ -188,6 +193,9 @@ class LoadOptions(Group):
     grace: Annotated[
         Seconds, Field(ge=0, description="time for operations in flight after Ctrl-C")
     ] = 10.0
+    time_split: bool = Field(
+        True, description="tell pool wait, database and ORM apart, and count statements"
+    )
     loop: Literal["auto", "uvloop", "asyncio"] = Field(
         "auto", description="the event loop: uvloop where it exists"
     )

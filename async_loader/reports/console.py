@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from async_loader.diagnosis import bottleneck, serialised_writes
+from async_loader.histogram import Histogram
 from async_loader.result_parts import OperationResult
 from async_loader.results import RunResult
 
-BUSY = 0.9
+_DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
 
 
@@ -37,12 +39,15 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     for label, text in _circumstances(result):
         console.print(_row(label, text))
     console.print(_operations(result))
+    if any(operation.split for operation in result.by_operation.values()):
+        console.print(_time_split(result))
     for label, text in _measurements(result):
         console.print(_row(label, text))
     for line in _errors(result):
         console.print(line)
-    if result.process.loop_busy > BUSY:
-        console.print(_bottleneck(result))
+    for sentence in (bottleneck(result), serialised_writes(result)):
+        if sentence is not None:
+            console.print(f"\n[yellow]{escape(sentence)}[/]")
     file = console.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
@@ -73,13 +78,17 @@ def _circumstances(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"
     yield "let in by", f"{result.mode}, concurrency {asked.get('concurrency', '?')}"
     if database := found.get("database"):
+        durability = ", ".join(
+            f"{name} {database['settings'][name]}"
+            for name in _DURABILITY
+            if name in database["settings"]
+        )
         yield (
             "database",
-            (
-                f"PostgreSQL {database['version']} {database['where']}, "
-                f"fsync {database['fsync']}, synchronous_commit {database['synchronous_commit']}"
-            ),
+            (f"{database['product']} {database['version']} {database['where']}, {durability}"),
         )
+        if "kept" in database:
+            yield "data kept in", database["kept"]
     if versions := found.get("versions"):
         yield "versions", ", ".join(f"{name} {number}" for name, number in versions.items())
     if machine := found.get("machine"):
@@ -103,13 +112,39 @@ def _cells(operation: OperationResult) -> list[str]:
     return [f"{operation.count:,}", f"[red]{bad:,}[/]" if bad else "0", *figures]
 
 
+def _time_split(result: RunResult) -> Table:
+    """Return where the time of each operation went, in means, which add up."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column("mean ms", overflow="fold", min_width=10)
+    for heading in ("pool wait", "database", "ORM", "statements (most)"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=12)
+    for name, operation in result.by_operation.items():
+        if (split := operation.split) is None:
+            continue
+        parts = (split.pool_wait, split.database, split.orm)
+        table.add_row(
+            escape(name),
+            *_shares(parts),
+            f"{split.statements_per_operation:.2f} ({split.most_statements})",
+        )
+    return table
+
+
+def _shares(parts: Sequence[Histogram]) -> list[str]:
+    whole = sum(part.mean_ns for part in parts) or 1.0
+    return [f"{milliseconds(part.mean_ns / 1e6)} ({part.mean_ns / whole:3.0%})" for part in parts]
+
+
 def _measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     if pool := result.pool:
         size = f" of {pool.size}" if pool.size else ""
         yield "connections", f"{pool.peak_in_use}{size} in use at peak, {pool.peak_waiting} waiting"
     process = result.process
     lag = process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6
-    yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
+    if process.loop_lag.count:
+        yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
+    else:
+        yield result.mode, f"{process.loop_busy:.0%} busy"
     memory = process.peak_memory_bytes / 2**20
     yield "process", f"CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
 
@@ -124,14 +159,6 @@ def _errors(result: RunResult) -> Iterator[str]:
         yield f"  [red]{error.count:>7,}[/] {escape(name)} ({escape(where)})"
         if error.sample != name:
             yield f"          {escape(error.sample)}"
-
-
-def _bottleneck(result: RunResult) -> str:
-    return (
-        f"\n[yellow]This process's event loop was the bottleneck ({result.process.loop_busy:.0%} "
-        "busy): the latencies contain our own queueing. A lower --concurrency shortens them "
-        "without costing throughput.[/]"
-    )
 
 
 def _row(label: str, text: str) -> Table:

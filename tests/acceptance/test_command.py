@@ -50,12 +50,12 @@ async def test_a_run_reports_what_the_database_holds(
     created, read = (result.by_operation[name].count for name in ("create", "read"))
     assert f"created {created}, read {read}" in done.stdout
     async with engine.connect() as connection:
-        schema = document["environment"]["database"]["schema"]
+        schema = document["environment"]["database"]["kept"]
         parents = await connection.scalar(text(f"SELECT count(*) FROM {schema}.parent"))
         children = await connection.scalar(text(f"SELECT count(*) FROM {schema}.child"))
     assert (parents, children) == (3 * created, 5 * created)
     assert document["settings"]["seed"] == 5
-    assert document["environment"]["database"]["fsync"] == "on"
+    assert document["environment"]["database"]["settings"]["fsync"] == "on"
     assert (document["pool"]["size"], document["pool"]["peak_in_use"]) == (8, 8)
 
 

@@ -9,7 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import Chunks, Semaphore, Throttle, run
-from async_loader.database import autocommit, create_engine, create_sessions, parse_url
+from async_loader.database import (
+    Namespace,
+    create_engine,
+    create_sessions,
+    parse_url,
+    session_factories,
+)
 from async_loader.run_schema import run_schema
 from async_loader.workloads import mixed
 from async_loader.workloads.mixed import ReadFrom, ReadVia
@@ -28,12 +34,12 @@ async def rows(engine: AsyncEngine) -> tuple[int, int]:
 async def test_created_rows_equal_our_count(database_url: str, throttle: Throttle) -> None:
     url = parse_url(database_url)
     async with run_schema(url) as schema:
-        engine = create_engine(url, pool_size=5, schema=schema)
-        sessions = create_sessions(engine)
+        engine = create_engine(url, pool_size=5, namespace=Namespace(schema))
+        sessions, read_sessions = session_factories(engine, reads_autocommit=True)
         result = await run(
             mixed.build(),
             sessions=sessions,
-            read_sessions=autocommit(sessions),
+            read_sessions=read_sessions,
             ops=300,
             throttle=throttle,
             write_ratio=0.4,
@@ -62,7 +68,7 @@ async def test_every_way_of_reading_reads(
 
 
 async def test_reads_in_autocommit_begin_no_transaction(engine: AsyncEngine) -> None:
-    sessions = autocommit(create_sessions(engine))
+    _, sessions = session_factories(engine, reads_autocommit=True)
     async with sessions() as session:
         await session.execute(text("SELECT 1"))
         states = await session.scalars(

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader.database import create_engine, parse_url
+from async_loader.database import Namespace, create_engine, parse_url
 from async_loader.errors import DatabaseError
 from async_loader.run_schema import MARKER, PREFIX, run_schema
 
@@ -70,7 +70,7 @@ async def test_it_is_there_during_the_run_and_gone_after(
     url = parse_url(database_url)
     async with run_schema(url) as schema:
         assert await schemas(engine) == {schema}
-        inside = create_engine(url, pool_size=1, schema=schema)
+        inside = create_engine(url, pool_size=1, namespace=Namespace(schema))
         await execute(inside, "CREATE TABLE parent (id int)")
         await inside.dispose()
         async with engine.connect() as connection:
