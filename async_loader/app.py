@@ -27,7 +27,7 @@ from .limits import Stop
 from .postgres import embedded_server
 from .results import RunResult
 from .runner import OnProgress, Sessions, prepared, run
-from .settings import SYNC_MODES, RunSettings
+from .settings import SYNC_MODES, UNBOUNDED_POOL, RunSettings
 from .sync_runner import require_twins, run_sync
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
 from .workload import Workload
@@ -39,8 +39,6 @@ Say = Callable[[str], None]
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 # Left free of a server's connections: our guard, and somebody who wants to look.
 _SPARE_CONNECTIONS = 3
-# The pool of the unbounded way, where it is not given: the ~100 connections of a stock server.
-UNBOUNDED_POOL = 100
 # How long an operation waits for a connection is its own timeout's business.
 _POOL_TIMEOUT = 24 * 3600.0
 

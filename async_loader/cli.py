@@ -10,33 +10,29 @@ Exit codes: 0 done · 1 too many operations failed · 104 usage or configuration
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shutil
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from .app import run_workload
-from .errors import AsyncLoaderError, ConfigurationError, MissingExtraError
-from .limits import Stop
+from .compare import check, compare
+from .errors import AsyncLoaderError, ConfigurationError
 from .progress import progress_view
+from .reports import comparison as comparison_report
 from .reports import console as console_report
 from .reports import json as json_report
 from .results import RunResult
-from .settings import GeneralOptions, RunSettings
+from .runtime import run_until_stopped
+from .settings import CompareSettings, RunSettings, VerdictOptions
 from .settings_sources import load
-
-T = TypeVar("T")
 
 DONE = 0
 TOO_MANY_FAILED = 1
 STOPPED = 105
-
-_PATIENCE = 2
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +41,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = load(argv)
         debug = settings.debug
-        return _run(settings)
+        match settings:
+            case CompareSettings():
+                return _compare(settings)
+            case _:
+                assert isinstance(settings, RunSettings)
+                return _run(settings)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _complain("stopped", STOPPED)
     except AsyncLoaderError as error:
@@ -64,74 +65,43 @@ def main(argv: Sequence[str]) -> int:
         )
 
 
-def _run(settings: GeneralOptions) -> int:
-    assert isinstance(settings, RunSettings)
+def _run(settings: RunSettings) -> int:
     _check_outputs(settings.out)
-    _spare_the_garbage_collector()
-    with (
-        progress_view(sys.stderr, settings.progress) as view,
-        asyncio.Runner(loop_factory=_loop_factory(settings.loop)) as runner,
-    ):
-        finished = runner.run(
-            _stoppable(
-                lambda stop: run_workload(
-                    settings, stop=stop, on_progress=view.update, say=view.phase
-                )
-            )
+    with progress_view(sys.stderr, settings.progress) as view:
+        finished = run_until_stopped(
+            lambda stop: run_workload(settings, stop=stop, on_progress=view.update, say=view.phase),
+            settings.loop,
         )
-    code = _report(finished.result, settings)
+    result = finished.result
+    _show(partial(console_report.render, result), settings.out)
+    code = _verdict(result, settings)
+    code = _write_outputs(settings.out, json_report.render(result), code)
     if finished.cleanup_error is None:
         return code
     return _complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
 
 
-async def _stoppable(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
-    """
-    Run, and let SIGINT and SIGTERM end it: first drain, then at once, then without mercy.
+def _compare(settings: CompareSettings) -> int:
+    _check_outputs(settings.out)
+    check(settings)
+    runs: list[RunResult] = []
+    code = DONE
 
-    Before the run there is nothing to drain: the first signal ends it there.
-    """
-    stop = Stop()
-    task = asyncio.ensure_future(work(stop))
-    asked = 0
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
 
-    def on_signal() -> None:
-        nonlocal asked
-        asked += 1
-        stop.request()
-        if asked > _PATIENCE or not stop.heeded:
-            task.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    return await task
-
-
-def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return how to make the event loop; None is asyncio's own."""
-    if choice == "asyncio":
-        return None
     try:
-        import uvloop  # noqa: PLC0415  it does not exist everywhere
-    except ImportError:
-        if choice == "uvloop":
-            raise MissingExtraError("--loop uvloop", "cli") from None
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _spare_the_garbage_collector() -> None:
-    """
-    Let it pass by what lives as long as the process, and look less often.
-
-    An ORM operation makes hundreds of short-lived objects, each some hundredth of a
-    collection that walks all modules: 15 % of the CPU of a mixed operation.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+        for result in compare(settings, say):
+            runs.append(result)
+            code = code or _verdict(result, settings)
+    except AsyncLoaderError as error:
+        code = _complain(str(error), error.exit_code)
+    if not runs:
+        return code or STOPPED
+    _show(partial(comparison_report.render, runs), settings.out)
+    if len(runs) < settings.rounds * len(settings.modes):
+        code = code or STOPPED
+    return _write_outputs(settings.out, json_report.render_comparison(runs), code)
 
 
 def _check_outputs(outputs: Sequence[str]) -> None:
@@ -143,26 +113,28 @@ def _check_outputs(outputs: Sequence[str]) -> None:
             raise ConfigurationError(f"--out {output}: cannot write a file there")
 
 
-def _report(result: RunResult, settings: RunSettings) -> int:
-    """Print the summary, write the outputs and return the verdict."""
-    to_stdout = any(output.endswith("=-") for output in settings.out)
-    stream = sys.stderr if to_stdout else sys.stdout
+def _show(render: Callable[..., str], outputs: Sequence[str]) -> None:
+    """Print a summary on stdout, or on stderr where stdout is an output's."""
+    stream = sys.stderr if any(output.endswith("=-") for output in outputs) else sys.stdout
     terminal = stream.isatty()
     width = shutil.get_terminal_size().columns if terminal else 80
     color = terminal and "NO_COLOR" not in os.environ
-    stream.write(console_report.render(result, width=width, color=color))
+    stream.write(render(width=width, color=color))
     stream.flush()
-    code = _verdict(result, settings)
-    for output in settings.out:
+
+
+def _write_outputs(outputs: Sequence[str], document: str, code: int) -> int:
+    """Write the document wherever it is wanted; return the code, or 1 where that failed."""
+    for output in outputs:
         try:
-            _write(output.partition("=")[2], json_report.render(result))
+            _write(output.partition("=")[2], document)
         except OSError as error:
             code = code or TOO_MANY_FAILED
             _complain(f"--out {output} could not be written: {error.strerror}", code)
     return code
 
 
-def _verdict(result: RunResult, settings: RunSettings) -> int:
+def _verdict(result: RunResult, settings: VerdictOptions) -> int:
     if result.outcome == "interrupted":
         return STOPPED
     if result.error_rate > settings.max_error_rate:

@@ -57,18 +57,18 @@ def time_shares(result: RunResult) -> dict[str, float]:
 
 
 def serialised_writes(result: RunResult) -> str | None:
-    """Return what SQLite's single writer cost, None for other databases or without writes."""
+    """Return what SQLite's single writer cost, None where there was no queue for it."""
     if result.environment.get("database", {}).get("product") != "SQLite":
         return None
-    waits = {
-        operation.kind: operation.split.database.percentiles_ns([50.0])[50.0] / 1e6
+    means = {
+        operation.kind: operation.split.database.mean_ns / 1e6
         for operation in result.by_operation.values()
         if operation.split is not None and operation.count
     }
-    if "write" not in waits:
+    if "write" not in means or result.mode == "sync":
         return None
-    beside = f", a read {waits['read']:.2f} ms" if "read" in waits else ""
+    beside = f"; a read {means['read']:.2f} ms" if "read" in means else ""
     return (
-        "SQLite lets one transaction write at a time: half of the writes spent more than "
-        f"{waits['write']:.2f} ms in the database, queueing for the file{beside}."
+        f"SQLite lets one transaction write at a time: a write spent {means['write']:.2f} ms in "
+        f"the database on average, most of it queueing for the file{beside}."
     )

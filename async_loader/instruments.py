@@ -18,6 +18,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
+from .errors import ConfigurationError
+
 
 class OperationTimes:
     """
@@ -47,6 +49,7 @@ class PoolWatch:
 
     `in_use`, `waiting` (tasks that asked and have none yet, those who open one included)
     and their peaks are exact, not sampled. A new pool after `dispose()` is watched too.
+    Raises `ConfigurationError` for an engine that is being watched already.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -78,6 +81,10 @@ class PoolWatch:
         return pool.size() + overflow if overflow >= 0 else 0
 
     def __enter__(self) -> Self:
+        if "connect" in vars(self._engine.pool):
+            raise ConfigurationError(
+                "another run is measuring this engine: give each run an engine of its own"
+            )
         self._attach(self._engine)
         event.listen(self._engine, "engine_disposed", self._attach)
         return self

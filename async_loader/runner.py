@@ -133,9 +133,10 @@ def _attach_instruments(
     bind = sessions.kw.get("bind") if sessions is not None else None
     if not isinstance(bind, AsyncEngine):
         return None
+    pool = stack.enter_context(PoolWatch(bind.sync_engine))
     if time_split:
         stack.enter_context(DialectTimer(bind.sync_engine))
-    return stack.enter_context(PoolWatch(bind.sync_engine))
+    return pool
 
 
 async def _set_up(workload: Workload, sessions: Sessions | None, seed: int, stop: Stop) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -21,6 +21,8 @@ from .workloads.mixed import ReadFrom, ReadVia
 
 ENV_PREFIX = "ASYNC_LOADER_"
 DEFAULT_OPS = 35_000
+# The ~100 connections of a stock server.
+UNBOUNDED_POOL = 100
 
 _UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|)")
@@ -162,6 +164,20 @@ class WorkloadOptions(Group):
         None, description="reads without BEGIN and ROLLBACK (default: on, but not with stream)"
     )
 
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        if self.read_autocommit and self.read_via == "stream":
+            raise ValueError(
+                "--read-autocommit and --read-via stream exclude each other: "
+                "a server-side cursor lives in a transaction"
+            )
+        return self
+
+    @property
+    def reads_autocommit(self) -> bool:
+        """Whether reads run in AUTOCOMMIT."""
+        return self.read_via != "stream" if self.read_autocommit is None else self.read_autocommit
+
 
 class LoadOptions(Group):
     """How much is done, and how operations are let in."""
@@ -176,11 +192,6 @@ class LoadOptions(Group):
     duration: Annotated[
         Seconds | None, Field(gt=0, description="time to run instead, such as 30s or 2m")
     ] = None
-    mode: Mode = Field(
-        "semaphore",
-        description="one in as one gets out; chunk after chunk; a task for each operation; "
-        "or one thread or --concurrency threads with a plain Session",
-    )
     concurrency: Annotated[
         int, Field(ge=1, le=100_000, description="operations in flight at once"), Metavar("N")
     ] = 40
@@ -198,6 +209,25 @@ class LoadOptions(Group):
     )
     loop: Literal["auto", "uvloop", "asyncio"] = Field(
         "auto", description="the event loop: uvloop where it exists"
+    )
+
+    @property
+    def limit(self) -> Limit:
+        """By operations, by time where one was given, else the default number."""
+        if self.duration is not None:
+            return Limit(duration=self.duration)
+        return Limit(ops=DEFAULT_OPS if self.ops is None else self.ops)
+
+
+class ModeOptions(Group):
+    """How operations are let in."""
+
+    title: ClassVar[str] = "Load"
+
+    mode: Mode = Field(
+        "semaphore",
+        description="one in as one gets out; chunk after chunk; a task for each operation; "
+        "or one thread or --concurrency threads with a plain Session",
     )
 
 
@@ -227,38 +257,64 @@ class ReportOptions(Group):
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
     )
 
+    @model_validator(mode="after")
+    def _one_stdout(self) -> Self:
+        if sum(output.endswith("=-") for output in self.out) > 1:
+            raise ValueError("only one --out can go to stdout")
+        return self
+
 
 class RunSettings(
-    GeneralOptions, ReportOptions, VerdictOptions, DatabaseOptions, WorkloadOptions, LoadOptions
+    GeneralOptions,
+    ReportOptions,
+    VerdictOptions,
+    DatabaseOptions,
+    WorkloadOptions,
+    ModeOptions,
+    LoadOptions,
 ):
     """Run a workload once and report what was found."""
 
     command: ClassVar[str] = "run"
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.read_autocommit and self.read_via == "stream":
-            raise ValueError(
-                "--read-autocommit and --read-via stream exclude each other: "
-                "a server-side cursor lives in a transaction"
-            )
-        if sum(output.endswith("=-") for output in self.out) > 1:
-            raise ValueError("only one --out can go to stdout")
-        return self
 
-    @property
-    def limit(self) -> Limit:
-        """By operations, by time where one was given, else the default number."""
-        if self.duration is not None:
-            return Limit(duration=self.duration)
-        return Limit(ops=DEFAULT_OPS if self.ops is None else self.ops)
+class CompareOptions(Group):
+    """Which ways are compared."""
 
-    @property
-    def reads_autocommit(self) -> bool:
-        """Whether reads run in AUTOCOMMIT."""
-        return self.read_via != "stream" if self.read_autocommit is None else self.read_autocommit
+    title: ClassVar[str] = "Comparison"
+
+    modes: Annotated[
+        list[Mode],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(min_length=1, description="a way to compare; may be repeated (default: all five)"),
+        Metavar("MODE"),
+    ] = Field(default_factory=lambda: list(get_args(Mode)))
+    rounds: Annotated[
+        int, Field(ge=1, le=100, description="how often each way is run, in turns"), Metavar("N")
+    ] = 3
+    unbounded_pool_size: Annotated[
+        int, Field(ge=1, description="connections in the pool of the unbounded way"), Metavar("N")
+    ] = UNBOUNDED_POOL
 
 
-COMMANDS: dict[str, type[GeneralOptions]] = {RunSettings.command: RunSettings}
+class CompareSettings(
+    GeneralOptions,
+    ReportOptions,
+    VerdictOptions,
+    DatabaseOptions,
+    WorkloadOptions,
+    LoadOptions,
+    CompareOptions,
+):
+    """Run the same operations in several ways, in turns, and show what each costs."""
+
+    command: ClassVar[str] = "compare"
+
+
+COMMANDS: dict[str, type[GeneralOptions]] = {
+    RunSettings.command: RunSettings,
+    CompareSettings.command: CompareSettings,
+}
 # One source that sets one of these takes the other out of the sources below it.
 EXCLUSIVE = (("ops", "duration"),)

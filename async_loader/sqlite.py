@@ -37,6 +37,7 @@ MARKER = "marker"
 BUSY_TIMEOUT = 30.0
 # SQLite has no limit of connections; this one is of file descriptors and threads.
 _MOST_CONNECTIONS = 500
+_SYNCHRONOUS = ("off", "normal", "full", "extra")
 _MARKER_NAME = re.compile(rf"({PREFIX}[0-9a-f]{{8}}_){MARKER}")
 _BEGIN = "async_loader_begin"
 
@@ -98,14 +99,13 @@ def sync_session_factories(
 
 async def probe(engine: AsyncEngine) -> ServerInfo:
     """Return what the file says; raises `DatabaseError` where it cannot be used."""
-    names = ("journal_mode", "synchronous")
     try:
         async with engine.connect() as connection:
-            settings = {
-                name: str(await connection.scalar(text(f"PRAGMA {name}"))) for name in names
-            }
+            journal = await connection.scalar(text("PRAGMA journal_mode"))
+            synchronous = await connection.scalar(text("PRAGMA synchronous"))
     except (DBAPIError, OSError) as error:
         raise _unusable(engine.url, error) from error
+    settings = {"journal_mode": str(journal), "synchronous": _SYNCHRONOUS[int(synchronous or 0)]}
     return ServerInfo("SQLite", sqlite3.sqlite_version, settings, _MOST_CONNECTIONS)
 
 

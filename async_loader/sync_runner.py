@@ -109,9 +109,10 @@ def _attach_instruments(
     bind = sessions.kw.get("bind") if sessions is not None else None
     if not isinstance(bind, Engine):
         return None
+    pool = stack.enter_context(PoolWatch(bind))
     if time_split:
         stack.enter_context(DialectTimer(bind))
-    return stack.enter_context(PoolWatch(bind))
+    return pool
 
 
 class _Crew:

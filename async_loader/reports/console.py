@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,32 +26,38 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
 
     `width` in columns, of which at most 100 are used; `color` adds ANSI codes.
     """
+    parts: list[RenderableType] = [_headline(result), _totals(result), ""]
+    parts += [*circumstances(result), _operations(result)]
+    if any(operation.split for operation in result.by_operation.values()):
+        parts.append(_time_split(result))
+    parts += [_row(label, text) for label, text in _measurements(result)]
+    parts += _errors(result)
+    for sentence in (bottleneck(result), serialised_writes(result)):
+        if sentence is not None:
+            parts += ["", f"[yellow]{escape(sentence)}[/]"]
+    return printed(parts, width=min(width, 100), color=color)
+
+
+def printed(parts: Iterable[RenderableType], *, width: int, color: bool) -> str:
+    """Return what rich makes of the parts, without blanks at line ends or doubled blank lines."""
+    file = io.StringIO()
     console = Console(
-        file=io.StringIO(),
-        width=min(width, 100),
+        file=file,
+        width=width,
         force_terminal=color,
         no_color=not color,
         highlight=False,
         color_system="standard" if color else None,
     )
-    console.print(_headline(result))
-    console.print(_totals(result))
-    console.print()
-    for label, text in _circumstances(result):
-        console.print(_row(label, text))
-    console.print(_operations(result))
-    if any(operation.split for operation in result.by_operation.values()):
-        console.print(_time_split(result))
-    for label, text in _measurements(result):
-        console.print(_row(label, text))
-    for line in _errors(result):
-        console.print(line)
-    for sentence in (bottleneck(result), serialised_writes(result)):
-        if sentence is not None:
-            console.print(f"\n[yellow]{escape(sentence)}[/]")
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    for part in parts:
+        console.print(part)
+    lines = "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines) + "\n"
+
+
+def circumstances(result: RunResult, skip: Sequence[str] = ()) -> Iterator[RenderableType]:
+    """Yield a line for each thing that was asked for and each it ran on."""
+    return (_row(label, text) for label, text in _facts(result) if label not in skip)
 
 
 def _headline(result: RunResult) -> str:
@@ -72,7 +79,7 @@ def _totals(result: RunResult) -> str:
     return ", ".join(parts)
 
 
-def _circumstances(result: RunResult) -> Iterator[tuple[str, str]]:
+def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield what was asked for and on what it ran."""
     asked, found = result.settings, result.environment
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"

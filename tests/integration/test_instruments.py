@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import event, text
@@ -9,7 +10,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from async_loader.instruments import PoolWatch
+from async_loader import ConfigurationError
+from async_loader.instruments import (
+    DialectTimer,
+    OperationTimes,
+    PoolWatch,
+    current_times,
+)
 
 
 async def hold(engine: AsyncEngine, gate: asyncio.Event) -> None:
@@ -76,3 +83,85 @@ async def test_nothing_stays_behind(engine: AsyncEngine) -> None:
     assert not event.contains(engine.sync_engine, "engine_disposed", watch._attach)
     async with engine.connect():
         assert watch.in_use == 0
+
+
+async def timed(engine: AsyncEngine, *statements: str) -> OperationTimes:
+    times = OperationTimes()
+    current_times.set(times)
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    current_times.set(None)
+    return times
+
+
+@pytest.fixture
+async def watched(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    with PoolWatch(engine.sync_engine), DialectTimer(engine.sync_engine):
+        yield engine
+
+
+async def test_time_in_the_database_is_the_databases(watched: AsyncEngine) -> None:
+    times = await timed(watched, "SELECT pg_sleep(0.05)", "SELECT 1")
+    assert times.statements == 2, "what a new connection asks is not the operation's"
+    assert times.database_ns > 50e6
+    assert times.pool_ns > 0
+
+
+async def test_time_in_the_pool_is_not_the_databases(database_url: str) -> None:
+    engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
+    with PoolWatch(engine.sync_engine) as watch, DialectTimer(engine.sync_engine):
+        async with engine.connect() as connection:
+            waiting = asyncio.create_task(timed(engine, "SELECT 1"))
+            await reach(watch, in_use=1, waiting=0)
+            await connection.execute(text("SELECT pg_sleep(0.05)"))
+        times = await waiting
+    assert times.pool_ns > 50e6
+    assert times.database_ns < times.pool_ns
+    await engine.dispose()
+
+
+async def test_commit_and_rollback_are_timed(watched: AsyncEngine) -> None:
+    """A deferred trigger makes the COMMIT itself slow, which no event after it would tell."""
+    async with watched.begin() as connection:
+        for statement in (
+            "CREATE TABLE t (id int)",
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END$$",
+            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION slow()",
+        ):
+            await connection.execute(text(statement))
+    times = await timed(watched, "INSERT INTO t VALUES (1)")
+    assert times.database_ns > 50e6
+
+
+async def test_the_rows_of_a_server_side_cursor_are_the_databases(engine: AsyncEngine) -> None:
+    times = OperationTimes()
+    current_times.set(times)
+    with DialectTimer(engine.sync_engine):
+        async with engine.connect() as connection:
+            result = await connection.stream(
+                text("SELECT pg_sleep(0.002) FROM generate_series(1, 40)")
+            )
+            assert len(await result.fetchall()) == 40
+    current_times.set(None)
+    assert times.database_ns > 80e6
+
+
+async def test_two_runs_do_not_measure_one_engine(watched: AsyncEngine) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="give each run an engine of its own"),
+        PoolWatch(watched.sync_engine),
+    ):
+        pass
+    async with watched.connect():
+        pass
+
+
+async def test_the_timer_leaves_the_dialect_as_it_was(engine: AsyncEngine) -> None:
+    dialect = engine.sync_engine.dialect
+    before = dict(vars(dialect))
+    with DialectTimer(engine.sync_engine):
+        assert "do_commit" in vars(dialect)
+    assert vars(dialect).keys() == before.keys()

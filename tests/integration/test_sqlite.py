@@ -1,0 +1,114 @@
+"""A run on a SQLite file: our tables by prefix and marker, writers one at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from async_loader import DatabaseError, run
+from async_loader.database import parse_url
+from async_loader.limits import Limit
+from async_loader.sqlite import (
+    create_engine,
+    create_sync_engine,
+    probe,
+    run_namespace,
+    session_factories,
+    sync_session_factories,
+)
+from async_loader.sync_runner import run_sync
+from async_loader.workloads import mixed
+
+KILLED = """
+import asyncio, os, signal, sys
+from async_loader.database import parse_url
+from async_loader.sqlite import run_namespace
+async def main():
+    async with run_namespace(parse_url(sys.argv[1])):
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "x.db"
+
+
+def url_of(file: Path) -> str:
+    return f"sqlite+aiosqlite:///{file}"
+
+
+def tables(file: Path) -> set[str]:
+    connection = sqlite3.connect(file)
+    try:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    finally:
+        connection.close()
+
+
+async def test_async_and_sync_write_what_they_count(file: Path) -> None:
+    url = parse_url(url_of(file))
+    async with run_namespace(url) as namespace:
+        workload = mixed.build(prefix=namespace.prefix)
+        engine = create_engine(url, pool_size=8, namespace=namespace)
+        sessions, read_sessions = session_factories(engine, reads_autocommit=True)
+        result = await run(
+            workload, sessions=sessions, read_sessions=read_sessions, ops=100, concurrency=8
+        )
+        assert result.errors == {}, "no 'database is locked'"
+        sync_engine = create_sync_engine(url, pool_size=8, namespace=namespace)
+        sync, sync_read = sync_session_factories(sync_engine, reads_autocommit=True)
+        beside = run_sync(
+            workload, sessions=sync, read_sessions=sync_read, limit=Limit(ops=100), threads=4
+        )
+        assert beside.errors == {}
+        assert beside.count_of("write") == result.count_of("write")
+        with sqlite3.connect(file) as connection:
+            count = f"SELECT count(*) FROM {namespace.prefix}parent"
+            (parents,) = connection.execute(count).fetchone()
+        connection.close()
+        assert parents == 3 * (result.count_of("write") + beside.count_of("write"))
+        sync_engine.dispose()
+        await engine.dispose()
+    assert tables(file) == set()
+    assert [path.name for path in file.parent.iterdir()] == ["x.db"]
+
+
+async def test_the_file_is_in_wal_mode_with_stock_durability(file: Path) -> None:
+    engine = create_engine(parse_url(url_of(file)), pool_size=1)
+    info = await probe(engine)
+    assert info.product == "SQLite"
+    assert info.settings == {"journal_mode": "wal", "synchronous": "full"}
+    await engine.dispose()
+
+
+async def test_a_killed_runs_tables_are_removed_and_nobody_elses(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE parent (id int)")
+        connection.execute("CREATE TABLE async_loader_run_0000abcd_marker (run text, keep bool)")
+    connection.close()
+    before = tables(file)
+    url = parse_url(url_of(file))
+    subprocess.run([sys.executable, "-c", KILLED, url_of(file)], check=False)
+    assert len(tables(file) - before) == 1
+    async with run_namespace(url, keep=True) as kept:
+        assert {f"{kept.prefix}marker"} == tables(file) - before
+    async with run_namespace(url) as other, run_namespace(url) as third:
+        names = {f"{n.prefix}marker" for n in (kept, other, third)}
+        assert names == tables(file) - before
+    assert {f"{kept.prefix}marker"} == tables(file) - before
+
+
+async def test_a_file_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="cannot be used: No such file or directory"):
+        async with run_namespace(parse_url(url_of(tmp_path / "absent" / "x.db"))):
+            pass
+    (tmp_path / "text.db").write_text("not a database, but text " * 100)
+    with pytest.raises(DatabaseError, match="file is not a database"):
+        async with run_namespace(parse_url(url_of(tmp_path / "text.db"))):
+            pass

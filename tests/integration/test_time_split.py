@@ -1,0 +1,52 @@
+"""The split of a whole run: it adds up, and its statements are the server's own count."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from async_loader import run
+from async_loader.database import create_sessions
+from async_loader.workloads import mixed
+
+CALLS = text(
+    "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements s"
+    " JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = current_database()"
+    " AND query !~* '^(begin|commit|rollback|create|select pg_catalog|show)'"
+    " AND query ~ '(parent|child)' AND query !~ 'pg_'"
+)
+
+
+async def test_it_adds_up_and_equals_the_servers_count(engine: AsyncEngine) -> None:
+    sessions = create_sessions(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE EXTENSION pg_stat_statements"))
+    await run(mixed.build(), sessions=sessions, ops=0)
+    async with engine.begin() as connection:
+        before = await connection.scalar(CALLS)
+    result = await run(mixed.build(), sessions=sessions, ops=200, concurrency=5)
+    async with engine.connect() as connection:
+        after = await connection.scalar(CALLS)
+    statements = 0
+    for operation in result.by_operation.values():
+        split = operation.split
+        assert split is not None
+        parts = (split.pool_wait, split.database, split.orm)
+        assert all(part.count == operation.count for part in parts)
+        assert sum(part.mean_ns for part in parts) == pytest.approx(
+            operation.histogram.mean_ns, rel=0.01
+        )
+        statements += split.statements
+    assert before is not None
+    assert after is not None
+    assert statements == after - before
+    create = result.by_operation["create"].split
+    assert create is not None
+    assert (create.statements_per_operation, create.most_statements) == (2.0, 2)
+
+
+async def test_it_can_be_turned_off(engine: AsyncEngine) -> None:
+    result = await run(mixed.build(), sessions=create_sessions(engine), ops=5, time_split=False)
+    assert all(operation.split is None for operation in result.by_operation.values())
+    assert "statements" not in result.to_dict()["by_operation"]["create"]
