@@ -19,6 +19,11 @@ from async_loader.postgres import EmbeddedServer, embedded_server
 _numbers = count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the benchmarks need."""
+    parser.addoption("--peer", help="a script to measure against: PEER MODE OPS URL, prints JSON")
+
+
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A folder for an embedded server: short, and open to `nobody` when we are root."""

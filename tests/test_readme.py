@@ -1,0 +1,84 @@
+"""Every command and snippet of the README runs, on fewer operations and a database of ours."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from async_loader.settings import COMMANDS
+from tests.acceptance.conftest import environment
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PLACEHOLDER = r"postgresql(\+asyncpg)?://user@host:5432/database"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+
+
+COMMAND_LINES = [
+    line.removeprefix("$ ").split("  #")[0].strip()
+    for block in blocks("console")
+    for line in block.splitlines()
+]
+LOADER = "async_loader"
+
+
+def arguments(line: str, database_url: str) -> list[str]:
+    """Return the arguments that a line gives the command, with less to do."""
+    words = shlex.split(line.rsplit("&&", maxsplit=1)[-1])
+    words = words[words.index(LOADER) + 1 :]
+    small = [re.sub(r"^\d{4,}$", "200", re.sub(r"^(30|5)s$", "1s", word)) for word in words]
+    small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
+    small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
+    if not any("--database-url" in word or word in ("--help", "noop") for word in small):
+        small += ["--database-url", database_url]
+    return small
+
+
+@pytest.mark.parametrize("line", [line for line in COMMAND_LINES if LOADER in line])
+def test_commands_run(line: str, database_url: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", LOADER, *arguments(line, database_url)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_snippets_run(snippet: str, database_url: str, tmp_path: Path) -> None:
+    script = re.sub(PLACEHOLDER, lambda _: database_url, snippet)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment())
+
+
+def test_every_line_of_a_console_block_is_a_command_that_is_tested() -> None:
+    others = [line for line in COMMAND_LINES if LOADER not in line]
+    assert others == [COMMAND_LINES[1]]
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert others[0].replace("pip install", "pip install -q") in ci
+
+
+def test_the_compose_commands_name_services_of_the_file() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    commands = re.findall(r"`docker compose ([^`]+)`", README)
+    assert commands
+    for command in commands:
+        assert services.keys() & set(command.split())
+
+
+def test_flags_that_the_readme_names_exist() -> None:
+    known = {f"--{name.replace('_', '-')}" for m in COMMANDS.values() for name in m.model_fields}
+    known |= {flag.replace("--", "--no-") for flag in known} | {"--help", "--rm"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
