@@ -143,6 +143,7 @@ class Metrics:
         self._bad: dict[int, int] = defaultdict(int)
         self._in_use: dict[int, int] = defaultdict(int)
         self._waiting: dict[int, int] = defaultdict(int)
+        self._all = Histogram()
         self.loop_lag = Histogram()
         self.started_ns = clock.now_ns()
 
@@ -189,7 +190,8 @@ class Metrics:
         """Return the state of the run now."""
         elapsed = self._clock.now_ns() - self.started_ns
         second = elapsed // SECOND_NS
-        latency = Histogram()
+        latency = self._all
+        latency.clear()
         for operation in self._operations.values():
             latency.add(operation.histogram)
         current = self._done[second - 1] if second else self._done[0]

@@ -69,3 +69,13 @@ def test_what_is_longer_than_an_hour_counts_as_an_hour() -> None:
 def test_a_damaged_encoding_is_refused(damaged: str) -> None:
     with pytest.raises(ValueError, match="not an encoded HDR histogram"):
         Histogram.decode(damaged)
+
+
+def test_a_cleared_one_is_as_new() -> None:
+    histogram = histogram_of([5, 10**9])
+    assert histogram.count == 2
+    histogram.record(7)
+    histogram.clear()
+    assert histogram.encode() == Histogram().encode()
+    histogram.record(6)
+    assert histogram.summary_ms() == histogram_of([6]).summary_ms()
