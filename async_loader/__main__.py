@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+
+from .errors import ConfigurationError, MissingExtraError
 
 
 def main() -> int:
     """Run the command line; return its exit code."""
-    if missing := [name for name in ("pydantic_settings", "rich") if find_spec(name) is None]:
-        from .errors import MissingExtraError  # noqa: PLC0415  nothing else is needed here
-
-        error = MissingExtraError(f"the command ({missing[0]} is missing)", "cli")
+    try:
+        check_platform()
+    except ConfigurationError as error:
         sys.stderr.write(f"async_loader: {error}\n")
         return error.exit_code
     from .cli import main as run_command  # noqa: PLC0415  it imports the optional packages
 
     return run_command(sys.argv[1:])
+
+
+def check_platform() -> None:
+    """Raise `ConfigurationError` where the command cannot run."""
+    if sys.platform == "win32":
+        raise ConfigurationError("async_loader runs on Linux and macOS; on Windows use WSL")
+    for package in ("pydantic_settings", "plotext", "rich"):
+        MissingExtraError.unless_installed(package, "the command", "cli")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import difflib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import create_engine as create_sqlalchemy_engine
@@ -60,6 +59,7 @@ def parse_url(url: str) -> URL:
     if parsed.drivername in _SQLITE:
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("SQLite needs a file: sqlite+aiosqlite:///file.db")
+        MissingExtraError.unless_installed("aiosqlite", "SQLite", "sqlite")
         return parsed.set(drivername="sqlite+aiosqlite")
     if parsed.drivername not in _POSTGRESQL:
         raise ConfigurationError(
@@ -137,8 +137,7 @@ def create_sync_engine(
     `statement_timeout` (seconds) is the server's: a blocked thread cannot be cancelled.
     Raises `MissingExtraError` where psycopg is not installed.
     """
-    if find_spec("psycopg") is None:
-        raise MissingExtraError("the modes sync and threads", "sync")
+    MissingExtraError.unless_installed("psycopg", "a sync mode on PostgreSQL", "sync")
     names = {theirs: name for name, theirs in _LIBPQ_NAMES.items()}
     query = {names.get(name, name): value for name, value in url.query.items()}
     query = {n: v for n, v in query.items() if n not in _ASYNCPG_NAMES or n in _PSYCOPG_TOO}

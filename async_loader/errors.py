@@ -13,6 +13,7 @@ The message is one line for a person at a terminal; no message contains a passwo
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import ClassVar
 
 
@@ -35,6 +36,12 @@ class MissingExtraError(ConfigurationError):
         super().__init__(
             f"{feature} needs the extra '{extra}': pip install 'async_loader[{extra}]'"
         )
+
+    @classmethod
+    def unless_installed(cls, package: str, feature: str, extra: str) -> None:
+        """Raise unless the package can be imported."""
+        if find_spec(package) is None:
+            raise cls(feature, extra)
 
 
 class SetupError(AsyncLoaderError):
