@@ -31,7 +31,7 @@ from .settings import SYNC_MODES, UNBOUNDED_POOL, RunSettings
 from .sync_runner import require_twins, run_sync
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
 from .workload import Workload
-from .workloads import mixed, noop
+from .workloads import mixed, noop, sequences
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -166,6 +166,8 @@ def build_workload(settings: RunSettings, database: Database | None = None) -> W
     if settings.workload == "noop":
         return noop.build()
     prefix = database.namespace.prefix if database else ""
+    if settings.workload == "sequences":
+        return sequences.build(prefix=prefix)
     return mixed.build(read_via=settings.read_via, read_from=settings.read_from, prefix=prefix)
 
 

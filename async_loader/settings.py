@@ -150,7 +150,9 @@ class WorkloadOptions(Group):
 
     title: ClassVar[str] = "Workload"
 
-    workload: Literal["mixed", "noop"] = Field("mixed", description="what the operations do")
+    workload: Literal["mixed", "noop", "sequences"] = Field(
+        "mixed", description="what the operations do"
+    )
     write_ratio: Annotated[
         Share | None,
         Field(description="share of writes, 0 to 1 (default: the workload's own weights)"),
