@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from sqlalchemy import event
@@ -89,12 +88,7 @@ class PoolWatch:
         event.listen(self._engine, "engine_disposed", self._attach)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         event.remove(self._engine, "engine_disposed", self._attach)
         self._detach()
 
@@ -160,12 +154,7 @@ class DialectTimer:
             setattr(self._dialect, name, _timed(getattr(self._dialect, name)))
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for name in (*self._EXECUTES, *self._OTHERS):
             delattr(self._dialect, name)
 
