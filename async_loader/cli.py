@@ -3,7 +3,8 @@ Arguments to exit code.
 
 The only place with signal handlers, the choice of an event loop, and a terminal.
 
-Exit codes: 0 done · 1 too many operations failed · 104 usage or configuration ·
+Exit codes: 0 done · 1 too many operations failed · 99 a threshold does not hold ·
+104 usage or configuration ·
 105 stopped by a signal · 107 the workload's set-up raised · 110 database unreachable or refused
 """
 
@@ -29,10 +30,12 @@ from .results import RunResult
 from .runtime import run_until_stopped
 from .settings import CompareSettings, RunSettings, VerdictOptions
 from .settings_sources import load
+from .thresholds import verdicts_of
 
 DONE = 0
 TOO_MANY_FAILED = 1
 STOPPED = 105
+THRESHOLD = 99
 
 
 def main(argv: Sequence[str]) -> int:
@@ -143,6 +146,10 @@ def _verdict(result: RunResult, settings: VerdictOptions) -> int:
             f"{settings.max_error_rate:.2%}",
             TOO_MANY_FAILED,
         )
+    broken = [verdict for verdict in verdicts_of(result) if not verdict.passed]
+    if broken:
+        names = ", ".join(verdict.threshold.text for verdict in broken)
+        return _complain(f"a threshold does not hold: {names}", THRESHOLD)
     return DONE
 
 

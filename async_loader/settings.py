@@ -16,6 +16,8 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from . import thresholds
+from .errors import ConfigurationError
 from .limits import Limit
 from .workloads.mixed import ReadFrom, ReadVia
 
@@ -70,6 +72,14 @@ def _output(value: str) -> str:
     form, separator, path = value.partition("=")
     if form not in OUTPUTS or not separator or not path:
         raise ValueError(f"an output looks like FORM=FILE, with FORM one of {', '.join(OUTPUTS)}")
+    return value
+
+
+def _threshold(value: str) -> str:
+    try:
+        thresholds.parse(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -241,6 +251,16 @@ class VerdictOptions(Group):
     max_error_rate: Annotated[
         Share, Field(description="exit 1 when a larger share of the operations fails")
     ] = 0.01
+    threshold: Annotated[
+        list[Annotated[str, AfterValidator(_threshold)]],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            description="exit 99 unless it holds, as 'op_duration{op:read}:p(95)<50ms'; "
+            "may be repeated"
+        ),
+        Metavar("EXPR"),
+    ] = Field(default_factory=list)
 
 
 class ReportOptions(Group):

@@ -12,17 +12,10 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
     {"errors", "clock", "histogram", "failures"},
-    {"limits", "workload", "throttles", "result_parts", "results", "diagnosis", "metrics"},
-    {
-        "database",
-        "sqlite",
-        "backends",
-        "instruments",
-        "run_schema",
-        "postgres",
-        "reports",
-        "progress",
-    },
+    {"limits", "workload", "throttles", "metrics"}
+    | {"result_parts", "results", "diagnosis", "thresholds"},
+    {"database", "run_schema", "sqlite", "backends", "postgres", "instruments"}
+    | {"reports", "progress"},
     {"runner", "sync_runner", "workloads"},
     {"settings", "settings_sources"},
     {"app"},

@@ -15,6 +15,7 @@ from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.histogram import Histogram
 from async_loader.result_parts import OperationResult
 from async_loader.results import RunResult
+from async_loader.thresholds import verdicts_of
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
@@ -32,6 +33,7 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
         parts.append(_time_split(result))
     parts += [_row(label, text) for label, text in _measurements(result)]
     parts += _errors(result)
+    parts += _thresholds(result)
     for sentence in (bottleneck(result), serialised_writes(result)):
         if sentence is not None:
             parts += ["", f"[yellow]{escape(sentence)}[/]"]
@@ -166,6 +168,18 @@ def _errors(result: RunResult) -> Iterator[str]:
         yield f"  [red]{error.count:>7,}[/] {escape(name)} ({escape(where)})"
         if error.sample != name:
             yield f"          {escape(error.sample)}"
+
+
+def _thresholds(result: RunResult) -> Iterator[str]:
+    verdicts = verdicts_of(result)
+    if not verdicts:
+        return
+    yield ""
+    yield "[bold]thresholds[/]"
+    for verdict in verdicts:
+        found = "no figure" if verdict.figure is None else f"{verdict.figure:,.4g}"
+        mark = "[green]holds[/]" if verdict.passed else "[bold red]fails[/]"
+        yield f"  {mark}  {escape(verdict.threshold.text)}  (found {found})"
 
 
 def _row(label: str, text: str) -> Table:

@@ -209,3 +209,16 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     assert process.wait(timeout=30) != 0
+
+
+def test_thresholds_decide(command: Command) -> None:
+    argv = ["--workload", "noop", "--ops", "200", "--threshold"]
+    done = command(*argv, "ops:count==200", "--threshold", "op_duration{op:noop}:p(95)<1s")
+    assert done.returncode == 0, done.stderr
+    assert "holds  ops:count==200  (found 200)" in done.stdout
+    broken = command(*argv, "ops:count>200")
+    assert broken.returncode == 99
+    assert "a threshold does not hold: ops:count>200" in broken.stderr
+    wrong = command(*argv, "ops:p(95)<1")
+    assert wrong.returncode == 104
+    assert "ops:▶p(95)<1" in wrong.stderr

@@ -1,0 +1,221 @@
+"""
+Thresholds on a result, in the grammar of k6: `metric{op:name}:aggregate<value`.
+
+    op_duration{op:checkout}:p(95)<50ms      errors:rate<0.1%      ops:rate>=500
+
+Durations take us, ms (the default) or s; shares take %. Without `{op:...}` a threshold is
+about all operations together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from .errors import ConfigurationError
+from .histogram import Histogram
+from .result_parts import OperationResult, sum_of
+from .results import RunResult
+
+Operations = list[OperationResult]
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+# Values are kept in milliseconds, shares (0 to 1) and plain numbers.
+_UNITS = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "%": 1e-2}
+_OF_DURATIONS = {"us", "µs", "ms", "s"}
+_TOKENS = re.compile(r"(<=|>=|==|<|>)")
+_VALUE = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|%)?")
+_PERCENTILE = re.compile(r"p\((\d+(?:\.\d+)?)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One bound on one figure; `text` is how the user wrote it."""
+
+    text: str
+    metric: str
+    operation: str | None
+    aggregate: str
+    comparison: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A threshold, the figure it was held against (None: there is none), and whether it holds."""
+
+    threshold: Threshold
+    figure: float | None
+    passed: bool
+
+
+def _durations(part: str) -> Callable[[Operations], Histogram]:
+    def histogram(operations: Operations) -> Histogram:
+        if part == "histogram":
+            return sum_of(*(o.histogram for o in operations))
+        return sum_of(*(getattr(o.split, part) for o in operations if o.split is not None))
+
+    return histogram
+
+
+_TRENDS: dict[str, Callable[[Operations], Histogram]] = {
+    "op_duration": _durations("histogram"),
+    "pool_wait": _durations("pool_wait"),
+    "db_time": _durations("database"),
+    "orm_time": _durations("orm"),
+}
+_TREND_AGGREGATES = ("p(N)", "avg", "med", "max", "count")
+_AGGREGATES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_TRENDS, _TREND_AGGREGATES),
+    "statements": ("avg", "max", "count"),
+    "errors": ("rate", "count"),
+    "ops": ("rate", "count"),
+}
+
+
+def parse(text: str) -> Threshold:
+    """Return the threshold; raises `ConfigurationError` that marks the wrong place by `▶`."""
+    left, *rest = _TOKENS.split(text, maxsplit=1)
+    if not rest:
+        raise _wrong(text, len(text), f"expected a comparison, one of {' '.join(_OPERATORS)}")
+    comparison, right = rest
+    selector, _, aggregate = left.partition(":") if "{" not in left else _after_brace(left)
+    metric, operation = _selector(text, selector.strip())
+    aggregate = aggregate.strip()
+    if metric not in _AGGREGATES:
+        raise _wrong(text, 0, f"unknown metric {metric!r}; {_closest(metric, _AGGREGATES)}")
+    _check_aggregate(text, left, metric, aggregate)
+    value = _value(text, right, metric, aggregate)
+    return Threshold(text, metric, operation, aggregate, comparison, value)
+
+
+def judge(result: RunResult, thresholds: Iterable[Threshold]) -> list[Verdict]:
+    """
+    Hold a result against thresholds.
+
+    A figure that does not exist (an operation that never ran, a time split that is off)
+    fails its threshold: a gate must not pass on nothing.
+    """
+    verdicts = []
+    for threshold in thresholds:
+        figure = figure_of(result, threshold)
+        compare = _OPERATORS[threshold.comparison]
+        passed = figure is not None and compare(figure, threshold.value)
+        verdicts.append(Verdict(threshold, figure, passed))
+    return verdicts
+
+
+def verdicts_of(result: RunResult) -> list[Verdict]:
+    """Hold a result against the thresholds that its own settings name."""
+    return judge(result, map(parse, result.settings.get("threshold", [])))
+
+
+def figure_of(result: RunResult, threshold: Threshold) -> float | None:
+    """Return the figure that a threshold is about, None where there is none."""
+    if threshold.operation is None:
+        operations = list(result.by_operation.values())
+    elif threshold.operation in result.by_operation:
+        operations = [result.by_operation[threshold.operation]]
+    else:
+        return None
+    metric, aggregate = threshold.metric, threshold.aggregate
+    if metric in _TRENDS:
+        return _of_trend(_TRENDS[metric](operations), aggregate)
+    if metric == "statements":
+        return _of_statements(operations, aggregate)
+    if metric == "errors":
+        return _of_errors(operations, aggregate)
+    count = sum(o.count for o in operations)
+    return count / result.seconds if aggregate == "rate" and result.seconds else float(count)
+
+
+def _of_trend(histogram: Histogram, aggregate: str) -> float | None:
+    if not histogram.count:
+        return None
+    if match := _PERCENTILE.fullmatch("p(50)" if aggregate == "med" else aggregate):
+        percentile = float(match[1])
+        return histogram.percentiles_ns([percentile])[percentile] / 1e6
+    figures = {
+        "avg": histogram.mean_ns / 1e6,
+        "max": histogram.max_ns / 1e6,
+        "count": float(histogram.count),
+    }
+    return figures[aggregate]
+
+
+def _of_statements(operations: Operations, aggregate: str) -> float | None:
+    splits = [o.split for o in operations if o.split is not None]
+    timed = sum(split.orm.count for split in splits)
+    if not timed:
+        return None
+    total = sum(split.statements for split in splits)
+    if aggregate == "max":
+        return float(max(split.most_statements for split in splits))
+    return total / timed if aggregate == "avg" else float(total)
+
+
+def _of_errors(operations: Operations, aggregate: str) -> float | None:
+    bad = sum(o.failed + o.indeterminate for o in operations)
+    if aggregate == "count":
+        return float(bad)
+    ended = bad + sum(o.count for o in operations)
+    return bad / ended if ended else None
+
+
+def _after_brace(left: str) -> tuple[str, str, str]:
+    selector, brace, rest = left.partition("}")
+    return selector + brace, ":", rest.lstrip().removeprefix(":")
+
+
+def _selector(text: str, selector: str) -> tuple[str, str | None]:
+    metric, brace, tag = selector.partition("{")
+    if not brace:
+        return metric, None
+    if not tag.endswith("}"):
+        raise _wrong(text, len(selector), "expected } after the operation's name")
+    key, colon, name = tag[:-1].partition(":")
+    if key.strip() != "op" or not colon or not name.strip():
+        raise _wrong(text, len(metric) + 1, "expected op:NAME between the braces")
+    return metric.strip(), name.strip()
+
+
+def _check_aggregate(text: str, left: str, metric: str, aggregate: str) -> None:
+    allowed = _AGGREGATES[metric]
+    match = _PERCENTILE.fullmatch(aggregate)
+    if match and "p(N)" in allowed and 0 < float(match[1]) <= 100:
+        return
+    if aggregate not in allowed or aggregate == "p(N)":
+        place = left.rindex(aggregate)  # an empty one is found at the very end
+        choices = ", ".join(allowed)
+        raise _wrong(text, place, f"{metric} has the aggregates {choices}")
+
+
+def _value(text: str, right: str, metric: str, aggregate: str) -> float:
+    match = _VALUE.fullmatch(right.strip())
+    place = len(text) - len(right)
+    if match is None:
+        raise _wrong(text, place, "expected a number, with a unit such as ms, s or %")
+    unit = match[2] or ""
+    timed = metric in _TRENDS and aggregate != "count"
+    if (unit in _OF_DURATIONS and not timed) or (unit == "%" and metric != "errors"):
+        raise _wrong(text, place, f"{metric}:{aggregate} is not measured in {unit}")
+    return float(match[1]) * _UNITS[unit]
+
+
+def _wrong(text: str, place: int, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"threshold {text[:place]}▶{text[place:]}: {problem}")
+
+
+def _closest(name: str, names: Iterable[str]) -> str:
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"the metrics are {', '.join(known)}"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from async_loader import ConfigurationError, OperationResult, RunResult
+from async_loader.result_parts import TimeSplit
+from async_loader.thresholds import figure_of, judge, parse
+
+from .test_results import histogram_of, result_of
+
+MS = 10**6
+
+
+def result() -> RunResult:
+    """Return 100 reads of 1 to 100 ms with two statements each, and 8 writes of 5 ms."""
+    reads = histogram_of(*(n * MS for n in range(1, 101)))
+    split = TimeSplit(histogram_of(*[MS] * 100), reads, histogram_of(*[2 * MS] * 100), 210, 12)
+    operations = {
+        "read": OperationResult("read", 100, 0, 0, reads, split),
+        "create": OperationResult("write", 8, 1, 1, histogram_of(*[5 * MS] * 8)),
+    }
+    return replace(result_of(1, seconds=4.0), by_operation=operations)
+
+
+@pytest.mark.parametrize(
+    ("text", "figure"),
+    [
+        ("op_duration{op:read}:p(95)<96ms", 95),
+        ("op_duration{op:read}:med<1s", 50),
+        ("op_duration{op:read}:p(99.9)<=101", 100),
+        ("op_duration{op:create}:avg<=5.1ms", 5),
+        ("op_duration:max<101ms", 100),
+        ("op_duration:count==108", 108),
+        ("pool_wait{op:read}:p(50)<1100us", 1),
+        ("orm_time{op:read}:max<2.1ms", 2),
+        ("db_time{op:read}:p(90)<91", 90),
+        ("statements{op:read}:avg<2.2", 2.1),
+        ("statements:max<=12", 12),
+        ("errors{op:create}:rate<=20%", 0.2),
+        ("errors:count<3", 2),
+        ("errors{op:read}:rate==0", 0),
+        ("ops:rate>26", 27),
+        ("ops{op:create}:count>=8", 8),
+    ],
+)
+def test_each_figure_is_found_and_compared(text: str, figure: float) -> None:
+    threshold = parse(text)
+    assert figure_of(result(), threshold) == pytest.approx(figure, rel=0.002)
+    assert judge(result(), [threshold])[0].passed
+
+
+@pytest.mark.parametrize(
+    "text", ["op_duration{op:read}:p(95)<95ms", "errors:count<2", "ops:rate>28", "errors:rate<1%"]
+)
+def test_what_does_not_hold_fails(text: str) -> None:
+    assert not judge(result(), [parse(text)])[0].passed
+
+
+@pytest.mark.parametrize("text", ["op_duration{op:absent}:avg<1s", "pool_wait{op:create}:avg<1s"])
+def test_a_figure_that_does_not_exist_fails(text: str) -> None:
+    (verdict,) = judge(result(), [parse(text)])
+    assert verdict.figure is None
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("op_duration:p(95)", "threshold op_duration:p(95)▶: expected a comparison"),
+        (
+            "op_durtion:avg<1",
+            "threshold ▶op_durtion:avg<1: unknown metric 'op_durtion'; did",
+        ),
+        ("op_duration:p95<1", "threshold op_duration:▶p95<1: op_duration has the aggregates p(N)"),
+        ("op_duration:p(101)<1", "op_duration:▶p(101)<1"),
+        ("op_duration:p(N)<1", "op_duration:▶p(N)<1"),
+        ("op_duration<1", "op_duration▶<1: op_duration has the aggregates"),
+        ("op_duration{op:read:avg<1", "▶"),
+        ("op_duration{read}:avg<1", "op_duration{▶read}:avg<1: expected op:NAME"),
+        ("op_duration:avg<fast", "op_duration:avg<▶fast: expected a number"),
+        ("op_duration:avg<5%", "not measured in %"),
+        ("ops:rate<5ms", "not measured in ms"),
+        ("", "expected a comparison"),
+    ],
+)
+def test_a_wrong_one_is_refused_with_the_place_marked(text: str, marked: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    assert marked in str(caught.value)
