@@ -19,11 +19,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from .backends import Backend, backend_of
 from .database import Namespace, ServerInfo, parse_url, place, redact
-from .errors import DatabaseError
+from .errors import ConfigurationError, DatabaseError, WorkloadError
 from .limits import Stop
+from .loading import load_workload
 from .postgres import embedded_server
 from .results import RunResult
 from .runner import OnProgress, Sessions, prepared, run
@@ -71,12 +73,14 @@ async def run_workload(
     `say` is told of each phase before the run. Raises an `AsyncLoaderError`; once there is a
     result, a database that cannot be cleaned up any more does not take it away.
     """
-    check_workload(settings)  # fail before any work is done
+    workload = check_workload(settings)
     result = None
     try:
         async with AsyncExitStack() as stack:
             database = None
-            if uses_database(build_workload(settings)):
+            if workload.sessions_hook is not None:
+                database = await stack.enter_async_context(own_database(settings, workload))
+            elif uses_database(workload):
                 database = await stack.enter_async_context(open_database(settings, say))
             say("running")
             result = await _run(settings, database, stop, on_progress)
@@ -163,20 +167,36 @@ async def _run_sync(
 
 def build_workload(settings: RunSettings, database: Database | None = None) -> Workload:
     """Return the workload that the settings name, on the database's tables."""
-    if settings.workload == "noop":
-        return noop.build()
     prefix = database.namespace.prefix if database else ""
-    if settings.workload == "sequences":
-        return sequences.build(prefix=prefix)
-    return mixed.build(read_via=settings.read_via, read_from=settings.read_from, prefix=prefix)
+    match settings.workload:
+        case "noop":
+            return noop.build()
+        case "sequences":
+            return sequences.build(prefix=prefix)
+        case "mixed":
+            return mixed.build(
+                read_via=settings.read_via, read_from=settings.read_from, prefix=prefix
+            )
+        case target:
+            return load_workload(target)
 
 
-def check_workload(settings: RunSettings) -> None:
-    """Raise `ConfigurationError` for a workload that cannot run as the settings ask."""
+def check_workload(settings: RunSettings) -> Workload:
+    """
+    Return the workload that the settings name, before any work is done.
+
+    Raises `ConfigurationError` or `WorkloadError` for one that cannot run as they ask.
+    """
     workload = build_workload(settings)
     mix = workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)
     if settings.mode in SYNC_MODES:
         require_twins(workload.name, mix)
+        if workload.sessions_hook is not None:
+            raise ConfigurationError(
+                f"workload {workload.name!r} brings async sessions of its own, "
+                f"which --mode {settings.mode} cannot use"
+            )
+    return workload
 
 
 def uses_database(workload: Workload) -> bool:
@@ -220,6 +240,34 @@ async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Databa
             read_sessions=read_sessions,
             environment={"database": _database_facts(settings, url, server, namespace)},
         )
+
+
+@asynccontextmanager
+async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterator[Database]:
+    """Yield the sessions that a workload brings: the application's engine, pool and events."""
+    assert workload.sessions_hook is not None
+    sessions = workload.sessions_hook()
+    engine = sessions.kw.get("bind") if isinstance(sessions, async_sessionmaker) else None
+    if not isinstance(engine, AsyncEngine):
+        raise WorkloadError(
+            f"the sessions of workload {workload.name!r} must be an async_sessionmaker that is "
+            f"bound to an AsyncEngine, not {type(sessions).__name__}"
+        )
+    try:
+        kind = engine.url.get_backend_name()
+        if kind in ("postgresql", "sqlite"):
+            server = await backend_of(engine.url).probe(engine)
+        else:
+            server = ServerInfo(kind, "", {}, 0)
+        yield Database(
+            url=engine.url,
+            namespace=Namespace(),
+            sessions=sessions,
+            read_sessions=sessions,
+            environment={"database": _database_facts(settings, engine.url, server, None)},
+        )
+    finally:
+        await engine.dispose()
 
 
 def pool_size(settings: RunSettings, server: ServerInfo) -> int:
@@ -274,9 +322,9 @@ async def _probe(backend: Backend, url: URL) -> ServerInfo:
 
 
 def _database_facts(
-    settings: RunSettings, url: URL, server: ServerInfo, namespace: Namespace
+    settings: RunSettings, url: URL, server: ServerInfo, namespace: Namespace | None
 ) -> dict[str, Any]:
-    embedded = settings.database_url is None
+    embedded = settings.database_url is None and namespace is not None
     facts: dict[str, Any] = {
         "product": server.product,
         "version": server.version,
@@ -284,7 +332,7 @@ def _database_facts(
         "url": None if embedded else redact(url),
         "settings": dict(server.settings),
     }
-    if settings.keep_data:
+    if settings.keep_data and namespace is not None:
         facts["kept"] = namespace.schema or f"{namespace.prefix}*"
     return facts
 

@@ -4,7 +4,8 @@ The errors a user can meet, each of which says what to do next::
     AsyncLoaderError
      +-- ConfigurationError     a flag, key or value is wrong             exit 104
      |    +-- MissingExtraError    an optional package is not installed
-     +-- SetupError             the workload's set-up raised              exit 107
+     +-- WorkloadError          a workload cannot be used                 exit 107
+     |    +-- SetupError           its set-up raised
      +-- DatabaseError          unreachable, refused or unusable          exit 110
           +-- EmbeddedServerError  the server that we start ourselves
 
@@ -44,10 +45,14 @@ class MissingExtraError(ConfigurationError):
             raise cls(feature, extra)
 
 
-class SetupError(AsyncLoaderError):
-    """The workload's own set-up raised."""
+class WorkloadError(AsyncLoaderError):
+    """A workload cannot be found, imported or used."""
 
     exit_code = 107
+
+
+class SetupError(WorkloadError):
+    """The workload's own set-up raised."""
 
 
 class DatabaseError(AsyncLoaderError):

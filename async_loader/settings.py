@@ -8,6 +8,7 @@ precedence, before the default. Reading them is `settings_sources.py`.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from .workloads.mixed import ReadFrom, ReadVia
 
 ENV_PREFIX = "ASYNC_LOADER_"
 DEFAULT_OPS = 35_000
+BUILT_IN = ("mixed", "sequences", "noop")
 # The ~100 connections of a stock server.
 UNBOUNDED_POOL = 100
 
@@ -75,6 +77,15 @@ def _output(value: str) -> str:
     return value
 
 
+def _workload(value: str) -> str:
+    place, colon, name = value.rpartition(":")
+    if value in BUILT_IN or (place and colon and name):
+        return value
+    close = difflib.get_close_matches(value, BUILT_IN, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(BUILT_IN)}"
+    raise ValueError(f"no built-in workload {value!r}: {hint} Your own is file.py:NAME")
+
+
 def _threshold(value: str) -> str:
     try:
         thresholds.parse(value)
@@ -83,7 +94,7 @@ def _threshold(value: str) -> str:
     return value
 
 
-OUTPUTS = ("json",)
+OUTPUTS = ("json", "junit", "markdown")
 
 Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
 SYNC_MODES = ("sync", "threads")
@@ -160,9 +171,12 @@ class WorkloadOptions(Group):
 
     title: ClassVar[str] = "Workload"
 
-    workload: Literal["mixed", "noop", "sequences"] = Field(
-        "mixed", description="what the operations do"
-    )
+    workload: Annotated[
+        str,
+        AfterValidator(_workload),
+        Field(description=f"{', '.join(BUILT_IN)}, or your own: package.module:NAME, file.py:NAME"),
+        Metavar("WORKLOAD"),
+    ] = "mixed"
     write_ratio: Annotated[
         Share | None,
         Field(description="share of writes, 0 to 1 (default: the workload's own weights)"),
@@ -272,7 +286,10 @@ class ReportOptions(Group):
         list[Output],
         NoDecode,
         BeforeValidator(_split),
-        Field(description="also write json=FILE (json=-: stdout); may be repeated"),
+        Field(
+            description="also write json=FILE, junit=FILE or markdown=FILE (-: stdout); "
+            "may be repeated"
+        ),
         Metavar("FORM=FILE"),
     ] = Field(default_factory=list)
     progress: Literal["auto", "bar", "lines", "none"] = Field(

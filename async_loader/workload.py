@@ -136,6 +136,7 @@ class Workload:
     def __init__(self, name: str) -> None:
         self.name = name
         self.operations: dict[str, Operation] = {}
+        self.sessions_hook: Callable[[], Any] | None = None
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
 
@@ -158,6 +159,21 @@ class Workload:
             return Registered(self, name, function)
 
         return register
+
+    def sessions(self, function: S) -> S:
+        """
+        Register the function that returns the `async_sessionmaker` to use, called once a run::
+
+            @workload.sessions
+            def sessions() -> async_sessionmaker[AsyncSession]:
+                return shop.database.Session
+
+        The load then runs through the application's own engine, pool and events, and no
+        schema of ours is made.
+        """
+        _wanted(function, "the function of sessions", (), coroutine=False)
+        self.sessions_hook = function
+        return function
 
     def setup(self, function: F) -> F:
         """Register the coroutine function that prepares the database, once a run."""
@@ -259,7 +275,7 @@ def _wanted(
         by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if by_name and (parameter.name in allowed or parameter.default is not parameter.empty):
             continue
-        names = " or ".join(f"`{name}`" for name in allowed)
+        names = " or ".join(f"`{name}`" for name in allowed) or "nothing"
         raise ConfigurationError(f"{where}: {role} may ask for {names}, not for `{parameter.name}`")
     return frozenset(p.name for p in parameters if p.name in allowed)
 

@@ -18,7 +18,7 @@ LAYERS = [
     | {"reports", "progress"},
     {"runner", "sync_runner", "workloads"},
     {"settings", "settings_sources"},
-    {"app"},
+    {"loading", "app"},
     {"runtime", "child", "compare"},
     {"cli", "__main__"},
 ]

@@ -43,14 +43,23 @@ def arguments(line: str, database_url: str) -> list[str]:
     return small
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files that snippets name in their first line."""
+    for snippet in blocks("python"):
+        if name := re.match(r"# (\w+\.py)\n", snippet):
+            (tmp_path / name[1]).write_text(snippet)
+    return tmp_path
+
+
 @pytest.mark.parametrize("line", [line for line in COMMAND_LINES if LOADER in line])
-def test_commands_run(line: str, database_url: str, tmp_path: Path) -> None:
+def test_commands_run(line: str, database_url: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", LOADER, *arguments(line, database_url)],
         check=False,
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(),
         timeout=100,
     )
