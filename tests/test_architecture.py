@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
-    {"errors", "clock", "histogram", "failures"},
-    {"limits", "workload", "throttles", "result_parts", "results", "diagnosis", "metrics"},
+    {"errors", "clock", "histogram", "failures", "tasks"},
+    {"limits", "workload", "throttles", "result_parts", "results", "diagnosis", "metrics", "proxy"},
     {
         "database",
         "sqlite",
