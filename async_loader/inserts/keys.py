@@ -1,0 +1,180 @@
+"""
+Primary keys asked for before the insert: what the server would have filled in.
+
+One statement draws the keys of any number of tables. The catalogue is asked once per engine and
+table what fills the column; every draw also returns the table's object id, so that a table that
+was made anew, or another one of that name on another search path, is noticed at the first draw
+and not believed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.engine import Connection, Dialect
+
+from async_loader.inserts.plans import ColumnPlan, KeySource, NotUnderstoodError, TablePlan
+from async_loader.inserts.statements import Translation, table_name
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """So many keys of one table."""
+
+    plan: TablePlan
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the catalogue says of the column that the server fills."""
+
+    table: str  # as SQL
+    oid: int
+    source: str  # a SQL expression that makes one key
+    counts: bool  # a sequence, whose block is sorted
+
+
+_FACTS: WeakKeyDictionary[Dialect, dict[tuple[str, str], Facts | str]] = WeakKeyDictionary()
+
+# Server defaults that give each row a value of its own whatever the other rows hold.
+_INDEPENDENT = re.compile(
+    r"(gen_random_uuid|uuidv4|uuidv7|(\w+\.)?uuid_generate_v(1|1mc|4))\(\)"
+)
+_NEXTVAL = re.compile(r"nextval\('[^']+'::regclass\)")
+
+_CATALOGUE = """
+SELECT c.oid, c.relkind::text, c.relhasrules,
+       EXISTS (SELECT FROM pg_trigger t
+               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+                 AND t.tgtype & 4 <> 0 AND t.tgtype & 66 <> 0),
+       a.attidentity::text, pg_get_expr(d.adbin, d.adrelid),
+       has_column_privilege(c.oid, a.attnum, 'INSERT'),
+       quote_ident(n.nspname) || '.' || quote_ident(s.relname),
+       has_sequence_privilege(s.oid, 'USAGE'), q.seqcycle
+FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = {column}
+LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+LEFT JOIN pg_depend p
+       ON p.refclassid = 'pg_class'::regclass AND p.classid = 'pg_attrdef'::regclass
+          AND p.objid = d.oid AND p.refobjid <> c.oid AND a.attidentity = ''
+LEFT JOIN pg_depend i
+       ON i.classid = 'pg_class'::regclass AND i.refclassid = 'pg_class'::regclass
+          AND i.refobjid = c.oid AND i.refobjsubid = a.attnum AND i.deptype = 'i'
+          AND a.attidentity <> ''
+LEFT JOIN pg_class s ON s.oid = COALESCE(p.refobjid, i.objid) AND s.relkind = 'S'
+LEFT JOIN pg_namespace n ON n.oid = s.relnamespace
+LEFT JOIN pg_sequence q ON q.seqrelid = s.oid
+WHERE c.oid = to_regclass({table})
+"""
+
+
+def draw(
+    connection: Connection, wanted: Sequence[Wanted], translation: Translation | None
+) -> list[list[Any]]:
+    """Return as many raw keys as wanted, table by table, in the order the rows shall have.
+
+    Raises NotUnderstoodError when a table's keys can only come from the insert itself.
+    """
+    facts = [_facts(connection, want.plan, translation) for want in wanted]
+    rows = _ask(connection, facts, wanted)
+    if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
+        _FACTS.pop(connection.dialect, None)
+        facts = [_facts(connection, want.plan, translation) for want in wanted]
+        rows = _ask(connection, facts, wanted)
+        if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
+            raise NotUnderstoodError("its table changes while it is inserted into")
+    return [_ordered(keys) if fact.counts else keys for (_, keys), fact in zip(rows, facts, strict=True)]
+
+
+def _ordered(keys: list[Any]) -> list[Any]:
+    """`generate_series` promises no order; a sequence may count downwards."""
+    return sorted(keys, reverse=len(keys) > 1 and keys[0] > keys[-1])
+
+
+def _ask(
+    connection: Connection, facts: Sequence[Facts], wanted: Sequence[Wanted]
+) -> list[tuple[int, list[Any]]]:
+    mark = "${}" if connection.dialect.driver == "asyncpg" else "%s"
+    columns = [
+        f"to_regclass({_literal(fact.table)})::oid, "
+        f"ARRAY(SELECT {fact.source} FROM generate_series(1, {mark.format(number)}::int))"
+        for number, fact in enumerate(facts, start=1)
+    ]
+    sql = f"SELECT {', '.join(columns)}"
+    parameters = tuple(want.count for want in wanted)
+    row = connection.exec_driver_sql(_escape(sql, connection), parameters).one()
+    return [(row[index], list(row[index + 1])) for index in range(0, len(row), 2)]
+
+
+def _escape(sql: str, connection: Connection) -> str:
+    if connection.dialect.driver == "asyncpg":
+        return sql
+    return sql.replace("%", "%%").replace("%%s::", "%s::")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _facts(connection: Connection, plan: TablePlan, translation: Translation | None) -> Facts:
+    assert plan.generated is not None
+    dialect = connection.dialect
+    table = table_name(plan.table, dialect, translation)
+    cache = _FACTS.setdefault(dialect, {})
+    key = (table, plan.generated.column.name)
+    found = cache.get(key)
+    if found is None:
+        try:
+            found = _look_up(connection, table, plan.generated, translation)
+        except NotUnderstoodError as error:
+            found = str(error)
+        cache[key] = found
+    if isinstance(found, str):
+        raise NotUnderstoodError(found)
+    return found
+
+
+def _look_up(
+    connection: Connection, table: str, column: ColumnPlan, translation: Translation | None
+) -> Facts:
+    sql = _CATALOGUE.format(column=_literal(column.column.name), table=_literal(table))
+    row = connection.exec_driver_sql(_escape(sql, connection)).one_or_none()
+    if row is None:
+        raise NotUnderstoodError(f"{table} is not there")
+    oid, kind, rules, triggers, identity, default, insertable, sequence, usable, cycle = row
+    if kind not in {"r", "p"} or rules:
+        raise NotUnderstoodError(f"{table} is not a plain table")
+    if triggers:
+        raise NotUnderstoodError(f"{table} has a trigger before insert")
+    if identity == "a":
+        raise NotUnderstoodError(f"{table} has a key that is GENERATED ALWAYS")
+    if not insertable:
+        raise NotUnderstoodError(f"{table} has a key that may not be inserted")
+    explicit: Any = column.column.default
+    if explicit is not None and explicit.is_sequence and not explicit.optional:
+        if translation:
+            raise NotUnderstoodError("a Sequence of its own under schema_translate_map")
+        preparer: Any = connection.dialect.identifier_preparer
+        name = preparer.format_sequence(explicit)
+        return Facts(table, oid, f"nextval({_literal(name)})", counts=True)
+    if default is not None and _INDEPENDENT.fullmatch(default):
+        return Facts(table, oid, default, counts=False)
+    if sequence is None or not (identity == "d" or _NEXTVAL.fullmatch(default or "")):
+        raise NotUnderstoodError(f"{table} has a key made by {default}")
+    if not usable or cycle:
+        raise NotUnderstoodError(f"{table} has a sequence that may not be used, or cycles")
+    # By name and through to_regclass: a sequence dropped since then is no error but NULL.
+    return Facts(table, oid, f"nextval(to_regclass({_literal(sequence)}))", counts=True)
+
+
+def must_ask(plan: TablePlan, rows: int) -> bool:
+    """Tell whether rows without a key need it before they are inserted, whatever else."""
+    if plan.key_source is not KeySource.SERVER:
+        return False
+    assert plan.generated is not None
+    return rows > 1 or plan.generated.column.default is not None
