@@ -37,7 +37,6 @@ _PLAIN: list[tuple[type[Any], str]] = [
     (sqltypes.Boolean, "BOOLEAN"),
     (sqltypes.LargeBinary, "BYTEA"),
     (sqltypes.Date, "DATE"),
-    (sqltypes.Uuid, "UUID"),
     (postgresql.INTERVAL, "INTERVAL"),
 ]
 
@@ -75,6 +74,8 @@ def _element_and_cast(type_: Any, dialect: Dialect) -> tuple[str, str] | None:
         return "NUMERIC", ""
     if isinstance(type_, sqltypes.String):
         return _string(type_)
+    if isinstance(type_, sqltypes.Uuid):
+        return ("UUID" if type_.native_uuid else "TEXT"), ""
     if type_.__visit_name__ in _OTHERS:
         return None
     for cls, name in _PLAIN:

@@ -90,7 +90,17 @@ class TablePlan:
     expires: dict[str, str]  # column key to attribute, of server defaults not read back
     equated: tuple[tuple[str, str], ...]  # keys that an inheriting table copies
     refers_to_itself: bool
+    names: dict[None, str] = field(default_factory=dict)  # as SQL, without a translation
     statements: dict[Any, str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> object:
+        """Equal for two mappers whose objects fill the table in the same way."""
+        columns = tuple(
+            (plan.column, plan.key, plan.role, plan.evaluates_none) for plan in self.columns
+        )
+        expires = tuple(sorted(self.expires.items()))
+        return columns, self.server_keys, self.equated, expires
 
 
 @dataclass(slots=True, eq=False)
@@ -137,6 +147,7 @@ def _make(mapper: Any, dialect: Dialect) -> MapperPlan:
             if table in mapper._pks_by_table and table in owner._pks_by_table:
                 plan.tables[table] = _table_plan(mapper, owner, table, dialect)
         plan.identity_keys = tuple(prop.key for prop in mapper._identity_key_props)
+        _refuse_unfilled_keys(plan)
         plan.needs_finalize = _needs_finalize(mapper, plan)
     except NotUnderstoodError as error:
         plan.reason = str(error)
@@ -156,6 +167,17 @@ def _refuse_mapper(mapper: Any, dialect: Dialect) -> None:
         raise NotUnderstoodError("is mapped to a join")
     if mapper.version_id_col is not None and mapper.version_id_generator is False:
         raise NotUnderstoodError("has a version that the server makes")
+
+
+def _refuse_unfilled_keys(plan: MapperPlan) -> None:
+    """Keys of an inheriting table have to come from the tables inserted before it."""
+    filled: set[str | None] = set()
+    for number, table in enumerate(plan.tables.values()):
+        keys = {key.key for key in table.keys}
+        if number and not keys <= filled:
+            raise NotUnderstoodError(f"nothing fills the key of {table.table.name}")
+        filled |= keys
+        filled |= {target for source, target in table.equated if source in filled}
 
 
 def _needs_finalize(mapper: Any, plan: MapperPlan) -> bool:
@@ -285,7 +307,9 @@ def _generated(
         return None, KeySource.NOTHING
     plan = candidates[0]
     column = plan.column
-    if column is table.autoincrement_column and column.default is None:
+    default: Any = column.default
+    unset = default is None or (default.is_sequence and default.optional)
+    if column is table.autoincrement_column and unset:
         identity = column.identity
         if column.server_default is None:
             return plan, KeySource.COUNTER

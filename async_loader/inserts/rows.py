@@ -15,8 +15,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
+from async_loader.inserts.expressions import Expression, Template, understood
 from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Role, TablePlan
 
 Values = list[Any]
@@ -26,7 +28,8 @@ _MISSING: Any = object()
 # Classes whose values hide no SQL expression; all others are looked at one by one.
 _PLAIN: frozenset[type] = frozenset(
     {
-        *(type(None), bool, int, float, str, bytes, dict),
+        # object itself is the class of the mark for a missing value
+        *(type(None), bool, int, float, str, bytes, dict, object),
         *(date, datetime, time, timedelta, Decimal, UUID),
     }
 )
@@ -41,6 +44,7 @@ class Group:
     rows: Sequence[int]
     columns: list[tuple[ColumnPlan, Values]]
     defaulted: list[tuple[ColumnPlan, Values, list[int]]]
+    computed: list[tuple[ColumnPlan, Template, list[Values]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +56,7 @@ class Sheet:
     partial: list[tuple[ColumnPlan, Values, list[bool]]]
     calls: list[tuple[ColumnPlan, Values, list[int]]]
     absent: set[ColumnPlan]  # columns without a value in any row
+    computed: list[tuple[ColumnPlan, dict[int, Expression]]]  # expressions, by row
 
     def rows_lacking(self, column: ColumnPlan) -> list[int]:
         """Return the rows that have no value of a column that may be absent."""
@@ -77,18 +82,28 @@ class Sheet:
                 return
 
     def patterns(self, *, ignoring: ColumnPlan | None = None) -> int:
-        """Return how many sets of columns there are, one column apart."""
-        masks = [mask for column, _, mask in self.partial if column is not ignoring]
+        """Return how many statements the rows need, one column apart."""
+        masks = self._masks(ignoring)
         return len(set(zip(*masks, strict=True))) if masks else 1
+
+    def _masks(self, ignoring: ColumnPlan | None = None) -> list[Sequence[Any]]:
+        masks: list[Sequence[Any]] = [
+            mask for column, _, mask in self.partial if column is not ignoring
+        ]
+        for _, by_row in self.computed:
+            masks.append(
+                [by_row[row].template if row in by_row else None for row in range(self.count)]
+            )
+        return masks
 
     def groups(self, *, keep_order: bool) -> list[Group]:
         """Call the defaults and return the groups in the order of their first rows."""
         _call_defaults(self.calls)
         calls = [call for call in self.calls if call[2]]
-        if not self.partial:
-            return [Group(range(self.count), self.whole, calls)]
-        by_pattern: dict[tuple[bool, ...], list[int]] = {}
-        masks = [mask for _, _, mask in self.partial]
+        masks = self._masks()
+        if not masks:
+            return [Group(range(self.count), self.whole, calls, [])]
+        by_pattern: dict[tuple[Any, ...], list[int]] = {}
         for row, pattern in enumerate(zip(*masks, strict=True)):
             by_pattern.setdefault(pattern, []).append(row)
         runs = _runs(by_pattern, self.count) if keep_order else list(by_pattern.items())
@@ -96,25 +111,41 @@ class Sheet:
 
     def _group(
         self,
-        pattern: tuple[bool, ...],
+        pattern: tuple[Any, ...],
         rows: list[int],
         calls: list[tuple[ColumnPlan, Values, list[int]]],
     ) -> Group:
-        columns = [(column, [values[row] for row in rows]) for column, values in self.whole]
-        for (column, values, _), present in zip(self.partial, pattern, strict=True):
-            if present:
+        computed: list[tuple[ColumnPlan, Template, list[Values]]] = []
+        for (column, by_row), template in zip(
+            self.computed, pattern[len(self.partial) :], strict=True
+        ):
+            if template is not None:
+                given = [list(values) for values in zip(*(by_row[row].values for row in rows))]
+                computed.append((column, template, given))
+        skipped = {column for column, _, _ in computed}
+        columns = [
+            (column, [values[row] for row in rows])
+            for column, values in self.whole
+            if column not in skipped
+        ]
+        for (column, values, _), present in zip(self.partial, pattern, strict=False):
+            if present and column not in skipped:
                 columns.append((column, [values[row] for row in rows]))
-        return Group(rows, columns, _of_rows(calls, rows))
+        mine = [call for call in calls if call[0] not in skipped]
+        return Group(rows, columns, _of_rows(mine, rows), computed)
 
 
-def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]]) -> Sheet:
+def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]], dialect: Dialect) -> Sheet:
     """Return the values of the objects whose attributes these are.
 
     Raises NotUnderstoodError for values that only SQLAlchemy can send.
     """
-    sheet = Sheet(len(dicts), [], [], [], set())
+    sheet = Sheet(len(dicts), [], [], [], set(), [])
     for column in plan.columns:
         values = _values(column, dicts)
+        expressions = _expressions(column, values, dialect)
+        if expressions:
+            sheet.computed.append((column, expressions))
         role = column.role
         if role is Role.ABSENT:
             present = _presence(column, values)
@@ -137,21 +168,28 @@ def _values(column: ColumnPlan, dicts: Sequence[dict[str, Any]]) -> Values:
         return [None] * len(dicts)
     if column.evaluates_none:
         return [values.get(key, _MISSING) for values in dicts]
-    values = [values.get(key) for values in dicts]
+    return [values.get(key) for values in dicts]
+
+
+def _expressions(
+    column: ColumnPlan, values: Values, dialect: Dialect
+) -> dict[int, Expression] | None:
+    """Return the SQL expressions among the values, by row; refuse what has no column."""
     unknown = set(map(type, values)) - _PLAIN
-    if unknown:
-        _refuse_expressions(column, values, unknown)
-    return values
-
-
-def _refuse_expressions(column: ColumnPlan, values: Values, unknown: set[type]) -> None:
-    for value in values:
+    if not unknown:
+        return None
+    found: dict[int, Expression] = {}
+    for row, value in enumerate(values):
         if type(value) not in unknown:
             continue
         if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
-            raise NotUnderstoodError(f"column {column.column.name} is given a SQL expression")
-        if isinstance(value, _NESTED) and column.codec.bind is None:
+            expression = None if column.column.primary_key else understood(value, dialect)
+            if expression is None:
+                raise NotUnderstoodError(f"column {column.column.name} is given a SQL expression")
+            found[row] = expression
+        elif isinstance(value, _NESTED) and column.codec.bind is None:
             raise NotUnderstoodError(f"column {column.column.name} is given a list")
+    return found
 
 
 def _presence(column: ColumnPlan, values: Values) -> bool | list[bool]:
@@ -187,14 +225,14 @@ def _call_defaults(calls: list[tuple[ColumnPlan, Values, list[int]]]) -> None:
 
 
 def _runs(
-    by_presence: dict[tuple[bool, ...], list[int]], count: int
-) -> list[tuple[tuple[bool, ...], list[int]]]:
+    by_presence: dict[tuple[Any, ...], list[int]], count: int
+) -> list[tuple[tuple[Any, ...], list[int]]]:
     """Keep the rows' order: one may refer to another that comes before it."""
     presences: list[Any] = [None] * count
     for presence, rows in by_presence.items():
         for row in rows:
             presences[row] = presence
-    runs: list[tuple[tuple[bool, ...], list[int]]] = []
+    runs: list[tuple[tuple[Any, ...], list[int]]] = []
     for row, presence in enumerate(presences):
         if runs and runs[-1][0] == presence:
             runs[-1][1].append(row)

@@ -14,6 +14,8 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.engine import Dialect
 
+from async_loader.inserts.column_types import Codec
+from async_loader.inserts.expressions import Template
 from async_loader.inserts.plans import ColumnPlan
 
 Translation = dict[str | None, str | None]
@@ -33,30 +35,38 @@ def table_name(table: Table, dialect: Dialect, translation: Translation | None) 
 
 def insert_statement(
     table: str,
-    columns: Sequence[ColumnPlan],
+    targets: Sequence[str],
+    arrays: Sequence[Codec],
+    selected: Sequence[str],
     dialect: Dialect,
     *,
     ordered: bool,
     returning: Sequence[str],
 ) -> str:
-    """Return an insert of one array for each column."""
+    """Return an insert; `selected` speaks of the arrays as u.c0, u.c1 and so on."""
     asyncpg = dialect.driver == "asyncpg"
     if not asyncpg:
         table = table.replace("%", "%%")
-    places = [f"${number}" if asyncpg else "%s" for number in range(1, len(columns) + 1)]
-    arrays = ", ".join(
-        f"{place}::{column.codec.element}[]"
-        for place, column in zip(places, columns, strict=True)
+    parameters = ", ".join(
+        f"${number}::{way.element}[]" if asyncpg else f"%s::{way.element}[]"
+        for number, way in enumerate(arrays, start=1)
     )
-    names = [f"c{number}" for number in range(len(columns))]
-    targets = ", ".join(column.sql for column in columns)
-    selected = ", ".join(
-        f"u.{name}{column.codec.cast}" for name, column in zip(names, columns, strict=True)
-    )
-    source = f"unnest({arrays})"
-    if ordered:
-        source += f" WITH ORDINALITY AS u({', '.join(names)}, n) ORDER BY u.n"
-    else:
-        source += f" AS u({', '.join(names)})"
-    sql = f"INSERT INTO {table} ({targets}) SELECT {selected} FROM {source}"
+    names = ", ".join(f"c{number}" for number in range(len(arrays)))
+    source = f"unnest({parameters})"
+    source += f" WITH ORDINALITY AS u({names}, n) ORDER BY u.n" if ordered else f" AS u({names})"
+    sql = f"INSERT INTO {table} ({', '.join(targets)}) SELECT {', '.join(selected)} FROM {source}"
     return f"{sql} RETURNING {', '.join(returning)}" if returning else sql
+
+
+def select_list(
+    columns: Sequence[ColumnPlan], templates: Sequence[Template]
+) -> tuple[list[Codec], list[str]]:
+    """Return the arrays that a statement takes and what it selects of them."""
+    arrays = [column.codec for column in columns]
+    selected = [f"u.c{number}{way.cast}" for number, way in enumerate(arrays)]
+    for template in templates:
+        first = len(arrays)
+        arrays += template.codecs
+        values = [f"u.c{first + n}{way.cast}" for n, way in enumerate(template.codecs)]
+        selected.append(template.sql.format(*values))
+    return arrays, selected

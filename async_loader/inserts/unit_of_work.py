@@ -21,6 +21,7 @@ from async_loader.inserts._sqlalchemy import (
     save_obj,
     topological,
 )
+from async_loader.inserts.lane import NotSimpleError, carry_keys, lane, plan_carry
 from async_loader.inserts.persistent import register_persistent
 from async_loader.inserts.plans import NotUnderstoodError
 from async_loader.inserts.save import Save
@@ -32,6 +33,10 @@ def before_flush(session: Session, uow: UOWTransaction, objects: Any) -> None:
         BatchingUnitOfWork(uow).attach()
 
 
+def _later(_mapper: Any) -> None:
+    """Stand in for `_per_mapper_flush_actions` until it is known to be needed."""
+
+
 class BatchingUnitOfWork:
     """What one UOWTransaction does instead."""
 
@@ -40,12 +45,44 @@ class BatchingUnitOfWork:
         self.save = Save(uow)
 
     def attach(self) -> None:
-        """Replace the two methods, on this one instance."""
-        self.uow.execute = self.execute  # type: ignore[method-assign]
-        self.uow.finalize_flush_changes = self.finalize  # type: ignore[method-assign]
+        """Replace the methods, on this one instance."""
+        uow: Any = self.uow
+        uow.execute = self.execute
+        uow.finalize_flush_changes = self.finalize
+        # Only the long way needs what this prepares for each mapper.
+        uow._per_mapper_flush_actions = _later
 
     def execute(self) -> None:
-        """Do all actions in their order."""
+        """Insert, update and delete, the short way if it is known to do the same."""
+        uow: Any = self.uow
+        del uow._per_mapper_flush_actions
+        if not self._short_way():
+            for mapper in list(uow.mappers):
+                uow._per_mapper_flush_actions(mapper)
+            self._long_way()
+
+    def _short_way(self) -> bool:
+        uow: Any = self.uow
+        if not all(
+            state.key is None and flags == (False, False) for state, flags in uow.states.items()
+        ):
+            return False
+        order = lane(mapper for mapper, states in uow.mappers.items() if states)
+        if order is None:
+            return False
+        try:
+            carry = plan_carry(uow.session, uow, order)
+        except NotSimpleError:
+            return False
+        for base, mappers in order.steps:
+            carry_keys(uow, carry.links.get(base, []))
+            self._save(base, [state for mapper in mappers for state in uow.mappers[mapper]])
+        for processor, states in carry.later.items():
+            processor.process_saves(uow, states)
+        return True
+
+    def _long_way(self) -> None:
+        """Do all actions in the order that SQLAlchemy sorts them."""
         uow = self.uow
         actions = generate_actions(uow)
         if uow.cycles:
@@ -84,8 +121,9 @@ class BatchingUnitOfWork:
             try:
                 self.save.insert(mapper, pending)
                 return
-            except NotUnderstoodError:
-                pass
+            except NotUnderstoodError as e:
+                import os
+                if os.environ.get('ALDBG'): print('NOTUNDERSTOOD', mapper, e)
         save_obj(mapper, states, self.uow)
 
     def finalize(self) -> None:

@@ -1,0 +1,270 @@
+"""Rows of one table: the statements, and what their results do to the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import exc as orm_exc
+
+from async_loader.inserts.plans import NotUnderstoodError, TablePlan
+from async_loader.inserts.rows import Group, Values, collect
+from async_loader.inserts.statements import (
+    Translation,
+    insert_statement,
+    select_list,
+    table_name,
+)
+
+Pending = tuple[Any, dict[str, Any]]  # a state and its attributes
+
+
+class Insert:
+    """Objects whose rows go into one table in the same way."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        mapper: Mapper[Any],
+        plan: TablePlan,
+        pending: list[Pending],
+        translation: Translation | None,
+    ) -> None:
+        self.connection = connection
+        self.mapper = mapper
+        self.plan = plan
+        self.pending = pending
+        self.translation = translation
+        self.drawn: dict[int, Any] = {}  # keys asked for, by row
+        dicts = [values for _, values in pending]
+        self.sheet = collect(plan, dicts, connection.dialect)
+
+    def lacking(self) -> list[int]:
+        """Return the rows whose key the server has to make; refuse other missing keys."""
+        plan, sheet = self.plan, self.sheet
+        generated = plan.generated
+        if sheet.absent or sheet.partial:
+            for key in plan.keys:
+                if key is not generated and sheet.rows_lacking(key):
+                    raise NotUnderstoodError(f"nothing fills the key {key.column.name}")
+            if generated is not None:
+                return sheet.rows_lacking(generated)
+        return []
+
+    def is_one_statement(self) -> bool:
+        """Tell whether the rows lack nothing but keys that one statement can make."""
+        return self.sheet.patterns(ignoring=self.plan.generated) == 1
+
+    def has_array(self) -> bool:
+        """Tell whether there is a column to count the rows by when keys are left out."""
+        computed = [column for column, _ in self.sheet.computed]
+        return any(column not in computed for column, _ in self.sheet.whole)
+
+    def fill(self, rows: Sequence[int], raw: Values) -> None:
+        """Take keys asked for beforehand; objects get them when their rows are in."""
+        assert self.plan.generated is not None
+        keys = _processed(self.plan.generated.column, raw, self.connection)
+        self.sheet.fill(self.plan.generated, rows, keys)
+        self.drawn = dict(zip(rows, keys, strict=True))
+
+    def run(self) -> None:
+        """Call defaults, insert, and write back what came of it."""
+        plan = self.plan
+        try:
+            groups = self.sheet.groups(keep_order=plan.refers_to_itself)
+        except Exception as error:
+            _as_statement_error(self.connection, error, f"INSERT INTO {plan.table.name}")
+        for group in groups:
+            self._emit(group)
+
+    def _emit(self, group: Group) -> None:
+        plan, connection = self.plan, self.connection
+        names = {column.column.key for column, _ in group.columns}
+        by_server = plan.generated is not None and plan.generated.column.key not in names
+        read_back = bool(plan.returned) and not plan.server_keys <= names
+        sql = self._statement(group, by_server=by_server, read_back=read_back)
+        try:
+            arrays = _arrays(group)
+        except Exception as error:
+            _as_statement_error(connection, error, sql)
+        result = connection.exec_driver_sql(sql, arrays)
+        if self.drawn:
+            rows = [row for row in group.rows if row in self.drawn]
+            self._write_keys(rows, [self.drawn[row] for row in rows])
+        if by_server or read_back:
+            self._read_back(group, result, by_server=by_server, read_back=read_back)
+        if group.defaulted:
+            self._write_defaults(group)
+        self._expire(group, names, read_back=read_back)
+        if plan.equated:
+            self._write_equated(group)
+
+    def _statement(self, group: Group, *, by_server: bool, read_back: bool) -> str:
+        plan, dialect = self.plan, self.connection.dialect
+        ordered = by_server and len(group.rows) > 1
+        columns = [column for column, _ in group.columns]
+        templates = [template for _, template, _ in group.computed]
+        table = plan.names.get(None) if self.translation is None else None
+        if table is None:
+            table = table_name(plan.table, dialect, self.translation)
+            if self.translation is None:
+                plan.names[None] = table
+        if templates:
+            targets = [*map(id, columns), *(id(column) for column, _, _ in group.computed)]
+            signature: Any = (table, *targets, *templates, ordered, read_back, by_server)
+        else:
+            signature = (table, *map(id, columns), ordered, read_back, by_server)
+        sql = plan.statements.get(signature)
+        if sql is None:
+            arrays, selected = select_list(columns, templates)
+            targets_sql = [column.sql for column in columns]
+            targets_sql += [column.sql for column, _, _ in group.computed]
+            returning = [key.sql for key in plan.keys] if by_server or read_back else []
+            if read_back:
+                returning += [item.sql for item in plan.returned]
+            sql = insert_statement(
+                table,
+                targets_sql,
+                arrays,
+                selected,
+                dialect,
+                ordered=ordered,
+                returning=returning,
+            )
+            plan.statements[signature] = sql
+        return sql
+
+    def _read_back(self, group: Group, result: Any, *, by_server: bool, read_back: bool) -> None:
+        """Match returned rows with objects: by the counter's order, or as inserted."""
+        plan = self.plan
+        types = [item[1] for item in result.cursor.description]
+        rows = result.cursor.fetchall()
+        result.close()
+        if len(rows) != len(group.rows):
+            raise _rows_missing(self.mapper, len(group.rows))
+        columns = [key.column for key in plan.keys]
+        if read_back:
+            columns += [item.column for item in plan.returned]
+        rows = self._in_order(group, rows, types, by_server=by_server)
+        for index, column in enumerate(columns):
+            if index < len(plan.keys):
+                if not by_server or plan.keys[index] is not plan.generated:
+                    continue
+                key = plan.keys[index].key
+            elif column.primary_key:
+                continue
+            else:
+                key = plan.returned[index - len(plan.keys)].key
+            if key is not None:
+                raw = [row[index] for row in rows]
+                self._write(
+                    group.rows, key, _processed(column, raw, self.connection, types[index])
+                )
+
+    def _in_order(
+        self, group: Group, rows: Sequence[Any], types: list[int], *, by_server: bool
+    ) -> Sequence[Any]:
+        plan = self.plan
+        if len(rows) == 1:
+            return rows
+        if by_server:
+            assert plan.generated is not None
+            place = plan.keys.index(plan.generated)
+            return sorted(rows, key=lambda row: row[place])
+        # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell.
+        given = {column: values for column, values in group.columns}
+        wanted = list(zip(*(given[key] for key in plan.keys), strict=True))
+        processed = [
+            _processed(key.column, [row[n] for row in rows], self.connection, types[n])
+            for n, key in enumerate(plan.keys)
+        ]
+        found = list(zip(*processed, strict=True))
+        if found == wanted:
+            return rows
+        by_key = dict(zip(found, rows, strict=True))
+        try:
+            return [by_key[key] for key in wanted]
+        except KeyError:
+            raise orm_exc.FlushError(
+                f"The keys that the INSERT for {self.mapper} returned are not the ones sent."
+            ) from None
+
+    def _write_keys(self, rows: Sequence[int], keys: Values) -> None:
+        assert self.plan.generated is not None
+        assert self.plan.generated.key is not None
+        self._write(rows, self.plan.generated.key, keys)
+
+    def _write(self, rows: Sequence[int], key: str, values: Values) -> None:
+        pending = self.pending
+        for row, value in zip(rows, values, strict=True):
+            pending[row][1][key] = value
+
+    def _write_defaults(self, group: Group) -> None:
+        for column, values, rows in group.defaulted:
+            if column.key is not None:
+                for row in rows:
+                    state, attributes = self.pending[group.rows[row]]
+                    attributes[column.key] = values[row]
+                    state.committed_state.pop(column.key, None)
+
+    def _expire(self, group: Group, names: set[str], *, read_back: bool) -> None:
+        """What the server made and nobody read back is loaded when it is looked at."""
+        plan = self.plan
+        absent = plan.expires.keys() - names
+        if read_back:
+            absent -= {item.column.key for item in plan.returned}
+        expired = [plan.expires[name] for name in absent]
+        for column, _, _ in group.computed:
+            is_back = read_back and any(item.column is column.column for item in plan.returned)
+            if column.key is not None and not is_back and column.key not in expired:
+                expired.append(column.key)
+        if expired:
+            for row in group.rows:
+                state, attributes = self.pending[row]
+                state._expire_attributes(attributes, expired)
+
+    def _write_equated(self, group: Group) -> None:
+        for source, target in self.plan.equated:
+            for row in group.rows:
+                state, attributes = self.pending[row]
+                implementation = state.manager[target].impl
+                implementation.set(state, attributes, attributes.get(source), None)
+
+
+def _arrays(group: Group) -> tuple[Values, ...]:
+    arrays = [
+        values if (bind := column.codec.bind) is None else list(map(bind, values))
+        for column, values in group.columns
+    ]
+    for _, template, given in group.computed:
+        for way, values in zip(template.codecs, given, strict=True):
+            arrays.append(values if way.bind is None else list(map(way.bind, values)))
+    return tuple(arrays)
+
+
+def _rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
+    """SQLAlchemy's own words for it."""
+    if rows == 1:
+        missing = f"Single-row INSERT statement for {mapper} did not produce a new primary key "
+        missing += "result being invoked."
+    else:
+        missing = f"Multi-row INSERT statement for {mapper} did not produce the correct number "
+        missing += "of INSERTed rows for RETURNING."
+    return orm_exc.FlushError(
+        f"{missing}  Ensure there are no triggers or special driver issues preventing INSERT "
+        "from functioning properly."
+    )
+
+
+def _processed(
+    column: Any, raw: Values, connection: Connection, code: int | None = None
+) -> Values:
+    process = column.type._cached_result_processor(connection.dialect, code)
+    return raw if process is None else list(map(process, raw))
+
+
+def _as_statement_error(connection: Any, error: Exception, sql: str) -> None:
+    """Raise what SQLAlchemy raises for an error while parameters are prepared."""
+    connection._handle_dbapi_exception(error, sql, None, None, None)
