@@ -62,10 +62,15 @@ class Insert:
         computed = [column for column, _ in self.sheet.computed]
         return any(column not in computed for column, _ in self.sheet.whole)
 
+    def processed(self, raw: Sequence[Any]) -> Values:
+        """Return keys as attributes hold them."""
+        assert self.plan.generated is not None
+        return _processed(self.plan.generated.column, list(raw), self.connection)
+
     def fill(self, rows: Sequence[int], raw: Values) -> None:
         """Take keys asked for beforehand; objects get them when their rows are in."""
         assert self.plan.generated is not None
-        keys = _processed(self.plan.generated.column, raw, self.connection)
+        keys = self.processed(raw)
         self.sheet.fill(self.plan.generated, rows, keys)
         self.drawn = dict(zip(rows, keys, strict=True))
 

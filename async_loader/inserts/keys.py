@@ -27,6 +27,8 @@ class Wanted:
 
     plan: TablePlan
     count: int
+    connection: Connection
+    translation: Translation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,18 @@ WHERE c.oid = to_regclass({table})
 """
 
 
-def draw(
-    connection: Connection, wanted: Sequence[Wanted], translation: Translation | None
-) -> list[list[Any]]:
+def draw(wanted: Sequence[Wanted]) -> list[list[Any]]:
     """Return as many raw keys as wanted, table by table, in the order the rows shall have.
 
-    Raises NotUnderstoodError when a table's keys can only come from the insert itself.
+    All are of one connection. Raises NotUnderstoodError when a table's keys can only come from
+    the insert itself.
     """
-    facts = [_facts(connection, want.plan, translation) for want in wanted]
+    connection = wanted[0].connection
+    facts = [_facts(connection, want.plan, want.translation) for want in wanted]
     rows = _ask(connection, facts, wanted)
     if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
         _FACTS.pop(connection.dialect, None)
-        facts = [_facts(connection, want.plan, translation) for want in wanted]
+        facts = [_facts(connection, want.plan, want.translation) for want in wanted]
         rows = _ask(connection, facts, wanted)
         if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
             raise NotUnderstoodError("its table changes while it is inserted into")
@@ -178,3 +180,13 @@ def must_ask(plan: TablePlan, rows: int) -> bool:
         return False
     assert plan.generated is not None
     return rows > 1 or plan.generated.column.default is not None
+
+
+def asks_ahead(mapper: Any) -> bool:
+    """Tell without a connection whether objects of a mapper may need their keys asked for."""
+    table = mapper.local_table
+    if mapper.inherits is not None or len(table.primary_key) != 1:
+        return False
+    (column,) = table.primary_key
+    default = column.default
+    return column.server_default is not None or bool(default is not None and default.is_sequence)

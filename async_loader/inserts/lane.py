@@ -50,6 +50,7 @@ class Lane:
 
     steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]], ...]
     edges: dict[Mapper[Any], tuple[Edge, ...]]
+    trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
 
 
 class NotSimpleError(Exception):
@@ -78,16 +79,20 @@ def _make(mappers: frozenset[Mapper[Any]]) -> Lane:
     for mapper in mappers:
         bases.setdefault(mapper.base_mapper, []).append(mapper)
     before: set[tuple[Any, Any]] = set()
+    trees: set[Any] = set()
     for mapper, own in edges.items():
         for edge in own:
             here, there = mapper.base_mapper, edge.target.base_mapper
             if there in bases and edge.kind is not ManyToMany:
                 if here is there:
-                    raise NotSimpleError
-                before.add((here, there) if edge.kind is OneToMany else (there, here))
+                    trees.add(here)
+                else:
+                    before.add((here, there) if edge.kind is OneToMany else (there, here))
+    if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
+        raise NotSimpleError
     ordered = sorted(bases, key=lambda base: base._sort_key)
     steps = tuple((base, tuple(bases[base])) for base in topological.sort(before, ordered))
-    return Lane(steps, edges)
+    return Lane(steps, edges, frozenset(trees))
 
 
 def _edges(mapper: Any) -> Iterator[Edge]:
@@ -110,11 +115,14 @@ def _edges(mapper: Any) -> Iterator[Edge]:
         yield Edge(processor, prop.key, is_collection, kind, prop.mapper, tuple(pairs))
 
 
+Link = tuple[State, State, Edge]  # parent, child
+
+
 @dataclass(slots=True, eq=False)
 class Carry:
     """Keys to set on children once their parents have theirs, by child hierarchy."""
 
-    links: dict[Any, list[tuple[State, State, Edge]]]
+    links: dict[Any, list[Link]]
     later: dict[Any, list[State]]  # many-to-many: processor to states
 
 
@@ -203,7 +211,7 @@ def _verify(edge: Edge, state: State) -> None:
             raise NotSimpleError
 
 
-def carry_keys(uow: UOWTransaction, links: list[tuple[State, State, Edge]]) -> None:
+def carry_keys(uow: UOWTransaction, links: list[Link]) -> None:
     """Set foreign keys from parents that are saved; what `sync.populate` does pair by pair."""
     for parent, child, edge in links:
         if parent.key is not None:

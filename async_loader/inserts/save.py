@@ -19,7 +19,6 @@ from async_loader.inserts._sqlalchemy import UOWTransaction, finalize_insert_upd
 from async_loader.inserts.insert import Insert, Pending
 from async_loader.inserts.keys import Wanted, draw, must_ask
 from async_loader.inserts.plans import (
-    KeySource,
     MapperPlan,
     NotUnderstoodError,
     TablePlan,
@@ -39,6 +38,7 @@ class Save:
         self.uow = uow
         self.session = uow.session
         self.inserted: dict[Mapper[Any], list[Pending]] = {}
+        self.ahead: dict[Table, list[Any]] = {}  # keys drawn before the first insert
 
     def insert(self, base_mapper: Mapper[Any], states: Sequence[State]) -> None:
         """Insert pending objects of one hierarchy, given in the order they were added.
@@ -103,6 +103,23 @@ class Save:
                     raise NotUnderstoodError("an object has the identity of another")
         return plan
 
+    def wanted(self, base_mapper: Mapper[Any], states: Sequence[State]) -> Wanted | None:
+        """Return the keys that objects need to be asked for, if that is plain beforehand."""
+        connection, parts = self.understood(base_mapper, states)
+        if len(parts) != 1 or len(parts[0][0].tables) != 1:
+            return None
+        (insert,) = self.inserts(connection, base_mapper, parts)
+        rows = insert.lacking()
+        if not rows or not must_ask(insert.plan, len(rows)):
+            return None
+        return Wanted(insert.plan, len(rows), connection, insert.translation)
+
+    def inserts(
+        self, connection: Connection, base_mapper: Any, parts: list[Part]
+    ) -> list[Insert]:
+        """Return what goes into the first table of a hierarchy."""
+        return _inserts(connection, next(iter(base_mapper._sorted_tables)), parts)
+
     def _refuse_values(self, connection: Connection, parts: list[Part]) -> None:
         """Look at the values of all tables before the first of them is written."""
         for plan, pending in parts:
@@ -123,7 +140,9 @@ class Save:
             if len(rows) == 1 or first.is_one_statement():
                 return
         total = sum(len(rows) for _, rows in lacking)
-        keys = draw(connection, [Wanted(first.plan, total)], first.translation)[0]
+        keys = self.ahead.pop(first.plan.table, [])
+        if len(keys) != total:
+            keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
         if alone:
             first.fill(rows, keys)
             return

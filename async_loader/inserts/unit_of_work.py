@@ -21,10 +21,19 @@ from async_loader.inserts._sqlalchemy import (
     save_obj,
     topological,
 )
-from async_loader.inserts.lane import NotSimpleError, carry_keys, lane, plan_carry
+from async_loader.inserts.keys import Wanted, asks_ahead, draw
+from async_loader.inserts.lane import (
+    Carry,
+    Lane,
+    NotSimpleError,
+    carry_keys,
+    lane,
+    plan_carry,
+)
 from async_loader.inserts.persistent import register_persistent
 from async_loader.inserts.plans import NotUnderstoodError
 from async_loader.inserts.save import Save
+from async_loader.inserts.tree import Tree, tree
 
 
 def before_flush(session: Session, uow: UOWTransaction, objects: Any) -> None:
@@ -72,14 +81,62 @@ class BatchingUnitOfWork:
             return False
         try:
             carry = plan_carry(uow.session, uow, order)
-        except NotSimpleError:
+            trees = self._trees(order, carry)
+        except (NotSimpleError, NotUnderstoodError):
             return False
         for base, mappers in order.steps:
+            if base in trees:
+                planted, keys = trees[base]
+                planted.run(self.save, keys)
+                continue
             carry_keys(uow, carry.links.get(base, []))
             self._save(base, [state for mapper in mappers for state in uow.mappers[mapper]])
         for processor, states in carry.later.items():
             processor.process_saves(uow, states)
         return True
+
+    def _trees(self, order: Lane, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
+        """Check what cannot be left to SQLAlchemy later, and draw all keys at once."""
+        if not order.trees and len(order.steps) == 1:
+            return {}
+        uow: Any = self.uow
+        trees: dict[Any, Tree] = {}
+        wanted: list[tuple[Any, Wanted]] = []
+        for base, mappers in order.steps:
+            states = [state for mapper in mappers for state in uow.mappers[mapper]]
+            if base in order.trees:
+                links = carry.links.get(base, [])
+                trees[base] = tree(uow, base, states, links)
+                want = trees[base].prepare(self.save)
+            elif any(asks_ahead(mapper) for mapper in mappers):
+                want = self._wanted(base, states)
+            else:
+                continue
+            if want is not None:
+                wanted.append((base, want))
+        drawn: dict[Any, list[Any]] = {}
+        if trees or len(wanted) > 1:
+            drawn = self._draw(wanted)
+        for base, want in wanted:
+            if base not in trees and base in drawn:
+                self.save.ahead[want.plan.table] = drawn[base]
+        return {base: (planted, drawn.get(base, [])) for base, planted in trees.items()}
+
+    def _wanted(self, base: Any, states: list[Any]) -> Wanted | None:
+        try:
+            return self.save.wanted(base, states)
+        except NotUnderstoodError:
+            return None
+
+    def _draw(self, wanted: list[tuple[Any, Wanted]]) -> dict[Any, list[Any]]:
+        drawn: dict[Any, list[Any]] = {}
+        by_connection: dict[Any, list[tuple[Any, Wanted]]] = {}
+        for base, want in wanted:
+            by_connection.setdefault(want.connection, []).append((base, want))
+        for same in by_connection.values():
+            keys = draw([want for _, want in same])
+            drawn.update(zip((base for base, _ in same), keys, strict=True))
+        return drawn
 
     def _long_way(self) -> None:
         """Do all actions in the order that SQLAlchemy sorts them."""
