@@ -20,6 +20,7 @@ from sqlalchemy.util import topological
 __all__ = [
     "NO_VALUE",
     "NO_VALUES",
+    "RELATIONSHIP_ATTRIBUTES",
     "ManyToMany",
     "ManyToOne",
     "OneToMany",
@@ -53,6 +54,12 @@ OneToMany: Any = _name(dependency, "OneToManyDP")
 ManyToOne: Any = _name(dependency, "ManyToOneDP")
 ManyToMany: Any = _name(dependency, "ManyToManyDP")
 ScalarAttributeImpl: Any = _name(attributes, "ScalarAttributeImpl")
+RELATIONSHIP_ATTRIBUTES = frozenset(
+    {
+        _name(attributes, "CollectionAttributeImpl"),
+        _name(attributes, "ScalarObjectAttributeImpl"),
+    }
+)
 WeakInstanceDict: Any = _name(identity, "WeakInstanceDict")
 save_obj: Callable[..., None] = _name(persistence, "save_obj")
 

@@ -10,15 +10,14 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
 from async_loader.inserts.plans import NotUnderstoodError, TablePlan
-from async_loader.inserts.rows import Group, Values, collect
+from async_loader.inserts.garbage import held_for
+from async_loader.inserts.rows import Group, Pending, Values, collect
 from async_loader.inserts.statements import (
     Translation,
     insert_statement,
     select_list,
     table_name,
 )
-
-Pending = tuple[Any, dict[str, Any]]  # a state and its attributes
 
 
 class Insert:
@@ -29,7 +28,7 @@ class Insert:
         connection: Connection,
         mapper: Mapper[Any],
         plan: TablePlan,
-        pending: list[Pending],
+        pending: Pending,
         translation: Translation | None,
     ) -> None:
         self.connection = connection
@@ -37,9 +36,8 @@ class Insert:
         self.plan = plan
         self.pending = pending
         self.translation = translation
-        self.drawn: dict[int, Any] = {}  # keys asked for, by row
-        dicts = [values for _, values in pending]
-        self.sheet = collect(plan, dicts, connection.dialect)
+        self.drawn: tuple[Sequence[int], Values] = ([], [])  # rows, and keys asked for
+        self.sheet = collect(plan, pending.dicts, connection.dialect)
 
     def lacking(self) -> list[int]:
         """Return the rows whose key the server has to make; refuse other missing keys."""
@@ -72,13 +70,14 @@ class Insert:
         assert self.plan.generated is not None
         keys = self.processed(raw)
         self.sheet.fill(self.plan.generated, rows, keys)
-        self.drawn = dict(zip(rows, keys, strict=True))
+        self.drawn = (rows, keys)
 
     def run(self) -> None:
         """Call defaults, insert, and write back what came of it."""
         plan = self.plan
         try:
-            groups = self.sheet.groups(keep_order=plan.refers_to_itself)
+            with held_for(self.sheet.count):
+                groups = self.sheet.groups(keep_order=plan.refers_to_itself)
         except Exception as error:
             _as_statement_error(self.connection, error, f"INSERT INTO {plan.table.name}")
         for group in groups:
@@ -91,20 +90,20 @@ class Insert:
         read_back = bool(plan.returned) and not plan.server_keys <= names
         sql = self._statement(group, by_server=by_server, read_back=read_back)
         try:
-            arrays = _arrays(group)
+            with held_for(len(group.rows)):
+                arrays = _arrays(group)
         except Exception as error:
             _as_statement_error(connection, error, sql)
         result = connection.exec_driver_sql(sql, arrays)
-        if self.drawn:
-            rows = [row for row in group.rows if row in self.drawn]
-            self._write_keys(rows, [self.drawn[row] for row in rows])
-        if by_server or read_back:
-            self._read_back(group, result, by_server=by_server, read_back=read_back)
-        if group.defaulted:
-            self._write_defaults(group)
-        self._expire(group, names, read_back=read_back)
-        if plan.equated:
-            self._write_equated(group)
+        with held_for(len(group.rows)):
+            self._write_drawn(group)
+            if by_server or read_back:
+                self._read_back(group, result, by_server=by_server, read_back=read_back)
+            if group.defaulted:
+                self._write_defaults(group)
+            self._expire(group, names, read_back=read_back)
+            if plan.equated:
+                self._write_equated(group)
 
     def _statement(self, group: Group, *, by_server: bool, read_back: bool) -> str:
         plan, dialect = self.plan, self.connection.dialect
@@ -196,23 +195,33 @@ class Insert:
                 f"The keys that the INSERT for {self.mapper} returned are not the ones sent."
             ) from None
 
+    def _write_drawn(self, group: Group) -> None:
+        rows, keys = self.drawn
+        if not rows:
+            return
+        if len(group.rows) != self.sheet.count:
+            mine = set(group.rows)
+            pairs = [(row, key) for row, key in zip(rows, keys, strict=True) if row in mine]
+            rows, keys = [row for row, _ in pairs], [key for _, key in pairs]
+        self._write_keys(rows, keys)
+
     def _write_keys(self, rows: Sequence[int], keys: Values) -> None:
         assert self.plan.generated is not None
         assert self.plan.generated.key is not None
         self._write(rows, self.plan.generated.key, keys)
 
     def _write(self, rows: Sequence[int], key: str, values: Values) -> None:
-        pending = self.pending
+        dicts = self.pending.dicts
         for row, value in zip(rows, values, strict=True):
-            pending[row][1][key] = value
+            dicts[row][key] = value
 
     def _write_defaults(self, group: Group) -> None:
         for column, values, rows in group.defaulted:
             if column.key is not None:
                 for row in rows:
-                    state, attributes = self.pending[group.rows[row]]
-                    attributes[column.key] = values[row]
-                    state.committed_state.pop(column.key, None)
+                    place = group.rows[row]
+                    self.pending.dicts[place][column.key] = values[row]
+                    self.pending.states[place].committed_state.pop(column.key, None)
 
     def _expire(self, group: Group, names: set[str], *, read_back: bool) -> None:
         """What the server made and nobody read back is loaded when it is looked at."""
@@ -227,13 +236,12 @@ class Insert:
                 expired.append(column.key)
         if expired:
             for row in group.rows:
-                state, attributes = self.pending[row]
-                state._expire_attributes(attributes, expired)
+                self.pending.states[row]._expire_attributes(self.pending.dicts[row], expired)
 
     def _write_equated(self, group: Group) -> None:
         for source, target in self.plan.equated:
             for row in group.rows:
-                state, attributes = self.pending[row]
+                state, attributes = self.pending.states[row], self.pending.dicts[row]
                 implementation = state.manager[target].impl
                 implementation.set(state, attributes, attributes.get(source), None)
 

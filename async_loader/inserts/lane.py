@@ -21,6 +21,7 @@ from sqlalchemy.orm.exc import UnmappedColumnError
 from async_loader.inserts._sqlalchemy import (
     NO_VALUE,
     NO_VALUES,
+    RELATIONSHIP_ATTRIBUTES,
     ManyToMany,
     ManyToOne,
     OneToMany,
@@ -103,6 +104,8 @@ def _edges(mapper: Any) -> Iterator[Edge]:
         kind = type(processor)
         if processor.post_update or kind not in {OneToMany, ManyToOne, ManyToMany}:
             raise NotSimpleError
+        if type(mapper.class_manager[prop.key].impl) not in RELATIONSHIP_ATTRIBUTES:
+            raise NotSimpleError  # dynamic, write-only, or somebody's own
         pairs: list[tuple[str, str]] = []
         if kind is not ManyToMany:
             parent, child = processor.parent, processor.mapper

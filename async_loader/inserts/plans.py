@@ -57,6 +57,7 @@ class ColumnPlan:
     evaluates_none: bool  # None is a value of its own, as in JSON
     default: Callable[[], Any] | None = None
     is_callable: bool = False
+    origin: object = None  # equal where two mappers' defaults are the same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +98,8 @@ class TablePlan:
     def shape(self) -> object:
         """Equal for two mappers whose objects fill the table in the same way."""
         columns = tuple(
-            (plan.column, plan.key, plan.role, plan.evaluates_none) for plan in self.columns
+            (plan.column, plan.key, plan.role, plan.evaluates_none, plan.origin)
+            for plan in self.columns
         )
         expires = tuple(sorted(self.expires.items()))
         return columns, self.server_keys, self.equated, expires
@@ -259,20 +261,22 @@ def _column(
     if way is None:
         raise NotUnderstoodError(f"column {column.name} has the type {column.type!r}")
     role, default, is_callable = Role.ABSENT, None, False
+    origin: object = id(column.default)
     if column is mapper.version_id_col:
         role, default = Role.VERSION, lambda: mapper.version_id_generator(None)
+        origin = mapper.version_id_generator
     elif column in supplied:
         value = supplied[column]
         if hasattr(value, "__clause_element__") or not isinstance(value, _CONSTANTS):
             raise NotUnderstoodError(f"column {column.name} has a default of the ORM's own")
-        role, default = Role.DEFAULT, lambda: value
+        role, default, origin = Role.DEFAULT, lambda: value, (type(value), value)
     elif column.default is not None:
         role, default, is_callable = _default(column)
     elif column.key in mapper._insert_cols_as_none[table]:
         role = Role.NONE
     evaluates_none = column in mapper._insert_cols_evaluating_none[table]
     sql = _quoted(column, dialect)
-    return ColumnPlan(column, key, sql, way, role, evaluates_none, default, is_callable)
+    return ColumnPlan(column, key, sql, way, role, evaluates_none, default, is_callable, origin)
 
 
 _CONSTANTS = (str, int, float, bool, bytes)

@@ -38,6 +38,19 @@ _NESTED = (list, tuple, set, frozenset)
 
 
 @dataclass(slots=True, eq=False)
+class Pending:
+    """New objects, row by row: their states and, beside them, their attributes."""
+
+    states: list[Any]
+    dicts: list[dict[str, Any]]
+
+    def extend(self, other: Pending) -> None:
+        """Add the rows of another."""
+        self.states.extend(other.states)
+        self.dicts.extend(other.dicts)
+
+
+@dataclass(slots=True, eq=False)
 class Group:
     """Rows that one statement inserts; `rows` are positions among the objects given."""
 

@@ -16,7 +16,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import UOWTransaction, finalize_insert_update
-from async_loader.inserts.insert import Insert, Pending
+from async_loader.inserts.garbage import held_for
+from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted, draw, must_ask
 from async_loader.inserts.plans import (
     MapperPlan,
@@ -25,10 +26,14 @@ from async_loader.inserts.plans import (
     listens,
     mapper_plan,
 )
-from async_loader.inserts.rows import collect
+from async_loader.inserts.rows import Pending, collect
 
 State = Any
-Part = tuple[MapperPlan, list[Pending]]
+Part = tuple[MapperPlan, Pending]
+
+
+# So many keys come cheaper as one array, asked for, than as rows returned by the insert.
+_MANY = 2000
 
 
 class Save:
@@ -37,7 +42,7 @@ class Save:
     def __init__(self, uow: UOWTransaction) -> None:
         self.uow = uow
         self.session = uow.session
-        self.inserted: dict[Mapper[Any], list[Pending]] = {}
+        self.inserted: dict[Mapper[Any], Pending] = {}
         self.ahead: dict[Table, list[Any]] = {}  # keys drawn before the first insert
 
     def insert(self, base_mapper: Mapper[Any], states: Sequence[State]) -> None:
@@ -45,7 +50,8 @@ class Save:
 
         Raises NotUnderstoodError, having done nothing, when SQLAlchemy has to do it.
         """
-        connection, parts = self.understood(base_mapper, states)
+        with held_for(len(states)):
+            connection, parts = self.understood(base_mapper, states)
         if len(parts) == 1 and len(parts[0][0].tables) == 1:
             tables: Any = parts[0][0].tables
         else:
@@ -74,30 +80,32 @@ class Save:
             raise NotUnderstoodError("the session chooses a connection for each object")
         connection = self.uow.transaction.connection(base_mapper)
         _refuse_connection(connection)
-        by_mapper: dict[Mapper[Any], list[Pending]] = {}
-        for state in states:
-            mapper = state.manager.mapper
-            pending = by_mapper.get(mapper)
-            if pending is None:
-                pending = by_mapper[mapper] = []
-            pending.append((state, state.dict))
+        by_mapper: dict[Mapper[Any], Pending] = {}
+        mappers = {state.manager.mapper for state in states}
+        if len(mappers) == 1:
+            by_mapper[mappers.pop()] = Pending(list(states), [state.dict for state in states])
+        else:
+            for state in states:
+                pending = by_mapper.setdefault(state.manager.mapper, Pending([], []))
+                pending.states.append(state)
+                pending.dicts.append(state.dict)
         return connection, [
             (self._plan(mapper, connection, pending), pending)
             for mapper, pending in by_mapper.items()
         ]
 
-    def _plan(self, mapper: Any, connection: Connection, pending: list[Pending]) -> MapperPlan:
+    def _plan(self, mapper: Any, connection: Connection, pending: Pending) -> MapperPlan:
         plan = mapper_plan(mapper, connection.dialect)
         reason = plan.reason or listens(mapper)
         if reason:
             raise NotUnderstoodError(reason)
         if mapper._validate_polymorphic_identity:
-            for state, values in pending:
+            for state, values in zip(pending.states, pending.dicts, strict=True):
                 mapper._validate_polymorphic_identity(mapper, state, values)
         known = self.session.identity_map
         if len(known):
             keys, identity_class = plan.identity_keys, mapper._identity_class
-            for state, values in pending:
+            for state, values in zip(pending.states, pending.dicts, strict=True):
                 key = tuple([values.get(name) for name in keys])
                 if (identity_class, key, state.identity_token) in known:
                     raise NotUnderstoodError("an object has the identity of another")
@@ -123,9 +131,8 @@ class Save:
     def _refuse_values(self, connection: Connection, parts: list[Part]) -> None:
         """Look at the values of all tables before the first of them is written."""
         for plan, pending in parts:
-            dicts = [values for _, values in pending]
             for number, table_plan in enumerate(plan.tables.values()):
-                sheet = collect(table_plan, dicts, connection.dialect)
+                sheet = collect(table_plan, pending.dicts, connection.dialect)
                 if number and sheet.computed and table_plan.keys[0] in sheet.absent:
                     raise NotUnderstoodError("a SQL expression beside inherited tables")
 
@@ -136,18 +143,24 @@ class Save:
             return
         alone = len(lacking) == 1
         first, rows = lacking[0]
-        if alone and first.has_array() and not must_ask(first.plan, len(rows)):
-            if len(rows) == 1 or first.is_one_statement():
-                return
         total = sum(len(rows) for _, rows in lacking)
+        may_return = alone and first.has_array() and not must_ask(first.plan, total)
+        may_return = may_return and (total == 1 or first.is_one_statement())
+        if may_return and total < _MANY:
+            return
         keys = self.ahead.pop(first.plan.table, [])
         if len(keys) != total:
-            keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
+            try:
+                keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
+            except NotUnderstoodError:
+                if may_return:
+                    return
+                raise
         if alone:
             first.fill(rows, keys)
             return
         turns = sorted(
-            (insert.pending[row][0].insert_order, number, row)
+            (insert.pending.states[row].insert_order, number, row)
             for number, (insert, rows) in enumerate(lacking)
             for row in rows
         )
@@ -163,10 +176,13 @@ class Save:
         base_mapper: Mapper[Any],
         connection: Connection,
         plan: MapperPlan,
-        pending: list[Pending],
+        pending: Pending,
     ) -> None:
         if plan.needs_finalize:
-            rows = ((state, values, plan.mapper, connection, False) for state, values in pending)
+            rows = (
+                (state, values, plan.mapper, connection, False)
+                for state, values in zip(pending.states, pending.dicts, strict=True)
+            )
             finalize_insert_update(base_mapper, self.uow, rows)
         known = self.inserted.get(plan.mapper)
         if known is None:
@@ -192,19 +208,22 @@ def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[In
         if table not in plan.tables:
             return []
         return [Insert(connection, plan.mapper, plan.tables[table], pending, translation)]
-    by_shape: dict[Any, tuple[Any, TablePlan, list[Pending]]] = {}
+    by_shape: dict[Any, tuple[Any, TablePlan, Pending]] = {}
     for plan, pending in parts:
         table_plan = plan.tables.get(table)
         if table_plan is not None:
-            known = by_shape.setdefault(table_plan.shape, (plan.mapper, table_plan, []))
+            known = by_shape.setdefault(table_plan.shape, (plan.mapper, table_plan, Pending([], [])))
             known[2].extend(pending)
     inserts = []
     for mapper, table_plan, pending in by_shape.values():
-        pending.sort(key=_added)
+        _sort(pending)
         inserts.append(Insert(connection, mapper, table_plan, pending, translation))
     return inserts
 
 
-def _added(pending: Pending) -> int:
-    order: int = pending[0].insert_order
-    return order
+def _sort(pending: Pending) -> None:
+    pairs = sorted(
+        zip(pending.states, pending.dicts, strict=True), key=lambda pair: pair[0].insert_order
+    )
+    pending.states[:] = [state for state, _ in pairs]
+    pending.dicts[:] = [values for _, values in pairs]

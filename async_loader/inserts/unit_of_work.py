@@ -9,6 +9,7 @@ cascades, in the right order with updates and deletes, and under the same rollba
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -42,6 +43,9 @@ def before_flush(session: Session, uow: UOWTransaction, objects: Any) -> None:
         BatchingUnitOfWork(uow).attach()
 
 
+_SAVED = (False, False)  # neither deleted nor only listed
+
+
 def _later(_mapper: Any) -> None:
     """Stand in for `_per_mapper_flush_actions` until it is known to be needed."""
 
@@ -60,11 +64,22 @@ class BatchingUnitOfWork:
         uow.finalize_flush_changes = self.finalize
         # Only the long way needs what this prepares for each mapper.
         uow._per_mapper_flush_actions = _later
+        uow.register_object = self._register
+
+    def _register(self, state: Any, isdelete: bool = False, **kwargs: Any) -> bool:
+        """Take a new object into the flush; anything else is for `register_object` itself."""
+        uow: Any = self.uow
+        if isdelete or kwargs or state.key is not None or state not in uow.session._new:
+            return bool(type(uow).register_object(uow, state, isdelete, **kwargs))
+        if state not in uow.states:
+            uow.mappers[state.manager.mapper].add(state)
+            uow.states[state] = _SAVED
+        return True
 
     def execute(self) -> None:
         """Insert, update and delete, the short way if it is known to do the same."""
         uow: Any = self.uow
-        del uow._per_mapper_flush_actions
+        del uow._per_mapper_flush_actions, uow.register_object
         if not self._short_way():
             for mapper in list(uow.mappers):
                 uow._per_mapper_flush_actions(mapper)
@@ -73,7 +88,7 @@ class BatchingUnitOfWork:
     def _short_way(self) -> bool:
         uow: Any = self.uow
         if not all(
-            state.key is None and flags == (False, False) for state, flags in uow.states.items()
+            state.key is None and flags == _SAVED for state, flags in uow.states.items()
         ):
             return False
         order = lane(mapper for mapper, states in uow.mappers.items() if states)
@@ -174,7 +189,7 @@ class BatchingUnitOfWork:
     def _save(self, mapper: Any, states: list[Any]) -> None:
         pending = [state for state in states if state.key is None]
         if pending and len(pending) == len(states):
-            pending.sort(key=lambda state: state.insert_order)
+            pending.sort(key=attrgetter("insert_order"))
             try:
                 self.save.insert(mapper, pending)
                 return
