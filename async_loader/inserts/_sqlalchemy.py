@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy.orm import attributes, dependency, identity, persistence, unitofwork
+from sqlalchemy.orm import (
+    Session,
+    attributes,
+    dependency,
+    identity,
+    persistence,
+    unitofwork,
+)
 from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.sql.schema import CallableColumnDefault
@@ -34,6 +41,7 @@ __all__ = [
     "emit_insert_statements",
     "finalize_insert_update",
     "generate_actions",
+    "has_one_bind",
     "ignores_context",
     "orm_defaults",
     "organize_states_for_save",
@@ -79,6 +87,13 @@ class OrmDefault(NamedTuple):
     key: str
     column: Any
     value: Any
+
+
+def has_one_bind(session: Any) -> bool:
+    """Tell whether every mapper of a session is served by the same connection."""
+    by_mapper = session.binds if hasattr(session, "binds") else session._Session__binds
+    plain = type(session).get_bind is Session.get_bind and session.bind is not None
+    return plain and not by_mapper
 
 
 def orm_defaults(mapper: Any, table: Any) -> Sequence[OrmDefault]:

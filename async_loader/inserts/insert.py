@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
 from async_loader.inserts.plans import NotUnderstoodError, TablePlan
+from async_loader.inserts.execute import Rows, execute
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.rows import Group, Pending, Values, collect
 from async_loader.inserts.statements import (
@@ -94,7 +95,7 @@ class Insert:
                 arrays = _arrays(group)
         except Exception as error:
             _as_statement_error(connection, error, sql)
-        result = connection.exec_driver_sql(sql, arrays)
+        result = execute(connection, sql, arrays)
         with held_for(len(group.rows)):
             self._write_drawn(group)
             if by_server or read_back:
@@ -140,12 +141,10 @@ class Insert:
             plan.statements[signature] = sql
         return sql
 
-    def _read_back(self, group: Group, result: Any, *, by_server: bool, read_back: bool) -> None:
+    def _read_back(self, group: Group, result: Rows, *, by_server: bool, read_back: bool) -> None:
         """Match returned rows with objects: by the counter's order, or as inserted."""
         plan = self.plan
-        types = [item[1] for item in result.cursor.description]
-        rows = result.cursor.fetchall()
-        result.close()
+        rows, types = result
         if len(rows) != len(group.rows):
             raise _rows_missing(self.mapper, len(group.rows))
         columns = [key.column for key in plan.keys]
@@ -168,7 +167,7 @@ class Insert:
                 )
 
     def _in_order(
-        self, group: Group, rows: Sequence[Any], types: list[int], *, by_server: bool
+        self, group: Group, rows: Sequence[Any], types: Sequence[Any], *, by_server: bool
     ) -> Sequence[Any]:
         plan = self.plan
         if len(rows) == 1:

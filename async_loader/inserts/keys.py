@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Connection, Dialect
 
+from async_loader.inserts.execute import execute
 from async_loader.inserts.plans import ColumnPlan, KeySource, NotUnderstoodError, TablePlan
 from async_loader.inserts.statements import Translation, table_name
 
@@ -109,7 +110,7 @@ def _ask(
     ]
     sql = f"SELECT {', '.join(columns)}"
     parameters = tuple(want.count for want in wanted)
-    row = connection.exec_driver_sql(_escape(sql, connection), parameters).one()
+    (row,) = execute(connection, _escape(sql, connection), parameters).rows
     return [(row[index], list(row[index + 1])) for index in range(0, len(row), 2)]
 
 
@@ -184,6 +185,10 @@ def must_ask(plan: TablePlan, rows: int) -> bool:
 
 def asks_ahead(mapper: Any) -> bool:
     """Tell without a connection whether objects of a mapper may need their keys asked for."""
+    return bool(mapper._memo("async_loader.inserts.asks_ahead", lambda: _asks_ahead(mapper)))
+
+
+def _asks_ahead(mapper: Any) -> bool:
     table = mapper.local_table
     if mapper.inherits is not None or len(table.primary_key) != 1:
         return False

@@ -15,7 +15,11 @@ from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import UOWTransaction, finalize_insert_update
+from async_loader.inserts._sqlalchemy import (
+    UOWTransaction,
+    finalize_insert_update,
+    has_one_bind,
+)
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted, draw, must_ask
@@ -43,6 +47,7 @@ class Save:
         self.uow = uow
         self.session = uow.session
         self.inserted: dict[Mapper[Any], Pending] = {}
+        self.connection: Connection | None = None
         self.ahead: dict[Table, list[Any]] = {}  # keys drawn before the first insert
 
     def insert(self, base_mapper: Mapper[Any], states: Sequence[State]) -> None:
@@ -78,8 +83,7 @@ class Save:
         """Return the objects by mapper with the mappers' plans, or refuse."""
         if self.session.connection_callable is not None:
             raise NotUnderstoodError("the session chooses a connection for each object")
-        connection = self.uow.transaction.connection(base_mapper)
-        _refuse_connection(connection)
+        connection = self._connection(base_mapper)
         by_mapper: dict[Mapper[Any], Pending] = {}
         mappers = {state.manager.mapper for state in states}
         if len(mappers) == 1:
@@ -93,6 +97,15 @@ class Save:
             (self._plan(mapper, connection, pending), pending)
             for mapper, pending in by_mapper.items()
         ]
+
+    def _connection(self, base_mapper: Mapper[Any]) -> Connection:
+        if self.connection is not None:
+            return self.connection
+        connection = self.uow.transaction.connection(base_mapper)
+        _refuse_connection(connection)
+        if has_one_bind(self.session):
+            self.connection = connection
+        return connection
 
     def _plan(self, mapper: Any, connection: Connection, pending: Pending) -> MapperPlan:
         plan = mapper_plan(mapper, connection.dialect)
