@@ -52,12 +52,13 @@ class ColumnPlan:
     column: Column[Any]
     key: str | None  # the attribute, or None for a column that is not mapped
     sql: str
-    codec: Codec
+    codec: Codec  # of a type that is not understood: a stand-in that is never used
     role: Role
     evaluates_none: bool  # None is a value of its own, as in JSON
     default: Callable[[], Any] | None = None
     is_callable: bool = False
     origin: object = None  # equal where two mappers' defaults are the same
+    reason: str | None = None  # why only SQLAlchemy can send it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,11 +152,18 @@ def _make(mapper: Any, dialect: Dialect) -> MapperPlan:
         plan.identity_keys = tuple(prop.key for prop in mapper._identity_key_props)
         _refuse_unfilled_keys(plan)
         plan.needs_finalize = _needs_finalize(mapper, plan)
+        plan.reason = next((column.reason for column in _all_columns(plan) if column.reason), None)
+        plan.level = Level.PREFETCH if plan.reason else Level.DIRECT
     except NotUnderstoodError as error:
         plan.reason = str(error)
         plan.level = Level.STOCK
         plan.tables = {}
     return plan
+
+
+def _all_columns(plan: MapperPlan) -> Iterator[ColumnPlan]:
+    for table in plan.tables.values():
+        yield from table.columns
 
 
 def _refuse_mapper(mapper: Any, dialect: Dialect) -> None:
@@ -258,8 +266,7 @@ def _column(
     dialect: Dialect,
 ) -> ColumnPlan:
     way = codec(column.type, dialect)
-    if way is None:
-        raise NotUnderstoodError(f"column {column.name} has the type {column.type!r}")
+    reason = None if way else f"column {column.name} has the type {column.type!r}"
     role, default, is_callable = Role.ABSENT, None, False
     origin: object = id(column.default)
     if column is mapper.version_id_col:
@@ -271,28 +278,45 @@ def _column(
             raise NotUnderstoodError(f"column {column.name} has a default of the ORM's own")
         role, default, origin = Role.DEFAULT, lambda: value, (type(value), value)
     elif column.default is not None:
-        role, default, is_callable = _default(column)
+        role, default, is_callable, unclear = _default(column)
+        reason = reason or unclear
     elif column.key in mapper._insert_cols_as_none[table]:
         role = Role.NONE
-    evaluates_none = column in mapper._insert_cols_evaluating_none[table]
-    sql = _quoted(column, dialect)
-    return ColumnPlan(column, key, sql, way, role, evaluates_none, default, is_callable, origin)
+    return ColumnPlan(
+        column=column,
+        key=key,
+        sql=_quoted(column, dialect),
+        codec=way or _NO_CODEC,
+        role=role,
+        evaluates_none=column in mapper._insert_cols_evaluating_none[table],
+        default=default,
+        is_callable=is_callable,
+        origin=origin,
+        reason=reason,
+    )
 
 
+_NO_CODEC = Codec("", "", None)
 _CONSTANTS = (str, int, float, bool, bytes)
 
 
-def _default(column: Column[Any]) -> tuple[Role, Callable[[], Any] | None, bool]:
+def _default(
+    column: Column[Any],
+) -> tuple[Role, Callable[[], Any] | None, bool, str | None]:
+    """Return the role, what makes the value, if it is called, and why it is not understood."""
     default: Any = column.default
     if default.is_scalar:
-        return Role.DEFAULT, lambda: default.arg, False
+        return Role.DEFAULT, lambda: default.arg, False, None
     if default.is_callable:
-        if not ignores_context(default):
-            raise NotUnderstoodError(f"the default of column {column.name} asks for its context")
-        return Role.DEFAULT, lambda: default.arg(None), True
+        if ignores_context(default):
+            return Role.DEFAULT, lambda: default.arg(None), True, None
+        reason = f"the default of column {column.name} asks for its context"
+        return Role.DEFAULT, None, True, reason
     if default.is_sequence and column.primary_key:
-        return Role.ABSENT, None, False
-    raise NotUnderstoodError(f"column {column.name} has a SQL default")
+        return Role.ABSENT, None, False, None
+    if column.primary_key:
+        raise NotUnderstoodError(f"its key {column.name} has a SQL default")
+    return Role.ABSENT, None, False, f"column {column.name} has a SQL default"
 
 
 def _generated(

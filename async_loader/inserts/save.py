@@ -81,9 +81,7 @@ class Save:
         self, base_mapper: Mapper[Any], states: Sequence[State]
     ) -> tuple[Connection, list[Part]]:
         """Return the objects by mapper with the mappers' plans, or refuse."""
-        if self.session.connection_callable is not None:
-            raise NotUnderstoodError("the session chooses a connection for each object")
-        connection = self._connection(base_mapper)
+        connection = self.connection_of(base_mapper)
         by_mapper: dict[Mapper[Any], Pending] = {}
         mappers = {state.manager.mapper for state in states}
         if len(mappers) == 1:
@@ -98,9 +96,12 @@ class Save:
             for mapper, pending in by_mapper.items()
         ]
 
-    def _connection(self, base_mapper: Mapper[Any]) -> Connection:
+    def connection_of(self, base_mapper: Mapper[Any]) -> Connection:
+        """Return the connection of a hierarchy, or refuse one that others have a hand in."""
         if self.connection is not None:
             return self.connection
+        if self.session.connection_callable is not None:
+            raise NotUnderstoodError("the session chooses a connection for each object")
         connection = self.uow.transaction.connection(base_mapper)
         _refuse_connection(connection)
         if has_one_bind(self.session):
@@ -115,14 +116,21 @@ class Save:
         if mapper._validate_polymorphic_identity:
             for state, values in zip(pending.states, pending.dicts, strict=True):
                 mapper._validate_polymorphic_identity(mapper, state, values)
-        known = self.session.identity_map
-        if len(known):
-            keys, identity_class = plan.identity_keys, mapper._identity_class
-            for state, values in zip(pending.states, pending.dicts, strict=True):
-                key = tuple([values.get(name) for name in keys])
-                if (identity_class, key, state.identity_token) in known:
-                    raise NotUnderstoodError("an object has the identity of another")
+        self.refuse_known(plan, pending.states)
         return plan
+
+    def refuse_known(self, plan: MapperPlan, states: Sequence[State]) -> None:
+        """Refuse objects with the identity of another: SQLAlchemy updates or warns."""
+        known = self.session.identity_map
+        if not len(known):
+            return
+        mapper: Any = plan.mapper
+        keys, identity_class = plan.identity_keys, mapper._identity_class
+        for state in states:
+            values = state.dict
+            key = tuple([values.get(name) for name in keys])
+            if (identity_class, key, state.identity_token) in known:
+                raise NotUnderstoodError("an object has the identity of another")
 
     def wanted(self, base_mapper: Mapper[Any], states: Sequence[State]) -> Wanted | None:
         """Return the keys that objects need to be asked for, if that is plain beforehand."""

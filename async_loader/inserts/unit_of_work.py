@@ -33,6 +33,7 @@ from async_loader.inserts.lane import (
 )
 from async_loader.inserts.persistent import register_persistent
 from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.prefetch import insert_regrouped
 from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
 
@@ -190,13 +191,16 @@ class BatchingUnitOfWork:
         pending = [state for state in states if state.key is None]
         if pending and len(pending) == len(states):
             pending.sort(key=attrgetter("insert_order"))
-            try:
-                self.save.insert(mapper, pending)
+            for way in (self.save.insert, self._insert_regrouped):
+                try:
+                    way(mapper, pending)
+                except NotUnderstoodError:
+                    continue
                 return
-            except NotUnderstoodError as e:
-                import os
-                if os.environ.get('ALDBG'): print('NOTUNDERSTOOD', mapper, e)
         save_obj(mapper, states, self.uow)
+
+    def _insert_regrouped(self, mapper: Any, states: list[Any]) -> None:
+        insert_regrouped(self.save, mapper, states)
 
     def finalize(self) -> None:
         """Make the inserted objects persistent; the rest is SQLAlchemy's."""
