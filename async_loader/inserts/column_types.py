@@ -40,6 +40,7 @@ _PLAIN: list[tuple[type[Any], str]] = [
     (postgresql.INTERVAL, "INTERVAL"),
 ]
 
+
 def codec(type_: TypeEngine[Any], dialect: Dialect) -> Codec | None:
     """Return how values of a type travel, or None when only SQLAlchemy knows."""
     if type_._has_bind_expression:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
@@ -33,13 +34,15 @@ def enable_batch_inserting(target: Target) -> None:
         target = target.session_factory
     if isinstance(target, async_sessionmaker):
         _enable_async_factory(target)
-    elif isinstance(target, type) and issubclass(target, AsyncSession):
-        target.sync_session_class = _batching_class(target.sync_session_class)
     elif isinstance(target, AsyncSession):
         _listen(target.sync_session)
-    elif isinstance(target, sessionmaker | Session) or (
-        isinstance(target, type) and issubclass(target, Session)
-    ):
+    elif isinstance(target, sessionmaker):
+        _listen(target.class_)
+    elif isinstance(target, Session):
+        _listen(target)
+    elif isinstance(target, type) and issubclass(target, AsyncSession):
+        target.sync_session_class = _batching_class(target.sync_session_class)
+    elif isinstance(target, type) and issubclass(target, Session):
         _listen(target)
     else:
         raise TypeError(
@@ -56,13 +59,18 @@ def _enable_async_factory(factory: async_sessionmaker[Any]) -> None:
 
 
 def _batching_class(cls: type[Session]) -> type[Session]:
-    if event.contains(cls, "before_flush", before_flush):
+    if cls in _listening:
         return cls
     subclass = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
     _listen(subclass)
     return subclass
 
 
+# Not `event.contains`: it goes by id(), which a new session may share with one long gone.
+_listening: WeakSet[Any] = WeakSet()
+
+
 def _listen(target: Any) -> None:
-    if not event.contains(target, "before_flush", before_flush):
+    if target not in _listening:
         event.listen(target, "before_flush", before_flush)
+        _listening.add(target)

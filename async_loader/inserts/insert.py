@@ -162,9 +162,7 @@ class Insert:
                 key = plan.returned[index - len(plan.keys)].key
             if key is not None:
                 raw = [row[index] for row in rows]
-                self._write(
-                    group.rows, key, _processed(column, raw, self.connection, types[index])
-                )
+                self._write(group.rows, key, _processed(column, raw, self.connection, types[index]))
 
     def _in_order(
         self, group: Group, rows: Sequence[Any], types: Sequence[Any], *, by_server: bool
@@ -270,9 +268,7 @@ def _rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
     )
 
 
-def _processed(
-    column: Any, raw: Values, connection: Connection, code: int | None = None
-) -> Values:
+def _processed(column: Any, raw: Values, connection: Connection, code: int | None = None) -> Values:
     process = column.type._cached_result_processor(connection.dialect, code)
     return raw if process is None else list(map(process, raw))
 

@@ -45,9 +45,7 @@ class Facts:
 _FACTS: WeakKeyDictionary[Dialect, dict[tuple[str, str], Facts | str]] = WeakKeyDictionary()
 
 # Server defaults that give each row a value of its own whatever the other rows hold.
-_INDEPENDENT = re.compile(
-    r"(gen_random_uuid|uuidv4|uuidv7|(\w+\.)?uuid_generate_v(1|1mc|4))\(\)"
-)
+_INDEPENDENT = re.compile(r"(gen_random_uuid|uuidv4|uuidv7|(\w+\.)?uuid_generate_v(1|1mc|4))\(\)")
 _NEXTVAL = re.compile(r"nextval\('[^']+'::regclass\)")
 
 _CATALOGUE = """
@@ -91,7 +89,9 @@ def draw(wanted: Sequence[Wanted]) -> list[list[Any]]:
         rows = _ask(connection, facts, wanted)
         if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
             raise NotUnderstoodError("its table changes while it is inserted into")
-    return [_ordered(keys) if fact.counts else keys for (_, keys), fact in zip(rows, facts, strict=True)]
+    return [
+        _ordered(keys) if fact.counts else keys for (_, keys), fact in zip(rows, facts, strict=True)
+    ]
 
 
 def _ordered(keys: list[Any]) -> list[Any]:

@@ -226,9 +226,7 @@ def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> Tabl
         expires={
             column.key: properties[column].key
             for column in table.c
-            if not column.primary_key
-            and column.server_default is not None
-            and column in properties
+            if not column.primary_key and column.server_default is not None and column in properties
         },
         equated=_equated(mapper, table),
         refers_to_itself=any(key.column.table is table for key in table.foreign_keys),
@@ -323,9 +321,7 @@ def _generated(
     columns: tuple[ColumnPlan, ...], table: Table
 ) -> tuple[ColumnPlan | None, KeySource]:
     """Return the key column that the server can fill, and by what."""
-    absent = [
-        plan for plan in columns if plan.column.primary_key and plan.role is Role.ABSENT
-    ]
+    absent = [plan for plan in columns if plan.column.primary_key and plan.role is Role.ABSENT]
     candidates = [
         plan
         for plan in absent

@@ -228,9 +228,7 @@ def _call_defaults(calls: list[tuple[ColumnPlan, Values, list[int]]]) -> None:
             for row in rows:
                 values[row] = column.default()
     if len(called) > 1:
-        turns = sorted(
-            (row, turn) for turn, (_, _, rows) in enumerate(called) for row in rows
-        )
+        turns = sorted((row, turn) for turn, (_, _, rows) in enumerate(called) for row in rows)
         for row, turn in turns:
             column, values, _ = called[turn]
             assert column.default is not None

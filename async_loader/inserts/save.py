@@ -143,9 +143,7 @@ class Save:
             return None
         return Wanted(insert.plan, len(rows), connection, insert.translation)
 
-    def inserts(
-        self, connection: Connection, base_mapper: Any, parts: list[Part]
-    ) -> list[Insert]:
+    def inserts(self, connection: Connection, base_mapper: Any, parts: list[Part]) -> list[Insert]:
         """Return what goes into the first table of a hierarchy."""
         return _inserts(connection, next(iter(base_mapper._sorted_tables)), parts)
 
@@ -233,7 +231,9 @@ def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[In
     for plan, pending in parts:
         table_plan = plan.tables.get(table)
         if table_plan is not None:
-            known = by_shape.setdefault(table_plan.shape, (plan.mapper, table_plan, Pending([], [])))
+            known = by_shape.setdefault(
+                table_plan.shape, (plan.mapper, table_plan, Pending([], []))
+            )
             known[2].extend(pending)
     inserts = []
     for mapper, table_plan, pending in by_shape.values():

@@ -88,9 +88,7 @@ class BatchingUnitOfWork:
 
     def _short_way(self) -> bool:
         uow: Any = self.uow
-        if not all(
-            state.key is None and flags == _SAVED for state, flags in uow.states.items()
-        ):
+        if not all(state.key is None and flags == _SAVED for state, flags in uow.states.items()):
             return False
         order = lane(mapper for mapper, states in uow.mappers.items() if states)
         if order is None:
@@ -194,7 +192,9 @@ class BatchingUnitOfWork:
             for way in (self.save.insert, self._insert_regrouped):
                 try:
                     way(mapper, pending)
-                except NotUnderstoodError:
+                except NotUnderstoodError as e:
+                    import os
+                    if os.environ.get('ALDBG'): print('NOTUNDERSTOOD', way, mapper, e)
                     continue
                 return
         save_obj(mapper, states, self.uow)

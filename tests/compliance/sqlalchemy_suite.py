@@ -126,9 +126,7 @@ def _files(suite: Path, wanted: list[str]) -> list[str]:
 def _databases(url: str) -> Iterator[tuple[str, str]]:
     """Two databases with what the suite expects of one, dropped at the end."""
     names = [f"sqlalchemy_suite_{os.getpid()}_{side}" for side in ("plain", "batched")]
-    urls = [
-        make_url(url).set(drivername="postgresql+asyncpg", database=name) for name in names
-    ]
+    urls = [make_url(url).set(drivername="postgresql+asyncpg", database=name) for name in names]
     try:
         for name, target in zip(names, urls, strict=True):
             asyncio.run(_execute(url, f'CREATE DATABASE "{name}"'))
@@ -222,7 +220,9 @@ def _compare(version: str, files: Iterable[str], runs: list[Run]) -> int:
             plain, batched = pool.map(lambda run, file=file: run.outcomes(file), runs)  # type: ignore[misc]  # mypy does not see the bound default
             lost = _lost(plain, batched)
             broken.update(lost)
-            print(f"{file:40} {_passed(plain):5} {_passed(batched):5}  lost {len(lost)}", flush=True)
+            print(
+                f"{file:40} {_passed(plain):5} {_passed(batched):5}  lost {len(lost)}", flush=True
+            )
     unexpected = {test: why for test, why in broken.items() if test not in EXPECTED}
     for test in sorted(broken.keys() & EXPECTED.keys()):
         print(f"expected: {test}: {EXPECTED[test]}")
