@@ -112,11 +112,9 @@ class Proxy:
     async def _connect(self) -> tuple[StreamReader, StreamWriter]:
         host = self._target.host or self._target.query.get("host", "127.0.0.1")
         port = self._target.port or self._target.query.get("port", "5432")
-        assert isinstance(host, str)
-        assert isinstance(port, int | str)
-        if host.startswith("/"):
+        if str(host).startswith("/"):
             return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
-        return await asyncio.open_connection(host, int(port))
+        return await asyncio.open_connection(str(host), int(str(port)))
 
     async def _relay(self, link: Link, client: StreamReader, server: StreamReader) -> None:
         """Carry both ways until both sides have closed, or one is broken off."""

@@ -8,7 +8,7 @@ that a new release of SQLAlchemy is read against one page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import (
@@ -43,9 +43,10 @@ __all__ = [
     "generate_actions",
     "has_one_bind",
     "ignores_context",
-    "orm_defaults",
     "organize_states_for_save",
+    "orm_defaults",
     "save_obj",
+    "states_of",
     "topological",
 ]
 
@@ -102,7 +103,12 @@ def orm_defaults(mapper: Any, table: Any) -> Sequence[OrmDefault]:
     return [OrmDefault(*row) for row in by_table[table]] if by_table else []
 
 
-def generate_actions(uow: UOWTransaction) -> Iterable[Any]:
+def states_of(uow: Any, base_mapper: Any) -> list[Any]:
+    """Return what a flush saves of one hierarchy."""
+    return list(uow.states_for_mapper_hierarchy(base_mapper, False, False))
+
+
+def generate_actions(uow: Any) -> list[Any]:
     """Run the presort and return the actions of a flush, in SQLAlchemy's stable order."""
     actions: Any = uow._generate_actions()
     return sorted(actions, key=lambda action: action.sort_key)

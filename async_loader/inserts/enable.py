@@ -40,7 +40,12 @@ def enable_batch_inserting(target: Target) -> None:
         _listen(target.class_)
     elif isinstance(target, Session):
         _listen(target)
-    elif isinstance(target, type) and issubclass(target, AsyncSession):
+    else:
+        _enable_class(target)
+
+
+def _enable_class(target: Any) -> None:
+    if isinstance(target, type) and issubclass(target, AsyncSession):
         target.sync_session_class = _batching_class(target.sync_session_class)
     elif isinstance(target, type) and issubclass(target, Session):
         _listen(target)

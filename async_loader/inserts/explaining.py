@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from async_loader.inserts.plans import KeySource, Level, MapperPlan, listens, mapper_plan
 
-_DIALECT = PGDialect_asyncpg()
+_DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 
 _KEYS = {
     KeySource.COUNTER: "keys come back with the insert",

@@ -33,18 +33,21 @@ _ELEMENTS = (
     elements.UnaryExpression,
 )
 
-_FUNCTIONS = frozenset(
-    """
-    abs array_length ascii btrim ceil ceiling char_length clock_timestamp coalesce concat
-    concat_ws current_date current_time current_timestamp current_user date date_part date_trunc
-    decode encode exp floor format gen_random_uuid greatest initcap least left length ln
-    localtime localtimestamp lower lpad ltrim make_date make_interval make_time make_timestamp
-    make_timestamptz md5 mod now nullif octet_length overlay position pow power random
-    regexp_replace repeat replace reverse right round rpad rtrim session_user sha256 sign
-    split_part sqrt strpos substr substring to_char to_date to_hex to_number to_timestamp
-    to_tsvector transaction_timestamp translate trim trunc upper user uuidv4 uuidv7
-    """.split()
-)
+# fmt: off
+_FUNCTIONS = frozenset((
+    "abs", "array_length", "ascii", "btrim", "ceil", "ceiling", "char_length", "clock_timestamp",
+    "coalesce", "concat", "concat_ws", "current_date", "current_time", "current_timestamp",
+    "current_user", "date", "date_part", "date_trunc", "decode", "encode", "exp", "floor",
+    "format", "gen_random_uuid", "greatest", "initcap", "least", "left", "length", "ln",
+    "localtime", "localtimestamp", "lower", "lpad", "ltrim", "make_date", "make_interval",
+    "make_time", "make_timestamp", "make_timestamptz", "md5", "mod", "now", "nullif",
+    "octet_length", "overlay", "position", "pow", "power", "random", "regexp_replace", "repeat",
+    "replace", "reverse", "right", "round", "rpad", "rtrim", "session_user", "sha256", "sign",
+    "split_part", "sqrt", "strpos", "substr", "substring", "to_char", "to_date", "to_hex",
+    "to_number", "to_timestamp", "to_tsvector", "transaction_timestamp", "translate", "trim",
+    "trunc", "upper", "user", "uuidv4", "uuidv7",
+))
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

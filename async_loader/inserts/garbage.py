@@ -11,8 +11,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 WORTHWHILE = 2000  # objects; below that the collector costs less than holding it
 
@@ -21,7 +20,7 @@ _holders = 0
 _was_enabled = False
 
 
-def held_for(count: int) -> ContextManager[None]:
+def held_for(count: int) -> AbstractContextManager[None]:
     """Hold the collector if that many objects are worth it."""
     return _held() if count >= WORTHWHILE else nullcontext()
 

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
-from async_loader.inserts.plans import NotUnderstoodError, TablePlan
 from async_loader.inserts.execute import Rows, execute
 from async_loader.inserts.garbage import held_for
+from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Returned, TablePlan
 from async_loader.inserts.rows import Group, Pending, Values, collect
 from async_loader.inserts.statements import (
     Translation,
@@ -61,16 +61,26 @@ class Insert:
         computed = [column for column, _ in self.sheet.computed]
         return any(column not in computed for column, _ in self.sheet.whole)
 
+    @property
+    def generated(self) -> ColumnPlan:
+        """The key column that the server fills, of a table that has one."""
+        if self.plan.generated is None:
+            raise AssertionError(f"{self.plan.table} has no key that the server makes")
+        return self.plan.generated
+
+    @property
+    def generated_key(self) -> str:
+        """Its attribute: a key is always mapped."""
+        return str(self.generated.key)
+
     def processed(self, raw: Sequence[Any]) -> Values:
         """Return keys as attributes hold them."""
-        assert self.plan.generated is not None
-        return _processed(self.plan.generated.column, list(raw), self.connection)
+        return _processed(self.generated.column, list(raw), self.connection)
 
     def fill(self, rows: Sequence[int], raw: Values) -> None:
         """Take keys asked for beforehand; objects get them when their rows are in."""
-        assert self.plan.generated is not None
         keys = self.processed(raw)
-        self.sheet.fill(self.plan.generated, rows, keys)
+        self.sheet.fill(self.generated, rows, keys)
         self.drawn = (rows, keys)
 
     def run(self) -> None:
@@ -88,7 +98,9 @@ class Insert:
         plan, connection = self.plan, self.connection
         names = {column.column.key for column, _ in group.columns}
         by_server = plan.generated is not None and plan.generated.column.key not in names
-        read_back = bool(plan.returned) and not plan.server_keys <= names
+        read_back: tuple[Returned, ...] = ()
+        if plan.returned and not plan.server_keys <= names:
+            read_back = tuple(item for item in plan.returned if item.column.key not in names)
         sql = self._statement(group, by_server=by_server, read_back=read_back)
         try:
             with held_for(len(group.rows)):
@@ -106,7 +118,7 @@ class Insert:
             if plan.equated:
                 self._write_equated(group)
 
-    def _statement(self, group: Group, *, by_server: bool, read_back: bool) -> str:
+    def _statement(self, group: Group, *, by_server: bool, read_back: tuple[Returned, ...]) -> str:
         plan, dialect = self.plan, self.connection.dialect
         ordered = by_server and len(group.rows) > 1
         columns = [column for column, _ in group.columns]
@@ -128,7 +140,7 @@ class Insert:
             targets_sql += [column.sql for column, _, _ in group.computed]
             returning = [key.sql for key in plan.keys] if by_server or read_back else []
             if read_back:
-                returning += [item.sql for item in plan.returned]
+                returning += [item.sql for item in read_back]
             sql = insert_statement(
                 table,
                 targets_sql,
@@ -141,7 +153,9 @@ class Insert:
             plan.statements[signature] = sql
         return sql
 
-    def _read_back(self, group: Group, result: Rows, *, by_server: bool, read_back: bool) -> None:
+    def _read_back(
+        self, group: Group, result: Rows, *, by_server: bool, read_back: tuple[Returned, ...]
+    ) -> None:
         """Match returned rows with objects: by the counter's order, or as inserted."""
         plan = self.plan
         rows, types = result
@@ -149,17 +163,15 @@ class Insert:
             raise _rows_missing(self.mapper, len(group.rows))
         columns = [key.column for key in plan.keys]
         if read_back:
-            columns += [item.column for item in plan.returned]
+            columns += [item.column for item in read_back]
         rows = self._in_order(group, rows, types, by_server=by_server)
         for index, column in enumerate(columns):
             if index < len(plan.keys):
                 if not by_server or plan.keys[index] is not plan.generated:
                     continue
                 key = plan.keys[index].key
-            elif column.primary_key:
-                continue
             else:
-                key = plan.returned[index - len(plan.keys)].key
+                key = read_back[index - len(plan.keys)].key
             if key is not None:
                 raw = [row[index] for row in rows]
                 self._write(group.rows, key, _processed(column, raw, self.connection, types[index]))
@@ -171,11 +183,10 @@ class Insert:
         if len(rows) == 1:
             return rows
         if by_server:
-            assert plan.generated is not None
-            place = plan.keys.index(plan.generated)
+            place = plan.keys.index(self.generated)
             return sorted(rows, key=lambda row: row[place])
         # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell.
-        given = {column: values for column, values in group.columns}
+        given = dict(group.columns)
         wanted = list(zip(*(given[key] for key in plan.keys), strict=True))
         processed = [
             _processed(key.column, [row[n] for row in rows], self.connection, types[n])
@@ -203,9 +214,7 @@ class Insert:
         self._write_keys(rows, keys)
 
     def _write_keys(self, rows: Sequence[int], keys: Values) -> None:
-        assert self.plan.generated is not None
-        assert self.plan.generated.key is not None
-        self._write(rows, self.plan.generated.key, keys)
+        self._write(rows, self.generated_key, keys)
 
     def _write(self, rows: Sequence[int], key: str, values: Values) -> None:
         dicts = self.pending.dicts
@@ -220,15 +229,15 @@ class Insert:
                     self.pending.dicts[place][column.key] = values[row]
                     self.pending.states[place].committed_state.pop(column.key, None)
 
-    def _expire(self, group: Group, names: set[str], *, read_back: bool) -> None:
+    def _expire(self, group: Group, names: set[str], *, read_back: tuple[Returned, ...]) -> None:
         """What the server made and nobody read back is loaded when it is looked at."""
         plan = self.plan
         absent = plan.expires.keys() - names
         if read_back:
-            absent -= {item.column.key for item in plan.returned}
+            absent -= {item.column.key for item in read_back}
         expired = [plan.expires[name] for name in absent]
         for column, _, _ in group.computed:
-            is_back = read_back and any(item.column is column.column for item in plan.returned)
+            is_back = any(item.column is column.column for item in read_back)
             if column.key is not None and not is_back and column.key not in expired:
                 expired.append(column.key)
         if expired:

@@ -125,7 +125,8 @@ def _literal(text: str) -> str:
 
 
 def _facts(connection: Connection, plan: TablePlan, translation: Translation | None) -> Facts:
-    assert plan.generated is not None
+    if plan.generated is None:
+        raise NotUnderstoodError(f"{plan.table.name} has no key that the server makes")
     dialect = connection.dialect
     table = table_name(plan.table, dialect, translation)
     cache = _FACTS.setdefault(dialect, {})
@@ -150,14 +151,15 @@ def _look_up(
     if row is None:
         raise NotUnderstoodError(f"{table} is not there")
     oid, kind, rules, triggers, identity, default, insertable, sequence, usable, cycle = row
-    if kind not in {"r", "p"} or rules:
-        raise NotUnderstoodError(f"{table} is not a plain table")
-    if triggers:
-        raise NotUnderstoodError(f"{table} has a trigger before insert")
-    if identity == "a":
-        raise NotUnderstoodError(f"{table} has a key that is GENERATED ALWAYS")
-    if not insertable:
-        raise NotUnderstoodError(f"{table} has a key that may not be inserted")
+    refused = {
+        "is not a plain table": kind not in {"r", "p"} or rules,
+        "has a trigger before insert": triggers,
+        "has a key that is GENERATED ALWAYS": identity == "a",
+        "has a key that may not be inserted": not insertable,
+    }
+    for reason, is_so in refused.items():
+        if is_so:
+            raise NotUnderstoodError(f"{table} {reason}")
     explicit: Any = column.column.default
     if explicit is not None and explicit.is_sequence and not explicit.optional:
         if translation:
@@ -179,8 +181,8 @@ def must_ask(plan: TablePlan, rows: int) -> bool:
     """Tell whether rows without a key need it before they are inserted, whatever else."""
     if plan.key_source is not KeySource.SERVER:
         return False
-    assert plan.generated is not None
-    return rows > 1 or plan.generated.column.default is not None
+    generated = plan.generated
+    return generated is not None and (rows > 1 or generated.column.default is not None)
 
 
 def asks_ahead(mapper: Any) -> bool:

@@ -143,9 +143,9 @@ def plan_carry(session: Session, uow: UOWTransaction, found: Lane) -> Carry:
             for edge in edges:
                 if edge.key in attributes:
                     if edge.kind is ManyToOne:
-                        _to_parent(session, states, state, attributes, edge, carry)
+                        _to_parent(session, states, state, edge, carry)
                     else:
-                        _to_children(session, states, state, attributes, edge, carry)
+                        _to_children(states, state, edge, carry)
                 elif edge.key in state.committed_state:
                     raise NotSimpleError
     return carry
@@ -159,13 +159,11 @@ def _insert_order(state: State) -> int:
 _NO_HISTORY: Any = object()
 
 
-def _to_parent(
-    session: Any, states: Any, state: State, attributes: Any, edge: Edge, carry: Carry
-) -> None:
+def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: Carry) -> None:
     original = state.committed_state.get(edge.key, _NO_HISTORY)
     if original is _NO_HISTORY:
         return
-    parent = attributes[edge.key]
+    parent = state.dict[edge.key]
     if parent is None or not (original is None or id(original) in NO_VALUES):
         raise NotSimpleError
     parent_state = parent._sa_instance_state
@@ -176,14 +174,12 @@ def _to_parent(
     links.append((parent_state, state, edge))
 
 
-def _to_children(
-    session: Any, states: Any, state: State, attributes: Any, edge: Edge, carry: Carry
-) -> None:
-    value = attributes[edge.key]
-    if edge.is_collection:
-        children = list(value._sa_adapter)
-    else:
+def _to_children(states: Any, state: State, edge: Edge, carry: Carry) -> None:
+    value = state.dict[edge.key]
+    if not edge.is_collection:
         children = [] if value is None else [value]
+    else:
+        children = list(value._sa_adapter)
     original = state.committed_state.get(edge.key, _NO_HISTORY)
     if not children and original is _NO_HISTORY:
         return

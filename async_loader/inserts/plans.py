@@ -66,7 +66,7 @@ class Returned:
     """A column that is read back with RETURNING."""
 
     column: Column[Any]
-    key: str | None
+    key: str
     sql: str
 
 
@@ -88,7 +88,7 @@ class TablePlan:
     generated: ColumnPlan | None  # the one key column that the server can fill
     key_source: KeySource
     server_keys: frozenset[str]  # column keys whose absence calls for RETURNING
-    returned: tuple[Returned, ...]  # in that case
+    returned: tuple[Returned, ...]  # in that case, as far as the rows lack them
     expires: dict[str, str]  # column key to attribute, of server defaults not read back
     equated: tuple[tuple[str, str], ...]  # keys that an inheriting table copies
     refers_to_itself: bool
@@ -103,7 +103,8 @@ class TablePlan:
             for plan in self.columns
         )
         expires = tuple(sorted(self.expires.items()))
-        return columns, self.server_keys, self.equated, expires
+        returned = tuple((item.column, item.key) for item in self.returned)
+        return columns, self.server_keys, self.equated, expires, returned
 
 
 @dataclass(slots=True, eq=False)
@@ -216,13 +217,7 @@ def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> Tabl
         generated=generated,
         key_source=source,
         server_keys=mapper._server_default_col_keys[table] if eager else frozenset(),
-        returned=tuple(
-            Returned(column, _key(properties, column), _quoted(column, dialect))
-            for column in table.c
-            if column in owner._server_default_cols[table]
-        )
-        if eager
-        else (),
+        returned=_returned(mapper, owner, table, dialect) if eager else (),
         expires={
             column.key: properties[column].key
             for column in table.c
@@ -233,8 +228,15 @@ def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> Tabl
     )
 
 
-def _key(properties: Any, column: Column[Any]) -> str | None:
-    return properties[column].key if column in properties else None
+def _returned(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> tuple[Returned, ...]:
+    """What SQLAlchemy's `return_defaults` names: an empty list means every column."""
+    named = owner._server_default_cols[table]
+    properties = mapper._columntoproperty
+    return tuple(
+        Returned(column, properties[column].key, _quoted(column, dialect))
+        for column in table.c
+        if not column.primary_key and column in properties and (not named or column in named)
+    )
 
 
 def _quoted(column: Column[Any], dialect: Dialect) -> str:
@@ -248,21 +250,21 @@ def _columns(mapper: Any, table: Table, dialect: Dialect) -> Iterator[ColumnPlan
     supplied = {row.column: row.value for row in orm_defaults(mapper, table)}
     for column in table.c:
         if column in mapped:
-            yield _column(mapper, table, column, mapped[column], supplied, dialect)
+            yield _column(mapper, column, mapped[column], supplied, dialect)
         elif column.primary_key:
             raise NotUnderstoodError(f"column {column.name} of its key is not mapped")
         elif column.default is not None:
-            yield _column(mapper, table, column, None, supplied, dialect)
+            yield _column(mapper, column, None, supplied, dialect)
 
 
 def _column(
     mapper: Any,
-    table: Table,
     column: Column[Any],
     key: str | None,
     supplied: dict[Any, Any],
     dialect: Dialect,
 ) -> ColumnPlan:
+    table: Any = column.table
     way = codec(column.type, dialect)
     reason = None if way else f"column {column.name} has the type {column.type!r}"
     role, default, is_callable = Role.ABSENT, None, False

@@ -9,6 +9,7 @@ keys in place and like beside like, its own batches are as large as they can be.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -44,9 +45,9 @@ def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> N
     commands = _commands(mapper, plan, connection, states)
     lacking = [command for command in commands if not command[6]]
     regrouped = _regroup(commands)
-    if not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1):
-        if len(regrouped) == _runs(commands):
-            raise NotUnderstoodError("SQLAlchemy's own batches are as large")
+    needs_no_keys = not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1)
+    if needs_no_keys and len(regrouped) == _runs(commands):
+        raise NotUnderstoodError("SQLAlchemy's own batches are as large")
     given = _give_keys(plan, connection, lacking)
     try:
         for group in _regroup(_commands(mapper, plan, connection, states)):
@@ -103,7 +104,7 @@ def _regroup(commands: Sequence[Command]) -> list[list[Command]]:
 
 def _runs(commands: Sequence[Command]) -> int:
     keys = [_key(command) for command in commands]
-    return 1 + sum(one != other for one, other in zip(keys, keys[1:], strict=False))
+    return 1 + sum(one != other for one, other in pairwise(keys))
 
 
 def _give_keys(

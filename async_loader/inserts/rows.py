@@ -133,7 +133,10 @@ class Sheet:
             self.computed, pattern[len(self.partial) :], strict=True
         ):
             if template is not None:
-                given = [list(values) for values in zip(*(by_row[row].values for row in rows))]
+                given = [
+                    list(values)
+                    for values in zip(*(by_row[row].values for row in rows), strict=True)
+                ]
                 computed.append((column, template, given))
         skipped = {column for column, _, _ in computed}
         columns = [
@@ -224,15 +227,17 @@ def _call_defaults(calls: list[tuple[ColumnPlan, Values, list[int]]]) -> None:
     called = [call for call in calls if call[0].is_callable and call[2]]
     for column, values, rows in calls:
         if not column.is_callable or len(called) == 1:
-            assert column.default is not None
             for row in rows:
-                values[row] = column.default()
+                values[row] = _call(column)
     if len(called) > 1:
         turns = sorted((row, turn) for turn, (_, _, rows) in enumerate(called) for row in rows)
         for row, turn in turns:
             column, values, _ = called[turn]
-            assert column.default is not None
-            values[row] = column.default()
+            values[row] = _call(column)
+
+
+def _call(column: ColumnPlan) -> Any:
+    return column.default() if column.default is not None else None
 
 
 def _runs(

@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import UOWTransaction
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
 from async_loader.inserts.lane import Link, NotSimpleError, carry_keys
@@ -49,7 +48,6 @@ class Tree:
 
     def run(self, save: Save, keys: Sequence[Any]) -> None:
         """Give keys to all objects, carry them to the children, and insert."""
-        assert self.insert is not None
         undo: list[tuple[dict[str, Any], str, Any]] = []
         try:
             self._give_keys(keys, undo)
@@ -68,27 +66,25 @@ class Tree:
             raise
 
     def _give_keys(self, raw: Sequence[Any], undo: list[tuple[dict[str, Any], str, Any]]) -> None:
-        if not self.lacking:
+        insert = self.insert
+        if insert is None or not self.lacking:
             return
-        assert self.insert is not None
-        generated = self.insert.plan.generated
-        assert generated is not None
-        assert generated.key is not None
-        for row, value in zip(self.lacking, self.insert.processed(raw), strict=True):
+        name = insert.generated_key
+        for row, value in zip(self.lacking, insert.processed(raw), strict=True):
             attributes = self.states[row].dict
-            undo.append((attributes, generated.key, attributes.get(generated.key, _MISSING)))
-            attributes[generated.key] = value
+            undo.append((attributes, name, attributes.get(name, _MISSING)))
+            attributes[name] = value
 
     def _remember_links(self, undo: list[tuple[dict[str, Any], str, Any]]) -> None:
         for _, child, edge in self.links:
             for _, right in edge.pairs:
-                for attributes in (child.dict, child.committed_state):
-                    undo.append((attributes, right, attributes.get(right, _MISSING)))
+                undo += [
+                    (attributes, right, attributes.get(right, _MISSING))
+                    for attributes in (child.dict, child.committed_state)
+                ]
 
 
-def tree(
-    uow: UOWTransaction, base: Mapper[Any], states: Sequence[State], links: list[Link]
-) -> Tree:
+def tree(base: Mapper[Any], states: Sequence[State], links: list[Link]) -> Tree:
     """Order the objects by level and, within one, as they were added (Kahn's algorithm).
 
     Raises NotSimpleError for a circle, which SQLAlchemy reports in its own words.

@@ -20,6 +20,7 @@ from async_loader.inserts._sqlalchemy import (
     UOWTransaction,
     generate_actions,
     save_obj,
+    states_of,
     topological,
 )
 from async_loader.inserts.keys import Wanted, asks_ahead, draw
@@ -38,7 +39,7 @@ from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
 
 
-def before_flush(session: Session, uow: UOWTransaction, objects: Any) -> None:
+def before_flush(session: Session, uow: UOWTransaction, _objects: Any) -> None:
     """Session event: make this unit of work a batching one."""
     if session._new and "execute" not in uow.__dict__:
         BatchingUnitOfWork(uow).attach()
@@ -120,7 +121,7 @@ class BatchingUnitOfWork:
             states = [state for mapper in mappers for state in uow.mappers[mapper]]
             if base in order.trees:
                 links = carry.links.get(base, [])
-                trees[base] = tree(uow, base, states, links)
+                trees[base] = tree(base, states, links)
                 want = trees[base].prepare(self.save)
             elif any(asks_ahead(mapper) for mapper in mappers):
                 want = self._wanted(base, states)
@@ -166,7 +167,7 @@ class BatchingUnitOfWork:
                 if type(action) is SaveUpdateAll:
                     self._save(
                         action.mapper,
-                        list(uow.states_for_mapper_hierarchy(action.mapper, False, False)),
+                        states_of(uow, action.mapper),
                     )
                 else:
                     action.execute(uow)
@@ -180,8 +181,7 @@ class BatchingUnitOfWork:
             rest.difference_update(same)
             self._save(mapper, [action.state, *(other.state for other in same)])
         elif type(action) is SaveUpdateAll:
-            states = self.uow.states_for_mapper_hierarchy(action.mapper, False, False)
-            self._save(action.mapper, list(states))
+            self._save(action.mapper, states_of(self.uow, action.mapper))
         else:
             action.execute_aggregate(self.uow, rest)
 
@@ -192,9 +192,7 @@ class BatchingUnitOfWork:
             for way in (self.save.insert, self._insert_regrouped):
                 try:
                     way(mapper, pending)
-                except NotUnderstoodError as e:
-                    import os
-                    if os.environ.get('ALDBG'): print('NOTUNDERSTOOD', way, mapper, e)
+                except NotUnderstoodError:
                     continue
                 return
         save_obj(mapper, states, self.uow)

@@ -217,7 +217,7 @@ def _compare(version: str, files: Iterable[str], runs: list[Run]) -> int:
     print(f"SQLAlchemy {version}: passed without and with batching")
     with ThreadPoolExecutor(max_workers=2) as pool:
         for file in files:
-            plain, batched = pool.map(lambda run, file=file: run.outcomes(file), runs)  # type: ignore[misc]  # mypy does not see the bound default
+            plain, batched = pool.map(Run.outcomes, runs, [file, file])
             lost = _lost(plain, batched)
             broken.update(lost)
             print(

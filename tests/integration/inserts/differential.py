@@ -102,7 +102,7 @@ def described(error: BaseException) -> Any:
         sqlstate = getattr(orig, "sqlstate", None)
         if sqlstate is not None or isinstance(orig, Exception):
             return type(error), type(orig), sqlstate
-    return type(error), str(error).split("\n")[0]
+    return type(error), str(error).split(" (")[0].split("\n")[0]
 
 
 def look(*objects: Any) -> list[Any]:
