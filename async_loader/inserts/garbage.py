@@ -1,9 +1,10 @@
 """
 The garbage collector, held while many objects are walked.
 
-A flush of 100,000 objects allocates a few tuples for each, and every so many of them the
-collector walks all objects of the process to find no garbage. It is held only where nothing is
-awaited, so that no other task ever runs without it, and let go in `finally`.
+A flush of 100,000 objects allocates a few tuples for each and reads as many rows back, and every
+so many of them the collector walks all objects of the process to find no garbage. It is held for
+large flushes only, one statement or pass at a time, and let go in `finally`; what other tasks
+allocate meanwhile is collected afterwards.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ class Insert:
                 arrays = _arrays(group)
         except Exception as error:
             _as_statement_error(connection, error, sql)
-        result = execute(connection, sql, arrays)
+        with held_for(len(group.rows)):
+            result = execute(connection, sql, arrays)
         with held_for(len(group.rows)):
             self._write_drawn(group)
             if by_server or read_back:
@@ -115,8 +116,6 @@ class Insert:
             if group.defaulted:
                 self._write_defaults(group)
             self._expire(group, names, read_back=read_back)
-            if plan.equated:
-                self._write_equated(group)
 
     def _statement(self, group: Group, *, by_server: bool, read_back: tuple[Returned, ...]) -> str:
         plan, dialect = self.plan, self.connection.dialect
@@ -243,13 +242,6 @@ class Insert:
         if expired:
             for row in group.rows:
                 self.pending.states[row]._expire_attributes(self.pending.dicts[row], expired)
-
-    def _write_equated(self, group: Group) -> None:
-        for source, target in self.plan.equated:
-            for row in group.rows:
-                state, attributes = self.pending.states[row], self.pending.dicts[row]
-                implementation = state.manager[target].impl
-                implementation.set(state, attributes, attributes.get(source), None)
 
 
 def _arrays(group: Group) -> tuple[Values, ...]:

@@ -136,7 +136,7 @@ def plan_carry(session: Session, uow: UOWTransaction, found: Lane) -> Carry:
     for mapper, edges in found.edges.items():
         if not edges:
             continue
-        for state in sorted(uow.mappers[mapper], key=_insert_order):
+        for state in uow.mappers[mapper]:
             attributes = state.dict
             if "_pending_mutations" in state.__dict__:
                 raise NotSimpleError
@@ -149,11 +149,6 @@ def plan_carry(session: Session, uow: UOWTransaction, found: Lane) -> Carry:
                 elif edge.key in state.committed_state:
                     raise NotSimpleError
     return carry
-
-
-def _insert_order(state: State) -> int:
-    order: int = state.insert_order
-    return order
 
 
 _NO_HISTORY: Any = object()

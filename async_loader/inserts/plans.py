@@ -104,7 +104,7 @@ class TablePlan:
         )
         expires = tuple(sorted(self.expires.items()))
         returned = tuple((item.column, item.key) for item in self.returned)
-        return columns, self.server_keys, self.equated, expires, returned
+        return columns, self.server_keys, expires, returned
 
 
 @dataclass(slots=True, eq=False)

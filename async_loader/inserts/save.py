@@ -36,10 +36,6 @@ State = Any
 Part = tuple[MapperPlan, Pending]
 
 
-# So many keys come cheaper as one array, asked for, than as rows returned by the insert.
-_MANY = 2000
-
-
 class Save:
     """The inserts of one flush; it knows what it has inserted."""
 
@@ -73,6 +69,7 @@ class Save:
                 raise
             for insert in inserts:
                 insert.run()
+            _copy_keys_down(table, parts)
             written = True
         for plan, pending in parts:
             self._finish(base_mapper, connection, plan, pending)
@@ -163,18 +160,12 @@ class Save:
         alone = len(lacking) == 1
         first, rows = lacking[0]
         total = sum(len(rows) for _, rows in lacking)
-        may_return = alone and first.has_array() and not must_ask(first.plan, total)
-        may_return = may_return and (total == 1 or first.is_one_statement())
-        if may_return and total < _MANY:
+        come_back = alone and first.has_array() and not must_ask(first.plan, total)
+        if come_back and (total == 1 or first.is_one_statement()):
             return
         keys = self.ahead.pop(first.plan.table, [])
         if len(keys) != total:
-            try:
-                keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
-            except NotUnderstoodError:
-                if may_return:
-                    return
-                raise
+            keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
         if alone:
             first.fill(rows, keys)
             return
@@ -240,6 +231,15 @@ def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[In
         _sort(pending)
         inserts.append(Insert(connection, mapper, table_plan, pending, translation))
     return inserts
+
+
+def _copy_keys_down(table: Table, parts: list[Part]) -> None:
+    """Give inheriting tables their keys: what `_postfetch` does with equated columns."""
+    for plan, pending in parts:
+        table_plan = plan.tables.get(table)
+        for source, target in table_plan.equated if table_plan is not None else ():
+            for state, values in zip(pending.states, pending.dicts, strict=True):
+                state.manager[target].impl.set(state, values, values.get(source), None)
 
 
 def _sort(pending: Pending) -> None:
