@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 WORTHWHILE = 2000  # objects; below that the collector costs less than holding it
 
+_NOTHING = nullcontext()
+
 _lock = threading.Lock()
 _holders = 0
 _was_enabled = False
@@ -23,7 +25,7 @@ _was_enabled = False
 
 def held_for(count: int) -> AbstractContextManager[None]:
     """Hold the collector if that many objects are worth it."""
-    return _held() if count >= WORTHWHILE else nullcontext()
+    return _held() if count >= WORTHWHILE else _NOTHING
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
 from async_loader.inserts.execute import Rows, execute
+from async_loader.inserts.expressions import Template
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Returned, TablePlan
 from async_loader.inserts.rows import Group, Pending, Values, collect
@@ -19,6 +20,15 @@ from async_loader.inserts.statements import (
     select_list,
     table_name,
 )
+
+
+class Statement(NamedTuple):
+    """An insert, and what it leaves to be done."""
+
+    sql: str
+    by_server: bool  # keys come back with it
+    read_back: tuple[Returned, ...]
+    expired: tuple[str, ...]  # attributes that are loaded when looked at
 
 
 class Insert:
@@ -40,7 +50,7 @@ class Insert:
         self.drawn: tuple[Sequence[int], Values] = ([], [])  # rows, and keys asked for
         self.sheet = collect(plan, pending.dicts, connection.dialect)
 
-    def lacking(self) -> list[int]:
+    def lacking(self) -> Sequence[int]:
         """Return the rows whose key the server has to make; refuse other missing keys."""
         plan, sheet = self.plan, self.sheet
         generated = plan.generated
@@ -50,7 +60,7 @@ class Insert:
                     raise NotUnderstoodError(f"nothing fills the key {key.column.name}")
             if generated is not None:
                 return sheet.rows_lacking(generated)
-        return []
+        return ()
 
     def is_one_statement(self) -> bool:
         """Tell whether the rows lack nothing but keys that one statement can make."""
@@ -58,6 +68,8 @@ class Insert:
 
     def has_array(self) -> bool:
         """Tell whether there is a column to count the rows by when keys are left out."""
+        if not self.sheet.computed:
+            return bool(self.sheet.whole)
         computed = [column for column, _ in self.sheet.computed]
         return any(column not in computed for column, _ in self.sheet.whole)
 
@@ -95,85 +107,87 @@ class Insert:
             self._emit(group)
 
     def _emit(self, group: Group) -> None:
-        plan, connection = self.plan, self.connection
-        names = {column.column.key for column, _ in group.columns}
-        by_server = plan.generated is not None and plan.generated.column.key not in names
-        read_back: tuple[Returned, ...] = ()
-        if plan.returned and not plan.server_keys <= names:
-            read_back = tuple(item for item in plan.returned if item.column.key not in names)
-        sql = self._statement(group, by_server=by_server, read_back=read_back)
+        connection = self.connection
+        statement = self._statement(group)
         try:
             with held_for(len(group.rows)):
                 arrays = _arrays(group)
         except Exception as error:
-            _as_statement_error(connection, error, sql)
+            _as_statement_error(connection, error, statement.sql)
         with held_for(len(group.rows)):
-            result = execute(connection, sql, arrays)
-        with held_for(len(group.rows)):
-            self._write_drawn(group)
-            if by_server or read_back:
-                self._read_back(group, result, by_server=by_server, read_back=read_back)
+            result = execute(connection, statement.sql, arrays)
+            if self.drawn[0]:
+                self._write_drawn(group)
+            if statement.by_server or statement.read_back:
+                self._read_back(group, result, statement)
             if group.defaulted:
                 self._write_defaults(group)
-            self._expire(group, names, read_back=read_back)
+            if statement.expired:
+                self._expire(group, statement.expired)
 
-    def _statement(self, group: Group, *, by_server: bool, read_back: tuple[Returned, ...]) -> str:
-        plan, dialect = self.plan, self.connection.dialect
-        ordered = by_server and len(group.rows) > 1
+    def _statement(self, group: Group) -> Statement:
+        """Return the statement for a group's columns, made at its first use."""
         columns = [column for column, _ in group.columns]
-        templates = [template for _, template, _ in group.computed]
-        table = plan.names.get(None) if self.translation is None else None
-        if table is None:
-            table = table_name(plan.table, dialect, self.translation)
-            if self.translation is None:
-                plan.names[None] = table
-        if templates:
-            targets = [*map(id, columns), *(id(column) for column, _, _ in group.computed)]
-            signature: Any = (table, *targets, *templates, ordered, read_back, by_server)
-        else:
-            signature = (table, *map(id, columns), ordered, read_back, by_server)
-        sql = plan.statements.get(signature)
-        if sql is None:
-            arrays, selected = select_list(columns, templates)
-            targets_sql = [column.sql for column in columns]
-            targets_sql += [column.sql for column, _, _ in group.computed]
-            returning = [key.sql for key in plan.keys] if by_server or read_back else []
-            if read_back:
-                returning += [item.sql for item in read_back]
-            sql = insert_statement(
-                table,
-                targets_sql,
-                arrays,
-                selected,
-                dialect,
-                ordered=ordered,
-                returning=returning,
-            )
-            plan.statements[signature] = sql
-        return sql
+        computed = [(column, template) for column, template, _ in group.computed]
+        table = self.plan.name
+        if self.translation is not None:
+            table = table_name(self.plan.table, self.connection.dialect, self.translation)
+        signature = (table, len(group.rows) > 1, *columns, *computed)
+        statement = self.plan.statements.get(signature)
+        if statement is None:
+            statement = self._new_statement(table, columns, computed, len(group.rows) > 1)
+            self.plan.statements[signature] = statement
+        return statement
 
-    def _read_back(
-        self, group: Group, result: Rows, *, by_server: bool, read_back: tuple[Returned, ...]
-    ) -> None:
+    def _new_statement(
+        self,
+        table: str,
+        columns: list[ColumnPlan],
+        computed: list[tuple[ColumnPlan, Template]],
+        several: bool,
+    ) -> Statement:
+        plan, dialect = self.plan, self.connection.dialect
+        names = {column.column.key for column in columns}
+        by_server = plan.generated is not None and plan.generated.column.key not in names
+        read_back: tuple[Returned, ...] = ()
+        if plan.returned and not plan.server_keys <= names:
+            read_back = tuple(item for item in plan.returned if item.column.key not in names)
+        arrays, selected = select_list(columns, [template for _, template in computed])
+        targets = [column.sql for column in columns] + [column.sql for column, _ in computed]
+        returning = [key.sql for key in plan.keys] if by_server or read_back else []
+        sql = insert_statement(
+            table,
+            targets,
+            arrays,
+            selected,
+            dialect,
+            ordered=by_server and several,
+            returning=[*returning, *(item.sql for item in read_back)],
+        )
+        # What the server made and nobody reads back is loaded when it is looked at.
+        made = {key: name for name, key in plan.expires.items() if name not in names}
+        made |= {column.key: column.column.key for column, _ in computed if column.key}
+        back = {item.column.key for item in read_back}
+        expired = tuple(key for key, name in made.items() if name not in back)
+        return Statement(sql, by_server, read_back, expired)
+
+    def _read_back(self, group: Group, result: Rows, statement: Statement) -> None:
         """Match returned rows with objects: by the counter's order, or as inserted."""
         plan = self.plan
         rows, types = result
         if len(rows) != len(group.rows):
             raise _rows_missing(self.mapper, len(group.rows))
-        columns = [key.column for key in plan.keys]
-        if read_back:
-            columns += [item.column for item in read_back]
-        rows = self._in_order(group, rows, types, by_server=by_server)
-        for index, column in enumerate(columns):
-            if index < len(plan.keys):
-                if not by_server or plan.keys[index] is not plan.generated:
-                    continue
-                key = plan.keys[index].key
-            else:
-                key = read_back[index - len(plan.keys)].key
-            if key is not None:
-                raw = [row[index] for row in rows]
-                self._write(group.rows, key, _processed(column, raw, self.connection, types[index]))
+        rows = self._in_order(group, rows, types, by_server=statement.by_server)
+        wanted: list[tuple[int, str, Any]] = []
+        if statement.by_server:
+            generated = self.generated
+            place = plan.keys.index(generated)
+            wanted.append((place, self.generated_key, generated.column))
+        for index, item in enumerate(statement.read_back, start=len(plan.keys)):
+            wanted.append((index, item.key, item.column))
+        for index, key, column in wanted:
+            raw = [row[index] for row in rows]
+            self._write(group.rows, key, _processed(column, raw, self.connection, types[index]))
 
     def _in_order(
         self, group: Group, rows: Sequence[Any], types: Sequence[Any], *, by_server: bool
@@ -204,8 +218,6 @@ class Insert:
 
     def _write_drawn(self, group: Group) -> None:
         rows, keys = self.drawn
-        if not rows:
-            return
         if len(group.rows) != self.sheet.count:
             mine = set(group.rows)
             pairs = [(row, key) for row, key in zip(rows, keys, strict=True) if row in mine]
@@ -228,20 +240,10 @@ class Insert:
                     self.pending.dicts[place][column.key] = values[row]
                     self.pending.states[place].committed_state.pop(column.key, None)
 
-    def _expire(self, group: Group, names: set[str], *, read_back: tuple[Returned, ...]) -> None:
-        """What the server made and nobody read back is loaded when it is looked at."""
-        plan = self.plan
-        absent = plan.expires.keys() - names
-        if read_back:
-            absent -= {item.column.key for item in read_back}
-        expired = [plan.expires[name] for name in absent]
-        for column, _, _ in group.computed:
-            is_back = any(item.column is column.column for item in read_back)
-            if column.key is not None and not is_back and column.key not in expired:
-                expired.append(column.key)
-        if expired:
-            for row in group.rows:
-                self.pending.states[row]._expire_attributes(self.pending.dicts[row], expired)
+    def _expire(self, group: Group, keys: tuple[str, ...]) -> None:
+        pending = self.pending
+        for row in group.rows:
+            pending.states[row]._expire_attributes(pending.dicts[row], keys)
 
 
 def _arrays(group: Group) -> tuple[Values, ...]:

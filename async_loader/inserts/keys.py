@@ -82,15 +82,15 @@ def draw(wanted: Sequence[Wanted]) -> list[list[Any]]:
     """
     connection = wanted[0].connection
     facts = [_facts(connection, want.plan, want.translation) for want in wanted]
-    rows = _ask(connection, facts, wanted)
-    if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
+    blocks = _ask(connection, facts, wanted)
+    if blocks is None:
         _FACTS.pop(connection.dialect, None)
         facts = [_facts(connection, want.plan, want.translation) for want in wanted]
-        rows = _ask(connection, facts, wanted)
-        if any(oid != fact.oid for (oid, _), fact in zip(rows, facts, strict=True)):
-            raise NotUnderstoodError("its table changes while it is inserted into")
+        blocks = _ask(connection, facts, wanted)
+    if blocks is None:
+        raise NotUnderstoodError("its table changes while it is inserted into")
     return [
-        _ordered(keys) if fact.counts else keys for (_, keys), fact in zip(rows, facts, strict=True)
+        _ordered(keys) if fact.counts else keys for keys, fact in zip(blocks, facts, strict=True)
     ]
 
 
@@ -101,23 +101,32 @@ def _ordered(keys: list[Any]) -> list[Any]:
 
 def _ask(
     connection: Connection, facts: Sequence[Facts], wanted: Sequence[Wanted]
-) -> list[tuple[int, list[Any]]]:
+) -> list[list[Any]] | None:
+    """Return the keys, or None when a table is not the one that the facts are of."""
     mark = "${}" if connection.dialect.driver == "asyncpg" else "%s"
     columns = [
-        f"to_regclass({_literal(fact.table)})::oid, "
-        f"ARRAY(SELECT {fact.source} FROM generate_series(1, {mark.format(number)}::int))"
+        f"CASE WHEN to_regclass({_literal(fact.table)})::oid = {fact.oid} THEN "
+        f"ARRAY(SELECT {fact.source} FROM generate_series(1, {mark.format(number)}::int)) END"
         for number, fact in enumerate(facts, start=1)
     ]
     sql = f"SELECT {', '.join(columns)}"
     parameters = tuple(want.count for want in wanted)
     (row,) = execute(connection, _escape(sql, connection), parameters).rows
-    return [(row[index], list(row[index + 1])) for index in range(0, len(row), 2)]
+    # A sequence that is gone makes NULLs.
+    if any(keys is None or None in keys for keys in row):
+        return None
+    return [list(keys) for keys in row]
 
 
 def _escape(sql: str, connection: Connection) -> str:
     if connection.dialect.driver == "asyncpg":
         return sql
     return sql.replace("%", "%%").replace("%%s::", "%s::")
+
+
+def _plain(name: str, dialect: Dialect) -> str:
+    """Undo the doubling of % that SQLAlchemy's quoting does for some drivers."""
+    return name if dialect.driver == "asyncpg" else name.replace("%%", "%")
 
 
 def _literal(text: str) -> str:
@@ -128,7 +137,7 @@ def _facts(connection: Connection, plan: TablePlan, translation: Translation | N
     if plan.generated is None:
         raise NotUnderstoodError(f"{plan.table.name} has no key that the server makes")
     dialect = connection.dialect
-    table = table_name(plan.table, dialect, translation)
+    table = _plain(table_name(plan.table, dialect, translation), dialect)
     cache = _FACTS.setdefault(dialect, {})
     key = (table, plan.generated.column.name)
     found = cache.get(key)
@@ -165,7 +174,7 @@ def _look_up(
         if translation:
             raise NotUnderstoodError("a Sequence of its own under schema_translate_map")
         preparer: Any = connection.dialect.identifier_preparer
-        name = preparer.format_sequence(explicit)
+        name = _plain(preparer.format_sequence(explicit), connection.dialect)
         return Facts(table, oid, f"nextval({_literal(name)})", counts=True)
     if default is not None and _INDEPENDENT.fullmatch(default):
         return Facts(table, oid, default, counts=False)

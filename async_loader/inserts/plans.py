@@ -92,8 +92,8 @@ class TablePlan:
     expires: dict[str, str]  # column key to attribute, of server defaults not read back
     equated: tuple[tuple[str, str], ...]  # keys that an inheriting table copies
     refers_to_itself: bool
-    names: dict[None, str] = field(default_factory=dict)  # as SQL, without a translation
-    statements: dict[Any, str] = field(default_factory=dict)
+    name: str  # as SQL
+    statements: dict[Any, Any] = field(default_factory=dict)  # by their columns
 
     @property
     def shape(self) -> object:
@@ -210,6 +210,7 @@ def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> Tabl
     generated, source = _generated(columns, table)
     eager = mapper.base_mapper._prefer_eager_defaults(dialect, table)
     properties = mapper._columntoproperty
+    preparer: Any = dialect.identifier_preparer
     return TablePlan(
         table=table,
         columns=columns,
@@ -224,6 +225,7 @@ def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> Tabl
             if not column.primary_key and column.server_default is not None and column in properties
         },
         equated=_equated(mapper, table),
+        name=str(preparer.format_table(table)),
         refers_to_itself=any(key.column.table is table for key in table.foreign_keys),
     )
 
@@ -241,8 +243,7 @@ def _returned(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> tuple[
 
 def _quoted(column: Column[Any], dialect: Dialect) -> str:
     preparer: Any = dialect.identifier_preparer
-    name = str(preparer.format_column(column))
-    return name.replace("%", "%%") if dialect.paramstyle in {"format", "pyformat"} else name
+    return str(preparer.format_column(column))
 
 
 def _columns(mapper: Any, table: Table, dialect: Dialect) -> Iterator[ColumnPlan]:

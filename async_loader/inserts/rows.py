@@ -71,10 +71,10 @@ class Sheet:
     absent: set[ColumnPlan]  # columns without a value in any row
     computed: list[tuple[ColumnPlan, dict[int, Expression]]]  # expressions, by row
 
-    def rows_lacking(self, column: ColumnPlan) -> list[int]:
+    def rows_lacking(self, column: ColumnPlan) -> Sequence[int]:
         """Return the rows that have no value of a column that may be absent."""
         if column in self.absent:
-            return list(range(self.count))
+            return range(self.count)
         for other, _, present in self.partial:
             if other is column:
                 return [row for row, has in enumerate(present) if not has]
@@ -96,6 +96,8 @@ class Sheet:
 
     def patterns(self, *, ignoring: ColumnPlan | None = None) -> int:
         """Return how many statements the rows need, one column apart."""
+        if not self.partial and not self.computed:
+            return 1
         masks = self._masks(ignoring)
         return len(set(zip(*masks, strict=True))) if masks else 1
 

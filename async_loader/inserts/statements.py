@@ -45,8 +45,6 @@ def insert_statement(
 ) -> str:
     """Return an insert; `selected` speaks of the arrays as u.c0, u.c1 and so on."""
     asyncpg = dialect.driver == "asyncpg"
-    if not asyncpg:
-        table = table.replace("%", "%%")
     parameters = ", ".join(
         f"${number}::{way.element}[]" if asyncpg else f"%s::{way.element}[]"
         for number, way in enumerate(arrays, start=1)

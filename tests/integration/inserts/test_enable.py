@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from async_loader.inserts import enable_batch_inserting
-from tests.integration.inserts.models import Base, Plain
+from tests.integration.inserts.models import Base, Plain, Quoted, WithUuid
 
 
 def inserts_heard(engine: Any) -> list[str]:
@@ -167,6 +167,15 @@ def test_psycopg(psycopg_engine: Any, scoped: bool) -> None:
         assert [one.id for one in objects] == list(range(1, 11))
     assert len(heard) == 1
     assert "unnest(" in heard[0]
+
+
+def test_psycopg_and_odd_names(psycopg_engine: Any) -> None:
+    with Session(psycopg_engine) as session:
+        enable_batch_inserting(session)
+        odd = [Quoted(value=f"%s {i}", **({"other": "o"} if i % 2 else {})) for i in range(6)]
+        session.add_all([*odd, *(WithUuid(name=str(i)) for i in range(3))])
+        session.commit()
+        assert [(one.id, one.value) for one in odd] == [(i + 1, f"%s {i}") for i in range(6)]
 
 
 def test_sqlite_is_left_to_sqlalchemy() -> None:
