@@ -32,10 +32,6 @@ class Point(UserDefinedType[str]):
     cache_ok = True
 
 
-class OwnString(sqltypes.String):
-    """A subclass of the application's may do anything."""
-
-
 @pytest.mark.parametrize(
     ("type_", "element", "cast"),
     [
@@ -77,7 +73,6 @@ def test_understood(type_: TypeEngine[Any], element: str, cast: str) -> None:
         postgresql.CITEXT(),
         WithExpression(),
         Point(),
-        OwnString(),
         sqltypes.NullType(),
     ],
     ids=repr,
