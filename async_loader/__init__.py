@@ -13,6 +13,7 @@ from .errors import (
     SetupError,
 )
 from .histogram import Histogram
+from .inserts import enable_batch_inserting, insert_rows
 from .limits import Limit, Stop
 from .metrics import Snapshot
 from .result_parts import OperationResult
@@ -39,6 +40,8 @@ __all__ = [
     "Stop",
     "Throttle",
     "Workload",
+    "enable_batch_inserting",
+    "insert_rows",
     "merge",
     "run",
 ]

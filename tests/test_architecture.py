@@ -14,9 +14,9 @@ LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks"},
     {"limits", "workload", "throttles", "metrics", "proxy"}
     | {"result_parts", "results", "diagnosis", "thresholds"},
-    {"database", "run_schema", "sqlite", "backends", "postgres", "instruments"}
+    {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"reports", "progress", "outputs"},
-    {"runner", "sync_runner", "workloads"},
+    {"runner", "sync_runner", "workloads", "inserts_bench"},
     {"settings", "settings_sources"},
     {"loading", "app"},
     {"runtime", "child", "compare"},

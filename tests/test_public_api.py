@@ -25,6 +25,8 @@ PUBLIC = {
     "Stop",
     "Throttle",
     "Workload",
+    "enable_batch_inserting",
+    "insert_rows",
     "merge",
     "run",
 }

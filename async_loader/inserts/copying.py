@@ -1,0 +1,251 @@
+"""
+Rows without objects: a model's rows streamed through COPY in the session's transaction.
+
+COPY names its columns once, so the rows of a chunk are sorted by the attributes they have. A
+column without a server default is always named, and NULL where a row lacks it; a server default
+applies where a row lacks it. Cursor events do not hear of it: COPY passes by the cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.util import greenlet_spawn
+
+from async_loader.errors import ConfigurationError
+from async_loader.inserts.plans import ColumnPlan, Role, TablePlan, mapper_plan
+
+Row = Mapping[str, Any] | tuple[Any, ...]
+Record = Callable[[Any], Any]
+
+CHUNK = 50_000  # rows held at a time
+_MISSING: Any = object()
+
+
+async def insert_rows(
+    session: AsyncSession, model: type[Any], rows: Iterable[Row] | AsyncIterable[Row]
+) -> int:
+    """Insert rows of a model with one table and return how many.
+
+    `rows` is an iterable or async iterable of dicts by attribute name, or of tuples in the
+    order of the table's columns, with or without the key that the server makes. Python
+    defaults and types are applied; no object is made, no event fires, nothing is read back.
+    Memory is bounded whatever the number of rows. Pending objects are flushed first when the
+    session autoflushes. Raises ConfigurationError for a model or row that COPY cannot take,
+    and SQLAlchemy's errors for those of the database; the caller rolls back.
+    """
+    if session.sync_session.autoflush:
+        await session.flush()
+    mapper: Any = inspect(model)
+    connection = await session.connection(bind_arguments={"mapper": mapper})
+    target = _target(mapper, connection)
+    # COPY goes by the cursor, which is what would have begun the transaction.
+    await connection.exec_driver_sql("SELECT 1")
+    count = 0
+    async for chunk in _chunks(rows):
+        for columns, records in _records(target, chunk, connection.dialect):
+            await _copy(connection, target, columns, records)
+        count += len(chunk)
+    return count
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Target:
+    """A table and what a row of a model needs before it goes in."""
+
+    name: str
+    schema: str | None
+    columns: tuple[ColumnPlan, ...]
+    generated: str | None  # the attribute that tuples may leave out
+    fixed: dict[str, Any]  # the polymorphic identity
+
+
+def _target(mapper: Any, connection: AsyncConnection) -> _Target:
+    if connection.dialect.driver != "asyncpg":
+        raise ConfigurationError("insert_rows needs PostgreSQL through asyncpg")
+    plan = mapper_plan(mapper, connection.dialect)
+    if len(plan.tables) != 1:
+        why = plan.reason or "its rows lie in several tables"
+        raise ConfigurationError(f"insert_rows cannot insert {mapper.class_.__name__}: {why}")
+    (table,) = plan.tables.values()
+    options: Any = connection.sync_connection
+    translation = options.get_execution_options().get("schema_translate_map") or {}
+    fixed = {}
+    if mapper.polymorphic_on is not None and mapper._polymorphic_attr_key:
+        fixed[mapper._polymorphic_attr_key] = mapper.polymorphic_identity
+    return _Target(
+        name=table.table.name,
+        schema=translation.get(table.table.schema, table.table.schema),
+        columns=table.columns,
+        generated=_generated(table),
+        fixed=fixed,
+    )
+
+
+def _generated(table: TablePlan) -> str | None:
+    return table.generated.key if table.generated is not None else None
+
+
+async def _chunks(rows: Iterable[Row] | AsyncIterable[Row]) -> AsyncIterator[list[Row]]:
+    if isinstance(rows, AsyncIterable):
+        chunk: list[Row] = []
+        async for row in rows:
+            chunk.append(row)
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+        return
+    source: Iterator[Row] = iter(rows)
+    while found := list(islice(source, CHUNK)):
+        yield found
+
+
+def _records(
+    target: _Target, chunk: list[Row], dialect: Any
+) -> Iterator[tuple[list[str], Iterable[Any]]]:
+    """Return the COPYs for a chunk: mostly one, for rows that are all alike."""
+    first = chunk[0]
+    if type(first) is dict and set(map(type, chunk)) == {dict} and len(set(map(len, chunk))) == 1:
+        columns, record = _way(target, len(first), first, dialect)
+        if isinstance(record, itemgetter):
+            try:
+                # As many keys as the first row, and all of its keys: the same keys.
+                records = list(map(record, chunk))
+            except KeyError:
+                pass
+            else:
+                if len(columns) == len(first):
+                    yield columns, records
+                    return
+    for shape, same in _by_shape(chunk).items():
+        columns, record = _way(target, shape, same[0], dialect)
+        yield columns, map(record, same) if record else same
+
+
+def _by_shape(chunk: list[Row]) -> dict[Any, list[Row]]:
+    """Sort rows by what they have: the attributes of a dict, the length of a tuple."""
+    shapes: dict[Any, list[Row]] = {}
+    keys: Any = None
+    same: list[Row] = []
+    for row in chunk:
+        now: Any = len(row) if isinstance(row, tuple) else row.keys()
+        if now != keys:
+            keys = now
+            shape = now if isinstance(now, int) else frozenset(now)
+            same = shapes.setdefault(shape, [])
+        same.append(row)
+    return shapes
+
+
+def _way(target: _Target, shape: Any, row: Row, dialect: Any) -> tuple[list[str], Record | None]:
+    """Return the columns of the COPY for rows like this one, and how they become records."""
+    if isinstance(row, tuple):
+        names = _tuple_names(target, shape)
+        places: dict[str, Any] = {name: index for index, name in enumerate(names)}
+    else:
+        places = {name: name for name in row}
+        unknown = places.keys() - {column.key for column in target.columns}
+        if unknown:
+            raise ConfigurationError(f"{target.name} has no attribute {', '.join(unknown)}")
+    columns: list[str] = []
+    makers: list[tuple[Any, Any, Any]] = []  # place in the row, default, bind processor
+    for column in target.columns:
+        place = places.get(column.key, _MISSING) if column.key is not None else _MISSING
+        if place is _MISSING and _is_left_out(target, column):
+            continue
+        columns.append(column.column.name)
+        bind = column.column.type._cached_bind_processor(dialect)
+        makers.append((place, _default(target, column), bind))
+    in_order = isinstance(row, tuple) and [place for place, _, _ in makers] == list(range(shape))
+    return columns, _record(makers, in_order=in_order)
+
+
+def _tuple_names(target: _Target, length: int) -> list[str]:
+    names = [column.key for column in target.columns if column.key is not None]
+    without = [name for name in names if name != target.generated]
+    if length not in {len(names), len(without)}:
+        raise ConfigurationError(
+            f"a row of {target.name} has {len(names)} values, or {len(without)} without the "
+            f"key that the server makes, not {length}"
+        )
+    return names if length == len(names) else without
+
+
+def _is_left_out(target: _Target, column: ColumnPlan) -> bool:
+    """Tell whether the server fills a column that the rows lack; refuse what nobody can."""
+    default: Any = column.column.default
+    if column.key in target.fixed or column.role not in {Role.ABSENT, Role.DEFAULT}:
+        return False
+    if column.role is Role.DEFAULT and column.default is not None:
+        return False
+    if default is not None and not (default.is_sequence and default.optional):
+        raise ConfigurationError(
+            f"insert_rows cannot make the default of {column.column.name}: "
+            "give the value, or add objects to a session"
+        )
+    return True
+
+
+def _default(target: _Target, column: ColumnPlan) -> Callable[[], Any] | None:
+    if column.key in target.fixed:
+        value = target.fixed[column.key]
+        return lambda: value
+    return column.default
+
+
+def _record(makers: list[tuple[Any, Any, Any]], *, in_order: bool) -> Record | None:
+    """Return a function from row to record; None where a row is its own record."""
+    if all(default is None and bind is None for _, default, bind in makers):
+        places = [place for place, _, _ in makers]
+        if _MISSING not in places:
+            if in_order:
+                return None
+            return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+
+    def record(row: Any) -> list[Any]:
+        values = []
+        for place, default, bind in makers:
+            value = None if place is _MISSING else row[place]
+            if value is None and default is not None:
+                value = default()
+            values.append(value if bind is None else bind(value))
+        return values
+
+    return record
+
+
+async def _copy(
+    connection: AsyncConnection, target: _Target, columns: list[str], records: Iterable[Any]
+) -> None:
+    pooled = await connection.get_raw_connection()
+    driver: Any = pooled.driver_connection
+    try:
+        await driver.copy_records_to_table(
+            target.name, schema_name=target.schema, columns=columns, records=records
+        )
+    except Exception as error:
+        statement = f"COPY {target.name} ({', '.join(columns)}) FROM STDIN"
+        await greenlet_spawn(_raise_as_sqlalchemy, connection, pooled, error, statement)
+        raise
+
+
+def _raise_as_sqlalchemy(
+    connection: AsyncConnection, pooled: Any, error: Exception, statement: str
+) -> None:
+    """Raise what a failing statement would have raised; return for errors of other kinds."""
+    sync: Any = connection.sync_connection
+    try:
+        pooled.dbapi_connection._handle_exception(error)
+    except sync.dialect.loaded_dbapi.Error as translated:
+        sync._handle_dbapi_exception(translated, statement, None, None, None)
+    except Exception as same:
+        if same is not error:
+            raise

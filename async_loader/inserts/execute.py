@@ -1,0 +1,73 @@
+"""
+Run one statement with array parameters on a session's connection.
+
+`Connection.exec_driver_sql` sets up an execution context and result metadata that nobody here
+looks at, which for a few objects costs as much as the statement. When nobody listens to the
+cursor either, the statement goes to the cursor directly, errors to the same handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy.engine import Connection
+
+
+class Rows(NamedTuple):
+    """What a statement returned, raw, and the type codes of its columns."""
+
+    rows: Sequence[Sequence[Any]]
+    types: Sequence[Any]
+
+
+def execute(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Rows:
+    """Execute in the connection's transaction; errors are SQLAlchemy's."""
+    raw: Any = connection
+    if _is_plain(raw):
+        return _directly(raw, sql, parameters)
+    result = connection.exec_driver_sql(sql, parameters)
+    if not result.returns_rows:
+        return Rows((), ())
+    types = [column[1] for column in result.cursor.description]
+    rows = result.cursor.fetchall()
+    result.close()
+    return Rows(rows, types)
+
+
+def _is_plain(connection: Any) -> bool:
+    """Tell whether nothing hangs on the execution context: no listener, log or option."""
+    transaction = connection._transaction
+    return (
+        not connection._has_events
+        and not connection.engine._has_events
+        and not connection.dialect._has_events
+        and not connection._echo
+        and not connection._execution_options
+        and connection._dbapi_connection is not None
+        and connection._nested_transaction is None
+        and transaction is not None
+        and transaction.is_active
+        and connection._trans_context_manager is None
+    )
+
+
+def _directly(connection: Any, sql: str, parameters: tuple[Any, ...]) -> Rows:
+    dialect = connection.dialect
+    cursor = None
+    try:
+        cursor = connection._dbapi_connection.cursor()
+        if dialect.driver == "asyncpg":
+            # What PGExecutionContext_asyncpg.pre_exec does: DDL makes prepared statements stale.
+            cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
+        dialect.do_execute(cursor, sql, parameters, None)
+        description = cursor.description
+        if description is None:
+            rows = Rows((), ())
+        else:
+            rows = Rows(cursor.fetchall(), [column[1] for column in description])
+        cursor.close()
+    except BaseException as error:
+        connection._handle_dbapi_exception(error, sql, parameters, cursor, None)
+        raise
+    return rows

@@ -1,0 +1,106 @@
+"""
+SQL expressions as values: `func.lower("X")` on one object, on the next one `func.lower("Y")`.
+
+Expressions that differ only in their bound values share one statement: the values become columns
+of the `unnest`. An allowlist again: an expression is understood when evaluating it for many rows
+of one statement gives what one statement a row would give. That excludes whatever might read
+tables, such as a SELECT or a function that nobody here knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import literal_column
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import elements, visitors
+from sqlalchemy.sql.functions import FunctionElement
+
+from async_loader.inserts.column_types import Codec, codec
+
+_ELEMENTS = (
+    elements.BinaryExpression,
+    elements.BindParameter,
+    elements.Cast,
+    elements.ClauseList,
+    elements.False_,
+    elements.Grouping,
+    elements.Null,
+    elements.True_,
+    elements.TypeClause,
+    elements.TypeCoerce,
+    elements.UnaryExpression,
+)
+
+# fmt: off
+_FUNCTIONS = frozenset((
+    "abs", "array_length", "ascii", "btrim", "ceil", "ceiling", "char_length", "clock_timestamp",
+    "coalesce", "concat", "concat_ws", "current_date", "current_time", "current_timestamp",
+    "current_user", "date", "date_part", "date_trunc", "decode", "encode", "exp", "floor",
+    "format", "gen_random_uuid", "greatest", "initcap", "least", "left", "length", "ln",
+    "localtime", "localtimestamp", "lower", "lpad", "ltrim", "make_date", "make_interval",
+    "make_time", "make_timestamp", "make_timestamptz", "md5", "mod", "now", "nullif",
+    "octet_length", "overlay", "position", "pow", "power", "random", "regexp_replace", "repeat",
+    "replace", "reverse", "right", "round", "rpad", "rtrim", "session_user", "sha256", "sign",
+    "split_part", "sqrt", "strpos", "substr", "substring", "to_char", "to_date", "to_hex",
+    "to_number", "to_timestamp", "to_tsvector", "transaction_timestamp", "translate", "trim",
+    "trunc", "upper", "user", "uuidv4", "uuidv7",
+))
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """An expression without its values; `{0}` in `sql` stands for the first of them."""
+
+    sql: str
+    codecs: tuple[Codec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One value: what it has in common with others, and what it has not."""
+
+    template: Template
+    values: tuple[Any, ...]
+
+
+def understood(value: Any, dialect: Dialect) -> Expression | None:
+    """Return the expression, or None when only SQLAlchemy itself should send it."""
+    clause = value.__clause_element__() if hasattr(value, "__clause_element__") else value
+    binds: list[Any] = []
+    for element in visitors.iterate(clause):
+        if isinstance(element, elements.BindParameter):
+            if element.expanding or element in binds:
+                return None
+            binds.append(element)
+        elif isinstance(element, FunctionElement):
+            if str(getattr(element, "name", "")).lower() not in _FUNCTIONS:
+                return None
+            if getattr(element, "packagenames", ()):
+                return None
+        elif not isinstance(element, _ELEMENTS):
+            return None
+    codecs = tuple(codec(bind.type, dialect) for bind in binds)
+    if None in codecs:
+        return None
+    sql = _text(clause, binds, dialect)
+    known = tuple(way for way in codecs if way is not None)
+    return Expression(Template(sql, known), tuple(bind.effective_value for bind in binds))
+
+
+def _text(clause: Any, binds: list[Any], dialect: Dialect) -> str:
+    """Compile with a marker for each bound value."""
+    markers = {id(bind): f"__value_{number}__" for number, bind in enumerate(binds)}
+
+    def replace(element: Any, **_: Any) -> Any:
+        marker = markers.get(id(element))
+        return None if marker is None else literal_column(marker, type_=element.type)
+
+    marked = visitors.replacement_traverse(clause, {}, replace)
+    text = str(marked.self_group().compile(dialect=dialect))
+    text = text.replace("{", "{{").replace("}", "}}")
+    for number in range(len(binds)):
+        text = text.replace(f"__value_{number}__", f"{{{number}}}")
+    return text

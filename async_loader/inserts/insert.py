@@ -1,0 +1,281 @@
+"""Rows of one table: the statements, and what their results do to the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import exc as orm_exc
+
+from async_loader.inserts.execute import Rows, execute
+from async_loader.inserts.expressions import Template
+from async_loader.inserts.garbage import held_for
+from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Returned, TablePlan
+from async_loader.inserts.rows import Group, Pending, Values, collect
+from async_loader.inserts.statements import (
+    Translation,
+    insert_statement,
+    select_list,
+    table_name,
+)
+
+
+class Statement(NamedTuple):
+    """An insert, and what it leaves to be done."""
+
+    sql: str
+    by_server: bool  # keys come back with it
+    read_back: tuple[Returned, ...]
+    expired: tuple[str, ...]  # attributes that are loaded when looked at
+
+
+class Insert:
+    """Objects whose rows go into one table in the same way."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        mapper: Mapper[Any],
+        plan: TablePlan,
+        pending: Pending,
+        translation: Translation | None,
+    ) -> None:
+        self.connection = connection
+        self.mapper = mapper
+        self.plan = plan
+        self.pending = pending
+        self.translation = translation
+        self.drawn: tuple[Sequence[int], Values] = ([], [])  # rows, and keys asked for
+        self.sheet = collect(plan, pending.dicts, connection.dialect)
+
+    def lacking(self) -> Sequence[int]:
+        """Return the rows whose key the server has to make; refuse other missing keys."""
+        plan, sheet = self.plan, self.sheet
+        generated = plan.generated
+        if sheet.absent or sheet.partial:
+            for key in plan.keys:
+                if key is not generated and sheet.rows_lacking(key):
+                    raise NotUnderstoodError(f"nothing fills the key {key.column.name}")
+            if generated is not None:
+                return sheet.rows_lacking(generated)
+        return ()
+
+    def is_one_statement(self) -> bool:
+        """Tell whether the rows lack nothing but keys that one statement can make."""
+        return self.sheet.patterns(ignoring=self.plan.generated) == 1
+
+    def has_array(self) -> bool:
+        """Tell whether there is a column to count the rows by when keys are left out."""
+        if not self.sheet.computed:
+            return bool(self.sheet.whole)
+        computed = [column for column, _ in self.sheet.computed]
+        return any(column not in computed for column, _ in self.sheet.whole)
+
+    @property
+    def generated(self) -> ColumnPlan:
+        """The key column that the server fills, of a table that has one."""
+        if self.plan.generated is None:
+            raise AssertionError(f"{self.plan.table} has no key that the server makes")
+        return self.plan.generated
+
+    @property
+    def generated_key(self) -> str:
+        """Its attribute: a key is always mapped."""
+        return str(self.generated.key)
+
+    def processed(self, raw: Sequence[Any]) -> Values:
+        """Return keys as attributes hold them."""
+        return _processed(self.generated.column, list(raw), self.connection)
+
+    def fill(self, rows: Sequence[int], raw: Values) -> None:
+        """Take keys asked for beforehand; objects get them when their rows are in."""
+        keys = self.processed(raw)
+        self.sheet.fill(self.generated, rows, keys)
+        self.drawn = (rows, keys)
+
+    def run(self) -> None:
+        """Call defaults, insert, and write back what came of it."""
+        plan = self.plan
+        try:
+            with held_for(self.sheet.count):
+                groups = self.sheet.groups(keep_order=plan.refers_to_itself)
+        except Exception as error:
+            _as_statement_error(self.connection, error, f"INSERT INTO {plan.table.name}")
+        for group in groups:
+            self._emit(group)
+
+    def _emit(self, group: Group) -> None:
+        connection = self.connection
+        statement = self._statement(group)
+        try:
+            with held_for(len(group.rows)):
+                arrays = _arrays(group)
+        except Exception as error:
+            _as_statement_error(connection, error, statement.sql)
+        with held_for(len(group.rows)):
+            result = execute(connection, statement.sql, arrays)
+            if self.drawn[0]:
+                self._write_drawn(group)
+            if statement.by_server or statement.read_back:
+                self._read_back(group, result, statement)
+            if group.defaulted:
+                self._write_defaults(group)
+            if statement.expired:
+                self._expire(group, statement.expired)
+
+    def _statement(self, group: Group) -> Statement:
+        """Return the statement for a group's columns, made at its first use."""
+        columns = [column for column, _ in group.columns]
+        computed = [(column, template) for column, template, _ in group.computed]
+        table = self.plan.name
+        if self.translation is not None:
+            table = table_name(self.plan.table, self.connection.dialect, self.translation)
+        signature = (table, len(group.rows) > 1, *columns, *computed)
+        statement = self.plan.statements.get(signature)
+        if statement is None:
+            statement = self._new_statement(table, columns, computed, len(group.rows) > 1)
+            self.plan.statements[signature] = statement
+        return statement
+
+    def _new_statement(
+        self,
+        table: str,
+        columns: list[ColumnPlan],
+        computed: list[tuple[ColumnPlan, Template]],
+        several: bool,
+    ) -> Statement:
+        plan, dialect = self.plan, self.connection.dialect
+        names = {column.column.key for column in columns}
+        by_server = plan.generated is not None and plan.generated.column.key not in names
+        read_back: tuple[Returned, ...] = ()
+        if plan.returned and not plan.server_keys <= names:
+            read_back = tuple(item for item in plan.returned if item.column.key not in names)
+        arrays, selected = select_list(columns, [template for _, template in computed])
+        targets = [column.sql for column in columns] + [column.sql for column, _ in computed]
+        returning = [key.sql for key in plan.keys] if by_server or read_back else []
+        sql = insert_statement(
+            table,
+            targets,
+            arrays,
+            selected,
+            dialect,
+            ordered=by_server and several,
+            returning=[*returning, *(item.sql for item in read_back)],
+        )
+        # What the server made and nobody reads back is loaded when it is looked at.
+        made = {key: name for name, key in plan.expires.items() if name not in names}
+        made |= {column.key: column.column.key for column, _ in computed if column.key}
+        back = {item.column.key for item in read_back}
+        expired = tuple(key for key, name in made.items() if name not in back)
+        return Statement(sql, by_server, read_back, expired)
+
+    def _read_back(self, group: Group, result: Rows, statement: Statement) -> None:
+        """Match returned rows with objects: by the counter's order, or as inserted."""
+        plan = self.plan
+        rows, types = result
+        if len(rows) != len(group.rows):
+            raise _rows_missing(self.mapper, len(group.rows))
+        rows = self._in_order(group, rows, types, by_server=statement.by_server)
+        wanted: list[tuple[int, str, Any]] = []
+        if statement.by_server:
+            generated = self.generated
+            place = plan.keys.index(generated)
+            wanted.append((place, self.generated_key, generated.column))
+        for index, item in enumerate(statement.read_back, start=len(plan.keys)):
+            wanted.append((index, item.key, item.column))
+        for index, key, column in wanted:
+            raw = [row[index] for row in rows]
+            self._write(group.rows, key, _processed(column, raw, self.connection, types[index]))
+
+    def _in_order(
+        self, group: Group, rows: Sequence[Any], types: Sequence[Any], *, by_server: bool
+    ) -> Sequence[Any]:
+        plan = self.plan
+        if len(rows) == 1:
+            return rows
+        if by_server:
+            place = plan.keys.index(self.generated)
+            return sorted(rows, key=lambda row: row[place])
+        # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell.
+        given = dict(group.columns)
+        wanted = list(zip(*(given[key] for key in plan.keys), strict=True))
+        processed = [
+            _processed(key.column, [row[n] for row in rows], self.connection, types[n])
+            for n, key in enumerate(plan.keys)
+        ]
+        found = list(zip(*processed, strict=True))
+        if found == wanted:
+            return rows
+        by_key = dict(zip(found, rows, strict=True))
+        try:
+            return [by_key[key] for key in wanted]
+        except KeyError:
+            raise orm_exc.FlushError(
+                f"The keys that the INSERT for {self.mapper} returned are not the ones sent."
+            ) from None
+
+    def _write_drawn(self, group: Group) -> None:
+        rows, keys = self.drawn
+        if len(group.rows) != self.sheet.count:
+            mine = set(group.rows)
+            pairs = [(row, key) for row, key in zip(rows, keys, strict=True) if row in mine]
+            rows, keys = [row for row, _ in pairs], [key for _, key in pairs]
+        self._write_keys(rows, keys)
+
+    def _write_keys(self, rows: Sequence[int], keys: Values) -> None:
+        self._write(rows, self.generated_key, keys)
+
+    def _write(self, rows: Sequence[int], key: str, values: Values) -> None:
+        dicts = self.pending.dicts
+        for row, value in zip(rows, values, strict=True):
+            dicts[row][key] = value
+
+    def _write_defaults(self, group: Group) -> None:
+        for column, values, rows in group.defaulted:
+            if column.key is not None:
+                for row in rows:
+                    place = group.rows[row]
+                    self.pending.dicts[place][column.key] = values[row]
+                    self.pending.states[place].committed_state.pop(column.key, None)
+
+    def _expire(self, group: Group, keys: tuple[str, ...]) -> None:
+        pending = self.pending
+        for row in group.rows:
+            pending.states[row]._expire_attributes(pending.dicts[row], keys)
+
+
+def _arrays(group: Group) -> tuple[Values, ...]:
+    arrays = [
+        values if (bind := column.codec.bind) is None else list(map(bind, values))
+        for column, values in group.columns
+    ]
+    for _, template, given in group.computed:
+        for way, values in zip(template.codecs, given, strict=True):
+            arrays.append(values if way.bind is None else list(map(way.bind, values)))
+    return tuple(arrays)
+
+
+def _rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
+    """SQLAlchemy's own words for it."""
+    if rows == 1:
+        missing = f"Single-row INSERT statement for {mapper} did not produce a new primary key "
+        missing += "result being invoked."
+    else:
+        missing = f"Multi-row INSERT statement for {mapper} did not produce the correct number "
+        missing += "of INSERTed rows for RETURNING."
+    return orm_exc.FlushError(
+        f"{missing}  Ensure there are no triggers or special driver issues preventing INSERT "
+        "from functioning properly."
+    )
+
+
+def _processed(column: Any, raw: Values, connection: Connection, code: int | None = None) -> Values:
+    process = column.type._cached_result_processor(connection.dialect, code)
+    return raw if process is None else list(map(process, raw))
+
+
+def _as_statement_error(connection: Any, error: Exception, sql: str) -> None:
+    """Raise what SQLAlchemy raises for an error while parameters are prepared."""
+    connection._handle_dbapi_exception(error, sql, None, None, None)

@@ -1,0 +1,233 @@
+"""
+The short way through a flush of new objects only.
+
+SQLAlchemy sorts the actions of each flush anew, because histories decide which there are. When
+all objects are pending and every relationship holds nothing but what was added to it, the order
+depends on the mappers alone: it is worked out once for a set of mappers, and carrying a key
+from parent to child is setting an attribute. The first thing that looks different sends the
+whole flush the long way round, before anything has been done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import CircularDependencyError
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.exc import UnmappedColumnError
+
+from async_loader.inserts._sqlalchemy import (
+    NO_VALUE,
+    NO_VALUES,
+    RELATIONSHIP_ATTRIBUTES,
+    ManyToMany,
+    ManyToOne,
+    OneToMany,
+    ScalarAttributeImpl,
+    UOWTransaction,
+    topological,
+)
+
+State = Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edge:
+    """One relationship of one mapper, as far as its new objects are concerned."""
+
+    processor: Any  # SQLAlchemy's own, for what is not simple
+    key: str
+    is_collection: bool
+    kind: type[Any]
+    target: Mapper[Any]
+    pairs: tuple[tuple[str, str], ...]  # attribute of the parent, attribute of the child
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """The order of a flush of some mappers: per hierarchy its mappers and their edges."""
+
+    steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]], ...]
+    edges: dict[Mapper[Any], tuple[Edge, ...]]
+    trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
+
+
+class NotSimpleError(Exception):
+    """The flush has to go the long way."""
+
+
+_MEMO = "async_loader.inserts.lanes"
+
+
+def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
+    """Return the order for a set of mappers, or None when only the objects decide it."""
+    names = frozenset(mappers)
+    first: Any = next(iter(names))
+    known: dict[frozenset[Mapper[Any]], Lane | None] = first._memo(_MEMO, dict)
+    if names not in known:
+        try:
+            known[names] = _make(names)
+        except (NotSimpleError, CircularDependencyError, UnmappedColumnError):
+            known[names] = None
+    return known[names]
+
+
+def _make(mappers: frozenset[Mapper[Any]]) -> Lane:
+    edges = {mapper: tuple(_edges(mapper)) for mapper in mappers}
+    bases: dict[Any, list[Mapper[Any]]] = {}
+    for mapper in mappers:
+        bases.setdefault(mapper.base_mapper, []).append(mapper)
+    before: set[tuple[Any, Any]] = set()
+    trees: set[Any] = set()
+    for mapper, own in edges.items():
+        for edge in own:
+            here, there = mapper.base_mapper, edge.target.base_mapper
+            if there in bases and edge.kind is not ManyToMany:
+                if here is there:
+                    trees.add(here)
+                else:
+                    before.add((here, there) if edge.kind is OneToMany else (there, here))
+    if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
+        raise NotSimpleError
+    ordered = sorted(bases, key=lambda base: base._sort_key)
+    steps = tuple((base, tuple(bases[base])) for base in topological.sort(before, ordered))
+    return Lane(steps, edges, frozenset(trees))
+
+
+def _edges(mapper: Any) -> Iterator[Edge]:
+    for prop in mapper.relationships:
+        if prop.viewonly:
+            continue
+        processor = prop._dependency_processor
+        kind = type(processor)
+        if processor.post_update or kind not in {OneToMany, ManyToOne, ManyToMany}:
+            raise NotSimpleError
+        if type(mapper.class_manager[prop.key].impl) not in RELATIONSHIP_ATTRIBUTES:
+            raise NotSimpleError  # dynamic, write-only, or somebody's own
+        pairs: list[tuple[str, str]] = []
+        if kind is not ManyToMany:
+            parent, child = processor.parent, processor.mapper
+            if kind is ManyToOne:
+                parent, child = child, parent
+            for left, right in prop.synchronize_pairs:
+                columns = parent._columntoproperty[left], child._columntoproperty[right]
+                pairs.append((columns[0].key, columns[1].key))
+        is_collection = bool(prop.uselist)
+        yield Edge(processor, prop.key, is_collection, kind, prop.mapper, tuple(pairs))
+
+
+Link = tuple[State, State, Edge]  # parent, child
+
+
+@dataclass(slots=True, eq=False)
+class Carry:
+    """Keys to set on children once their parents have theirs, by child hierarchy."""
+
+    links: dict[Any, list[Link]]
+    later: dict[Any, list[State]]  # many-to-many: processor to states
+
+
+def plan_carry(session: Session, uow: UOWTransaction, found: Lane) -> Carry:
+    """Look at every relationship of every object; raise NotSimpleError for the long way."""
+    carry = Carry({}, {})
+    states: Any = uow.states
+    for mapper, edges in found.edges.items():
+        if not edges:
+            continue
+        for state in uow.mappers[mapper]:
+            attributes = state.dict
+            if "_pending_mutations" in state.__dict__:
+                raise NotSimpleError
+            for edge in edges:
+                if edge.key in attributes:
+                    if edge.kind is ManyToOne:
+                        _to_parent(session, states, state, edge, carry)
+                    else:
+                        _to_children(states, state, edge, carry)
+                elif edge.key in state.committed_state:
+                    raise NotSimpleError
+    return carry
+
+
+_NO_HISTORY: Any = object()
+
+
+def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: Carry) -> None:
+    original = state.committed_state.get(edge.key, _NO_HISTORY)
+    if original is _NO_HISTORY:
+        return
+    parent = state.dict[edge.key]
+    if parent is None or not (original is None or id(original) in NO_VALUES):
+        raise NotSimpleError
+    parent_state = parent._sa_instance_state
+    _verify(edge, parent_state)
+    if parent_state not in states and not session._contains_state(parent_state):
+        raise NotSimpleError
+    links = carry.links.setdefault(state.manager.mapper.base_mapper, [])
+    links.append((parent_state, state, edge))
+
+
+def _to_children(states: Any, state: State, edge: Edge, carry: Carry) -> None:
+    value = state.dict[edge.key]
+    if not edge.is_collection:
+        children = [] if value is None else [value]
+    else:
+        children = list(value._sa_adapter)
+    original = state.committed_state.get(edge.key, _NO_HISTORY)
+    if not children and original is _NO_HISTORY:
+        return
+    if not (original is None or id(original) in NO_VALUES or _is_empty(original)):
+        raise NotSimpleError
+    if not children:
+        return
+    for child in children:
+        child_state = getattr(child, "_sa_instance_state", None)
+        if child_state is None or child_state not in states:
+            raise NotSimpleError
+        _verify(edge, child_state)
+        if edge.kind is OneToMany:
+            base = child_state.manager.mapper.base_mapper
+            carry.links.setdefault(base, []).append((state, child_state, edge))
+    if edge.kind is ManyToMany:
+        carry.later.setdefault(edge.processor, []).append(state)
+
+
+def _is_empty(original: Any) -> bool:
+    return original is not _NO_HISTORY and isinstance(original, list | set | dict) and not original
+
+
+def _verify(edge: Edge, state: State) -> None:
+    if state.manager.mapper is not edge.target:
+        allow_subtypes = not edge.processor.enable_typechecks
+        if not edge.target._canload(state, allow_subtypes=allow_subtypes):
+            raise NotSimpleError
+
+
+def carry_keys(uow: UOWTransaction, links: list[Link]) -> None:
+    """Set foreign keys from parents that are saved; what `sync.populate` does pair by pair."""
+    for parent, child, edge in links:
+        if parent.key is not None:
+            # A persistent parent may be expired: reading its key is SQLAlchemy's business.
+            edge.processor.process_saves(uow, [child])
+            continue
+        source, target = parent.dict, child.dict
+        manager = child.manager
+        for left, right in edge.pairs:
+            implementation = manager[right].impl
+            if (
+                type(implementation) is ScalarAttributeImpl
+                and left in source
+                and child.modified
+                and not implementation.active_history
+                and not implementation.dispatch.set
+                and child._last_known_values is None
+            ):
+                history = child.committed_state
+                if right not in history:
+                    history[right] = target.get(right, NO_VALUE)
+                target[right] = source[left]
+            else:
+                value = parent.manager[left].impl.get(parent, source)
+                implementation.set(child, target, value, None)

@@ -1,0 +1,250 @@
+"""
+Insert the pending objects of one mapper hierarchy: the counterpart of SQLAlchemy's `_save_obj`.
+
+Nothing is written and no attribute changed before everything is known to be understood;
+attributes change after their rows are in, so that a failed insert leaves objects as SQLAlchemy
+leaves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Mapper
+
+from async_loader.inserts._sqlalchemy import (
+    UOWTransaction,
+    finalize_insert_update,
+    has_one_bind,
+)
+from async_loader.inserts.garbage import held_for
+from async_loader.inserts.insert import Insert
+from async_loader.inserts.keys import Wanted, draw, must_ask
+from async_loader.inserts.plans import (
+    MapperPlan,
+    NotUnderstoodError,
+    TablePlan,
+    listens,
+    mapper_plan,
+)
+from async_loader.inserts.rows import Pending, collect
+
+State = Any
+Part = tuple[MapperPlan, Pending]
+
+
+class Save:
+    """The inserts of one flush; it knows what it has inserted."""
+
+    def __init__(self, uow: UOWTransaction) -> None:
+        self.uow = uow
+        self.session = uow.session
+        self.inserted: dict[Mapper[Any], Pending] = {}
+        self.connection: Connection | None = None
+        self.ahead: dict[Table, list[Any]] = {}  # keys drawn before the first insert
+
+    def insert(self, base_mapper: Mapper[Any], states: Sequence[State]) -> None:
+        """Insert pending objects of one hierarchy, given in the order they were added.
+
+        Raises NotUnderstoodError, having done nothing, when SQLAlchemy has to do it.
+        """
+        with held_for(len(states)):
+            connection, parts = self.understood(base_mapper, states)
+        if len(parts) == 1 and len(parts[0][0].tables) == 1:
+            tables: Any = parts[0][0].tables
+        else:
+            self._refuse_values(connection, parts)
+            tables = base_mapper._sorted_tables
+        written = False
+        for table in tables:
+            inserts = _inserts(connection, table, parts)
+            try:
+                self._draw(connection, inserts)
+            except NotUnderstoodError as error:
+                if written:
+                    raise AssertionError(f"half of {base_mapper} is written: {error}") from error
+                raise
+            for insert in inserts:
+                insert.run()
+            _copy_keys_down(table, parts)
+            written = True
+        for plan, pending in parts:
+            self._finish(base_mapper, connection, plan, pending)
+
+    def understood(
+        self, base_mapper: Mapper[Any], states: Sequence[State]
+    ) -> tuple[Connection, list[Part]]:
+        """Return the objects by mapper with the mappers' plans, or refuse."""
+        connection = self.connection_of(base_mapper)
+        by_mapper: dict[Mapper[Any], Pending] = {}
+        mappers = {state.manager.mapper for state in states}
+        if len(mappers) == 1:
+            by_mapper[mappers.pop()] = Pending(list(states), [state.dict for state in states])
+        else:
+            for state in states:
+                pending = by_mapper.setdefault(state.manager.mapper, Pending([], []))
+                pending.states.append(state)
+                pending.dicts.append(state.dict)
+        return connection, [
+            (self._plan(mapper, connection, pending), pending)
+            for mapper, pending in by_mapper.items()
+        ]
+
+    def connection_of(self, base_mapper: Mapper[Any]) -> Connection:
+        """Return the connection of a hierarchy, or refuse one that others have a hand in."""
+        if self.connection is not None:
+            return self.connection
+        if self.session.connection_callable is not None:
+            raise NotUnderstoodError("the session chooses a connection for each object")
+        connection = self.uow.transaction.connection(base_mapper)
+        _refuse_connection(connection)
+        if has_one_bind(self.session):
+            self.connection = connection
+        return connection
+
+    def _plan(self, mapper: Any, connection: Connection, pending: Pending) -> MapperPlan:
+        plan = mapper_plan(mapper, connection.dialect)
+        reason = plan.reason or listens(mapper)
+        if reason:
+            raise NotUnderstoodError(reason)
+        if mapper._validate_polymorphic_identity:
+            for state, values in zip(pending.states, pending.dicts, strict=True):
+                mapper._validate_polymorphic_identity(mapper, state, values)
+        self.refuse_known(plan, pending.states)
+        return plan
+
+    def refuse_known(self, plan: MapperPlan, states: Sequence[State]) -> None:
+        """Refuse objects with the identity of another: SQLAlchemy updates or warns."""
+        known = self.session.identity_map
+        if not len(known):
+            return
+        mapper: Any = plan.mapper
+        keys, identity_class = plan.identity_keys, mapper._identity_class
+        for state in states:
+            values = state.dict
+            key = tuple([values.get(name) for name in keys])
+            if (identity_class, key, state.identity_token) in known:
+                raise NotUnderstoodError("an object has the identity of another")
+
+    def wanted(self, base_mapper: Mapper[Any], states: Sequence[State]) -> Wanted | None:
+        """Return the keys that objects need to be asked for, if that is plain beforehand."""
+        connection, parts = self.understood(base_mapper, states)
+        if len(parts) != 1 or len(parts[0][0].tables) != 1:
+            return None
+        (insert,) = self.inserts(connection, base_mapper, parts)
+        rows = insert.lacking()
+        if not rows or not must_ask(insert.plan, len(rows)):
+            return None
+        return Wanted(insert.plan, len(rows), connection, insert.translation)
+
+    def inserts(self, connection: Connection, base_mapper: Any, parts: list[Part]) -> list[Insert]:
+        """Return what goes into the first table of a hierarchy."""
+        return _inserts(connection, next(iter(base_mapper._sorted_tables)), parts)
+
+    def _refuse_values(self, connection: Connection, parts: list[Part]) -> None:
+        """Look at the values of all tables before the first of them is written."""
+        for plan, pending in parts:
+            for number, table_plan in enumerate(plan.tables.values()):
+                sheet = collect(table_plan, pending.dicts, connection.dialect)
+                if number and sheet.computed and table_plan.keys[0] in sheet.absent:
+                    raise NotUnderstoodError("a SQL expression beside inherited tables")
+
+    def _draw(self, connection: Connection, inserts: list[Insert]) -> None:
+        """Ask for the keys that the inserts themselves cannot give, in the objects' order."""
+        lacking = [(insert, rows) for insert in inserts if (rows := insert.lacking())]
+        if not lacking:
+            return
+        alone = len(lacking) == 1
+        first, rows = lacking[0]
+        total = sum(len(rows) for _, rows in lacking)
+        come_back = alone and first.has_array() and not must_ask(first.plan, total)
+        if come_back and (total == 1 or first.is_one_statement()):
+            return
+        keys = self.ahead.pop(first.plan.table, [])
+        if len(keys) != total:
+            keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
+        if alone:
+            first.fill(rows, keys)
+            return
+        turns = sorted(
+            (insert.pending.states[row].insert_order, number, row)
+            for number, (insert, rows) in enumerate(lacking)
+            for row in rows
+        )
+        shares: list[tuple[list[int], list[Any]]] = [([], []) for _ in lacking]
+        for (_, number, row), key in zip(turns, keys, strict=True):
+            shares[number][0].append(row)
+            shares[number][1].append(key)
+        for (insert, _), share in zip(lacking, shares, strict=True):
+            insert.fill(*share)
+
+    def _finish(
+        self,
+        base_mapper: Mapper[Any],
+        connection: Connection,
+        plan: MapperPlan,
+        pending: Pending,
+    ) -> None:
+        if plan.needs_finalize:
+            rows = (
+                (state, values, plan.mapper, connection, False)
+                for state, values in zip(pending.states, pending.dicts, strict=True)
+            )
+            finalize_insert_update(base_mapper, self.uow, rows)
+        known = self.inserted.get(plan.mapper)
+        if known is None:
+            self.inserted[plan.mapper] = pending
+        else:
+            known.extend(pending)
+
+
+def _refuse_connection(connection: Any) -> None:
+    if "compiled_cache" in connection._execution_options:
+        raise NotUnderstoodError("the connection has a compiled_cache of its own")
+    if connection._has_events or connection.engine._has_events:
+        dispatch = connection.dispatch
+        if dispatch.before_execute or dispatch.after_execute:
+            raise NotUnderstoodError("somebody listens to before_execute or after_execute")
+
+
+def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[Insert]:
+    """Return what goes into one table; mappers that fill it alike go together."""
+    translation = connection._execution_options.get("schema_translate_map")
+    if len(parts) == 1:
+        plan, pending = parts[0]
+        if table not in plan.tables:
+            return []
+        return [Insert(connection, plan.mapper, plan.tables[table], pending, translation)]
+    by_shape: dict[Any, tuple[Any, TablePlan, Pending]] = {}
+    for plan, pending in parts:
+        table_plan = plan.tables.get(table)
+        if table_plan is not None:
+            known = by_shape.setdefault(
+                table_plan.shape, (plan.mapper, table_plan, Pending([], []))
+            )
+            known[2].extend(pending)
+    inserts = []
+    for mapper, table_plan, pending in by_shape.values():
+        _sort(pending)
+        inserts.append(Insert(connection, mapper, table_plan, pending, translation))
+    return inserts
+
+
+def _copy_keys_down(table: Table, parts: list[Part]) -> None:
+    """Give inheriting tables their keys: what `_postfetch` does with equated columns."""
+    for plan, pending in parts:
+        table_plan = plan.tables.get(table)
+        for source, target in table_plan.equated if table_plan is not None else ():
+            for state, values in zip(pending.states, pending.dicts, strict=True):
+                state.manager[target].impl.set(state, values, values.get(source), None)
+
+
+def _sort(pending: Pending) -> None:
+    pairs = sorted(
+        zip(pending.states, pending.dicts, strict=True), key=lambda pair: pair[0].insert_order
+    )
+    pending.states[:] = [state for state, _ in pairs]
+    pending.dicts[:] = [values for _, values in pairs]

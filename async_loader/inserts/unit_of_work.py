@@ -1,0 +1,205 @@
+"""
+The flush with batching: the actions are SQLAlchemy's own, in SQLAlchemy's own order, and only
+those that insert new objects are done here.
+
+A `before_flush` listener replaces `execute` and `finalize_flush_changes` of that one
+UOWTransaction. So everything happens inside the unit of work: after all listeners and
+cascades, in the right order with updates and deletes, and under the same rollback.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from async_loader.inserts._sqlalchemy import (
+    SaveUpdateAll,
+    SaveUpdateState,
+    UOWTransaction,
+    generate_actions,
+    save_obj,
+    states_of,
+    topological,
+)
+from async_loader.inserts.keys import Wanted, asks_ahead, draw
+from async_loader.inserts.lane import (
+    Carry,
+    Lane,
+    NotSimpleError,
+    carry_keys,
+    lane,
+    plan_carry,
+)
+from async_loader.inserts.persistent import register_persistent
+from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.prefetch import insert_regrouped
+from async_loader.inserts.save import Save
+from async_loader.inserts.tree import Tree, tree
+
+
+def before_flush(session: Session, uow: UOWTransaction, _objects: Any) -> None:
+    """Session event: make this unit of work a batching one."""
+    if session._new and "execute" not in uow.__dict__:
+        BatchingUnitOfWork(uow).attach()
+
+
+_SAVED = (False, False)  # neither deleted nor only listed
+
+
+def _later(_mapper: Any) -> None:
+    """Stand in for `_per_mapper_flush_actions` until it is known to be needed."""
+
+
+class BatchingUnitOfWork:
+    """What one UOWTransaction does instead."""
+
+    def __init__(self, uow: UOWTransaction) -> None:
+        self.uow = uow
+        self.save = Save(uow)
+
+    def attach(self) -> None:
+        """Replace the methods, on this one instance."""
+        uow: Any = self.uow
+        uow.execute = self.execute
+        uow.finalize_flush_changes = self.finalize
+        # Only the long way needs what this prepares for each mapper.
+        uow._per_mapper_flush_actions = _later
+        uow.register_object = self._register
+
+    def _register(self, state: Any, isdelete: bool = False, **kwargs: Any) -> bool:
+        """Take a new object into the flush; anything else is for `register_object` itself."""
+        uow: Any = self.uow
+        if isdelete or kwargs or state.key is not None or state not in uow.session._new:
+            return bool(type(uow).register_object(uow, state, isdelete, **kwargs))
+        if state not in uow.states:
+            uow.mappers[state.manager.mapper].add(state)
+            uow.states[state] = _SAVED
+        return True
+
+    def execute(self) -> None:
+        """Insert, update and delete, the short way if it is known to do the same."""
+        uow: Any = self.uow
+        del uow._per_mapper_flush_actions, uow.register_object
+        if not self._short_way():
+            for mapper in list(uow.mappers):
+                uow._per_mapper_flush_actions(mapper)
+            self._long_way()
+
+    def _short_way(self) -> bool:
+        uow: Any = self.uow
+        if not all(state.key is None and flags == _SAVED for state, flags in uow.states.items()):
+            return False
+        order = lane(mapper for mapper, states in uow.mappers.items() if states)
+        if order is None:
+            return False
+        try:
+            carry = plan_carry(uow.session, uow, order)
+            trees = self._trees(order, carry)
+        except (NotSimpleError, NotUnderstoodError):
+            return False
+        for base, mappers in order.steps:
+            if base in trees:
+                planted, keys = trees[base]
+                planted.run(self.save, keys)
+                continue
+            carry_keys(uow, carry.links.get(base, []))
+            self._save(base, [state for mapper in mappers for state in uow.mappers[mapper]])
+        for processor, states in carry.later.items():
+            processor.process_saves(uow, states)
+        return True
+
+    def _trees(self, order: Lane, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
+        """Check what cannot be left to SQLAlchemy later, and draw all keys at once."""
+        if not order.trees and len(order.steps) == 1:
+            return {}
+        uow: Any = self.uow
+        trees: dict[Any, Tree] = {}
+        wanted: list[tuple[Any, Wanted]] = []
+        for base, mappers in order.steps:
+            states = [state for mapper in mappers for state in uow.mappers[mapper]]
+            if base in order.trees:
+                links = carry.links.get(base, [])
+                trees[base] = tree(base, states, links)
+                want = trees[base].prepare(self.save)
+            elif any(asks_ahead(mapper) for mapper in mappers):
+                want = self._wanted(base, states)
+            else:
+                continue
+            if want is not None:
+                wanted.append((base, want))
+        drawn: dict[Any, list[Any]] = {}
+        if trees or len(wanted) > 1:
+            drawn = self._draw(wanted)
+        for base, want in wanted:
+            if base not in trees and base in drawn:
+                self.save.ahead[want.plan.table] = drawn[base]
+        return {base: (planted, drawn.get(base, [])) for base, planted in trees.items()}
+
+    def _wanted(self, base: Any, states: list[Any]) -> Wanted | None:
+        try:
+            return self.save.wanted(base, states)
+        except NotUnderstoodError:
+            return None
+
+    def _draw(self, wanted: list[tuple[Any, Wanted]]) -> dict[Any, list[Any]]:
+        drawn: dict[Any, list[Any]] = {}
+        by_connection: dict[Any, list[tuple[Any, Wanted]]] = {}
+        for base, want in wanted:
+            by_connection.setdefault(want.connection, []).append((base, want))
+        for same in by_connection.values():
+            keys = draw([want for _, want in same])
+            drawn.update(zip((base for base, _ in same), keys, strict=True))
+        return drawn
+
+    def _long_way(self) -> None:
+        """Do all actions in the order that SQLAlchemy sorts them."""
+        uow = self.uow
+        actions = generate_actions(uow)
+        if uow.cycles:
+            for subset in topological.sort_as_subsets(uow.dependencies, actions):
+                rest = set(subset)
+                while rest:
+                    self._execute_aggregate(rest.pop(), rest)
+        else:
+            for action in topological.sort(uow.dependencies, actions):
+                if type(action) is SaveUpdateAll:
+                    self._save(
+                        action.mapper,
+                        states_of(uow, action.mapper),
+                    )
+                else:
+                    action.execute(uow)
+
+    def _execute_aggregate(self, action: Any, rest: set[Any]) -> None:
+        if type(action) is SaveUpdateState:
+            mapper = action.mapper
+            same = [
+                other for other in rest if type(other) is SaveUpdateState and other.mapper is mapper
+            ]
+            rest.difference_update(same)
+            self._save(mapper, [action.state, *(other.state for other in same)])
+        elif type(action) is SaveUpdateAll:
+            self._save(action.mapper, states_of(self.uow, action.mapper))
+        else:
+            action.execute_aggregate(self.uow, rest)
+
+    def _save(self, mapper: Any, states: list[Any]) -> None:
+        pending = [state for state in states if state.key is None]
+        if pending and len(pending) == len(states):
+            pending.sort(key=attrgetter("insert_order"))
+            for way in (self.save.insert, self._insert_regrouped):
+                try:
+                    way(mapper, pending)
+                except NotUnderstoodError:
+                    continue
+                return
+        save_obj(mapper, states, self.uow)
+
+    def _insert_regrouped(self, mapper: Any, states: list[Any]) -> None:
+        insert_regrouped(self.save, mapper, states)
+
+    def finalize(self) -> None:
+        """Make the inserted objects persistent; the rest is SQLAlchemy's."""
+        register_persistent(self.uow, self.save.inserted)
