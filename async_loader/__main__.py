@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from .errors import ConfigurationError, MissingExtraError
 
+_STOPPED = 105
+
 
 def main() -> int:
     """Run the command line; return its exit code."""
+    # As Ctrl-C: until the command has handlers of its own, which know what to clean up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _main()
+    except KeyboardInterrupt:
+        sys.stderr.write("async_loader: stopped\n")
+        return _STOPPED
+    finally:
+        # Everything is done and said: the interpreter's own end is not interrupted.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _main() -> int:
     try:
         check_platform()
     except ConfigurationError as error:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from .backends import Backend, backend_of
-from .database import Namespace, ServerInfo, parse_url, place, redact
+from .database import Namespace, ServerInfo, closing, parse_url, place, redact
 from .errors import ConfigurationError, DatabaseError, WorkloadError
 from .limits import Stop
 from .loading import load_workload
@@ -31,6 +31,7 @@ from .results import RunResult
 from .runner import OnProgress, Sessions, prepared, run
 from .settings import SYNC_MODES, UNBOUNDED_POOL, RunSettings
 from .sync_runner import require_twins, run_sync
+from .tasks import to_the_end
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
 from .workload import Workload
 from .workloads import mixed, noop, sequences
@@ -85,10 +86,10 @@ async def run_workload(
             say("running")
             result = await _run(settings, database, stop, on_progress)
             say("cleaning up")
-    except DatabaseError as error:
+    except (DatabaseError, asyncio.CancelledError) as error:
         if result is None:
             raise
-        return Finished(result, error)
+        return Finished(result, error if isinstance(error, DatabaseError) else None)
     return Finished(result)
 
 
@@ -116,6 +117,7 @@ async def _run_async(
         warmup=settings.warmup,
         op_timeout=settings.op_timeout,
         grace=settings.grace,
+        give_up=settings.give_up,
         stop=stop,
         time_split=settings.time_split,
         on_progress=on_progress,
@@ -229,7 +231,7 @@ async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Databa
             pool_timeout=_POOL_TIMEOUT,
             namespace=namespace,
         )
-        stack.push_async_callback(engine.dispose)
+        await stack.enter_async_context(closing(engine))
         sessions, read_sessions = backend.session_factories(
             engine, reads_autocommit=settings.reads_autocommit
         )
@@ -274,11 +276,12 @@ def pool_size(settings: RunSettings, server: ServerInfo) -> int:
     """
     Return as many connections as operations can be in flight, within what the server has left.
 
-    Without a limit of operations it is the pool that throttles, with a size of its own.
+    Without a limit of operations it is the pool that throttles, with a size of its own. A
+    size that was asked for is not made smaller.
     """
-    unbounded = settings.mode == "unbounded"
-    wanted = settings.pool_size or (UNBOUNDED_POOL if unbounded else settings.concurrency)
-    return max(1, min(wanted, server.free_connections - _SPARE_CONNECTIONS))
+    wanted = UNBOUNDED_POOL if settings.mode == "unbounded" else settings.concurrency
+    most = max(1, server.free_connections - _SPARE_CONNECTIONS)
+    return settings.pool_size or min(wanted, most)
 
 
 @asynccontextmanager
@@ -296,29 +299,21 @@ async def _off_the_loop(context: AbstractContextManager[T]) -> AsyncIterator[T]:
     """
     Enter and leave a blocking context in a thread.
 
-    A cancellation while it is entered waits for the thread and leaves the context again:
-    nothing that the thread starts is forgotten.
+    A cancellation while it is entered or left, however often, waits for the thread: nothing
+    that it starts is forgotten.
     """
     entering = asyncio.create_task(asyncio.to_thread(context.__enter__))
     try:
-        value = await asyncio.shield(entering)
-    except asyncio.CancelledError:
-        await asyncio.wait({entering})
-        if entering.exception() is None:
-            await asyncio.to_thread(context.__exit__, None, None, None)
-        raise
-    try:
+        value = await to_the_end(entering)
         yield value
     finally:
-        await asyncio.shield(asyncio.to_thread(context.__exit__, None, None, None))
+        if entering.exception() is None:
+            await to_the_end(asyncio.to_thread(context.__exit__, None, None, None))
 
 
 async def _probe(backend: Backend, url: URL) -> ServerInfo:
-    engine = backend.create_engine(url, pool_size=1)
-    try:
+    async with closing(backend.create_engine(url, pool_size=1)) as engine:
         return await backend.probe(engine)
-    finally:
-        await engine.dispose()
 
 
 def _database_facts(

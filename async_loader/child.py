@@ -23,7 +23,7 @@ from .errors import AsyncLoaderError
 from .limits import Stop
 from .progress import Style, progress_view
 from .results import RunResult
-from .runtime import SIGNALS, run_until_stopped
+from .runtime import SIGNALS, leave_errors_to_the_report, run_until_stopped
 from .settings import RunSettings
 
 
@@ -100,6 +100,8 @@ def _dump(settings: RunSettings) -> str:
 def main() -> int:
     """Serve one run: what `run_in_child` starts."""
     settings = RunSettings(**json.loads(sys.stdin.readline()))
+    if not settings.debug:
+        leave_errors_to_the_report()
     with progress_view(sys.stderr, sys.argv[1]) as view:  # type: ignore[arg-type]  # our own argument
 
         async def work(stop: Stop) -> Finished:

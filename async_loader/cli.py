@@ -3,9 +3,9 @@ Arguments to exit code.
 
 The only place with signal handlers, the choice of an event loop, and a terminal.
 
-Exit codes: 0 done · 1 too many operations failed · 99 a threshold does not hold ·
-104 usage or configuration ·
-105 stopped by a signal · 107 the workload's set-up raised · 110 database unreachable or refused
+Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 99 a threshold
+does not hold · 104 usage or configuration · 105 stopped by a signal · 107 the workload's set-up
+raised · 110 database unreachable or refused
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .reports import comparison as comparison_report
 from .reports import console as console_report
 from .reports import json as json_report
 from .results import RunResult
-from .runtime import run_until_stopped
-from .settings import CompareSettings, RunSettings, VerdictOptions
+from .runtime import Signals, leave_errors_to_the_report
+from .settings import CompareSettings, RunSettings
 from .settings_sources import load
 from .thresholds import verdicts_of
 
@@ -70,18 +70,23 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(settings: RunSettings) -> int:
     _check_outputs(settings.out)
-    with progress_view(sys.stderr, settings.progress) as view:
-        finished = run_until_stopped(
-            lambda stop: run_workload(settings, stop=stop, on_progress=view.update, say=view.phase),
-            settings.loop,
-        )
-    result = finished.result
-    _show(partial(console_report.render, result), settings.out)
-    code = _verdict(result, settings)
-    code = _write_outputs(settings.out, json_report.render(result), code)
-    if finished.cleanup_error is None:
-        return code
-    return _complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
+    if not settings.debug:
+        leave_errors_to_the_report()
+    with Signals() as signals:
+        with progress_view(sys.stderr, settings.progress) as view:
+            finished = signals.run(
+                lambda stop: run_workload(
+                    settings, stop=stop, on_progress=view.update, say=view.phase
+                ),
+                settings.loop,
+            )
+        result = finished.result
+        shown = _show(partial(console_report.render, result), settings.out)
+        code = _verdict(result, settings) or shown
+        code = _write_outputs(settings.out, json_report.render(result), code)
+        if finished.cleanup_error is not None:
+            code = _complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
+        return STOPPED if signals.stop.requested.is_set() else code
 
 
 def _compare(settings: CompareSettings) -> int:
@@ -101,7 +106,8 @@ def _compare(settings: CompareSettings) -> int:
         code = _complain(str(error), error.exit_code)
     if not runs:
         return code or STOPPED
-    _show(partial(comparison_report.render, runs), settings.out)
+    shown = _show(partial(comparison_report.render, runs), settings.out)
+    code = code or shown
     if len(runs) < settings.rounds * len(settings.modes):
         code = code or STOPPED
     return _write_outputs(settings.out, json_report.render_comparison(runs), code)
@@ -116,14 +122,24 @@ def _check_outputs(outputs: Sequence[str]) -> None:
             raise ConfigurationError(f"--out {output}: cannot write a file there")
 
 
-def _show(render: Callable[..., str], outputs: Sequence[str]) -> None:
-    """Print a summary on stdout, or on stderr where stdout is an output's."""
+def _show(render: Callable[..., str], outputs: Sequence[str]) -> int:
+    """
+    Print a summary on stdout, or on stderr where stdout is an output's.
+
+    Return 0, or 1 where that failed: the outputs are written all the same.
+    """
     stream = sys.stderr if any(output.endswith("=-") for output in outputs) else sys.stdout
     terminal = stream.isatty()
     width = shutil.get_terminal_size().columns if terminal else 80
     color = terminal and "NO_COLOR" not in os.environ
-    stream.write(render(width=width, color=color))
-    stream.flush()
+    try:
+        stream.write(render(width=width, color=color))
+        stream.flush()
+    except OSError as error:
+        # Nothing more can be written there, not what is in the buffer either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _complain(f"the summary could not be printed: {error.strerror}", TOO_MANY_FAILED)
+    return DONE
 
 
 def _write_outputs(outputs: Sequence[str], document: str, code: int) -> int:
@@ -137,9 +153,15 @@ def _write_outputs(outputs: Sequence[str], document: str, code: int) -> int:
     return code
 
 
-def _verdict(result: RunResult, settings: VerdictOptions) -> int:
+def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
     if result.outcome == "interrupted":
         return STOPPED
+    if result.outcome == "aborted":
+        return _complain(
+            f"gave up: no operation has succeeded for {settings.give_up:g} s (--give-up); "
+            f"the most frequent error: {next(iter(result.errors))}",
+            TOO_MANY_FAILED,
+        )
     if result.error_rate > settings.max_error_rate:
         return _complain(
             f"{result.error_rate:.2%} of the operations failed, more than --max-error-rate "

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import create_engine as create_sqlalchemy_engine
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -23,8 +26,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from .errors import ConfigurationError, DatabaseError, MissingExtraError
 from .failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
+from .tasks import to_the_end
 
 CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 3.0
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
 _SQLITE = ("sqlite", "sqlite+aiosqlite")
 
@@ -122,6 +127,35 @@ def create_engine(
         pool_use_lifo=True,
         connect_args=connect_args,
     )
+
+
+@asynccontextmanager
+async def closing(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    """
+    Yield the engine, and leave none of its connections open at the end.
+
+    Closing waits for the server, for `CLOSE_TIMEOUT` seconds in all: an end without a
+    bound is one that a dead network prevents. What is open then is broken off.
+    """
+    connections: WeakSet[Any] = WeakSet()
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def remember(connection: Any, _record: object) -> None:
+        connections.add(connection.driver_connection)
+
+    try:
+        yield engine
+    finally:
+        await to_the_end(_close(engine, connections))
+
+
+async def _close(engine: AsyncEngine, connections: Iterable[Any]) -> None:
+    with suppress(TimeoutError, DBAPIError, OSError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await engine.dispose()
+    for connection in tuple(connections):
+        if hasattr(connection, "terminate") and not connection.is_closed():
+            connection.terminate()
 
 
 def create_sync_engine(

@@ -4,7 +4,9 @@ What went wrong with an operation, as data: one name for each kind of failure.
 A failure with an SQLSTATE is known by it, whatever class the driver wrapped it in: 40001,
 40P01, 53300, 57P01 and 55P03 all arrive as a plain `DBAPIError`. The others have names.
 `reply_lost` says that the server may have done the work all the same: a write that failed
-so is *indeterminate*, and whoever repeats it may do it twice.
+so is *indeterminate*, and whoever repeats it may do it twice. `pause` is for failures that a
+tool which goes on at full speed only makes worse, and of which it could count thousands a
+second that mean nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +22,37 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The name of a failure in reports, and whether the work may be done all the same."""
+    """
+    One kind of failure.
+
+    `name` in reports; `reply_lost`: the work may be done all the same; `pause`: the longest,
+    in seconds, that whoever met it waits before the next attempt (see `Backoff`).
+    """
 
     name: str
     reply_lost: bool = False
+    pause: float = 0.0
 
 
+# A server that is down or starting is tried again within a second of its return.
+_SERVER_PAUSE = 1.0
+# Connections that others hold come back when they please, if at all.
+_FULL_PAUSE = 10.0
+
+# Ours or the driver's deadline, and a cancellation: nobody waited for the reply.
 TIMEOUT = Failure("timeout", reply_lost=True)
 CANCELLED = Failure("cancelled", reply_lost=True)
-REFUSED = Failure("connection refused")
+# Nobody listens, so nobody was asked.
+REFUSED = Failure("connection refused", pause=_SERVER_PAUSE)
+NO_SERVER = Failure("no such server", pause=_SERVER_PAUSE)
+# Accepted and dropped before we were let in, as a server does that is going down: not asked.
+DROPPED = Failure("connection dropped while connecting", pause=_SERVER_PAUSE)
+# Broken off in the middle: what was under way may have arrived.
 RESET = Failure("connection reset", reply_lost=True)
-CLOSED = Failure("connection closed", reply_lost=True)
+# Found closed before anything was sent: the server had ended the transaction by itself.
+CLOSED = Failure("connection closed")
+# The pool gave no connection: the server was not asked.
 POOL_TIMEOUT = Failure("pool timeout")
-NO_SERVER = Failure("no such server")
 
 # Names of the SQLSTATEs that a load meets (PostgreSQL's errcodes.txt); others go by number.
 SQLSTATES = {
@@ -60,6 +80,7 @@ SQLSTATES = {
     "42P01": "undefined_table",
     "53100": "disk_full",
     "53200": "out_of_memory",
+    "53400": "configuration_limit_exceeded",
     "53300": "too_many_connections",
     "55P03": "lock_not_available",
     "57014": "query_canceled",  # statement_timeout, too
@@ -78,6 +99,14 @@ _LOST_STATES = ("57P01", "57P02")
 # Those in which the server was never asked.
 _NEVER_ASKED = ("08001", "08004")
 
+_PAUSES = {
+    "08001": _SERVER_PAUSE,
+    "08004": _SERVER_PAUSE,
+    "57P03": _SERVER_PAUSE,
+    "53300": _FULL_PAUSE,
+    "53400": _FULL_PAUSE,
+}
+
 _BY_ERRNO = {
     errno.ECONNREFUSED: REFUSED,
     errno.ENOENT: NO_SERVER,  # a Unix socket that is not there
@@ -89,6 +118,11 @@ _BY_CLASS: dict[type[BaseException], Failure] = {
     PoolTimeoutError: POOL_TIMEOUT,
     asyncio.CancelledError: CANCELLED,
     TimeoutError: TIMEOUT,
+    ConnectionRefusedError: REFUSED,
+    ConnectionResetError: RESET,
+    BrokenPipeError: RESET,
+    ConnectionAbortedError: RESET,
+    ConnectionError: DROPPED,  # asyncpg's own, without an errno
 }
 
 
@@ -110,6 +144,30 @@ def sqlstate_of(error: BaseException) -> str | None:
     return None
 
 
+class Backoff:
+    """
+    How long to wait after a failure: as long as it has been going on, within its `pause`.
+
+    That doubles from attempt to attempt and does not depend on how many workers meet the
+    failure at once. A failure not seen for twice its longest pause begins anew.
+    """
+
+    SHORTEST = 0.05
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def pause(self, failure: Failure, now: float) -> float:
+        """Return the seconds to wait after this failure, now (in seconds); 0 for most."""
+        if not failure.pause:
+            return 0.0
+        first, last = self._seen.get(failure.name, (now, now))
+        if now - last > 2 * failure.pause:
+            first = now
+        self._seen[failure.name] = (first, now)
+        return min(max(now - first, self.SHORTEST), failure.pause)
+
+
 def _classify_one(error: BaseException) -> Failure | None:
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
@@ -129,7 +187,9 @@ def _by_sqlstate(state: str) -> Failure:
     name = SQLSTATES.get(state)
     lost = state.startswith(_LOST_CLASSES) or state in _LOST_STATES
     return Failure(
-        f"{state} {name}" if name else state, reply_lost=lost and state not in _NEVER_ASKED
+        f"{state} {name}" if name else state,
+        reply_lost=lost and state not in _NEVER_ASKED,
+        pause=_PAUSES.get(state, 0.0),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from .errors import ConfigurationError
@@ -41,6 +42,9 @@ class OperationTimes:
 # A context variable: SQLAlchemy's greenlets run in the context of the task that spawned them.
 current_times: ContextVar[OperationTimes | None] = ContextVar("current_times", default=None)
 
+# Who takes connections, in tasks of their own too: a session closes in one that is shielded.
+holder: ContextVar[object | None] = ContextVar("holder", default=None)
+
 
 class PoolWatch:
     """
@@ -54,8 +58,8 @@ class PoolWatch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pool: Pool | None = None
-        # Sets, as their `add` and `discard` are atomic for threads and a count's `+=` is not.
-        self._out: set[int] = set()
+        # A set and a dictionary: their changes are atomic for threads, and a count's `+=` is not.
+        self._out: dict[int, tuple[object | None, DBAPIConnection]] = {}
         self._asking: set[object] = set()
         self.peak_in_use = 0
         self.peak_waiting = 0
@@ -78,6 +82,13 @@ class PoolWatch:
             return 0
         overflow = pool._max_overflow
         return pool.size() + overflow if overflow >= 0 else 0
+
+    def break_off(self, whose: object) -> None:
+        """Break off the connections that a holder has, without a word to the server."""
+        dialect = self._engine.dialect
+        for owner, connection in tuple(self._out.values()):
+            if owner is whose and dialect.has_terminate:
+                dialect.do_terminate(connection)
 
     def __enter__(self) -> Self:
         if "connect" in vars(self._engine.pool):
@@ -125,13 +136,15 @@ class PoolWatch:
 
         return watched_connect
 
-    def _taken(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
-        self._out.add(id(record))
+    def _taken(
+        self, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        self._out[id(record)] = (holder.get(), connection)
         self.peak_in_use = max(self.peak_in_use, len(self._out))
 
     def _returned(self, _connection: object, record: ConnectionPoolEntry) -> None:
         # A connection that could not be opened comes back without ever having been taken.
-        self._out.discard(id(record))
+        self._out.pop(id(record), None)
 
 
 class DialectTimer:

@@ -146,11 +146,13 @@ class Metrics:
         self._all = Histogram()
         self.loop_lag = Histogram()
         self.started_ns = clock.now_ns()
+        self.last_success_ns = self.last_failure_ns = self.started_ns
 
     def succeeded(
         self, name: str, started_ns: int, ended_ns: int, times: Times | None = None
     ) -> None:
         """Count an operation that ended well, and where its time went if that was timed."""
+        self.last_success_ns = ended_ns
         tally = self._operations[name]
         tally.histogram.record(ended_ns - started_ns)
         if times is not None:
@@ -170,7 +172,8 @@ class Metrics:
         if tally is None:
             tally = self._errors[failure.name] = ErrorTally(_sample(error, failure))
         tally.by_operation[name] += 1
-        self._bad[(self._clock.now_ns() - self.started_ns) // SECOND_NS] += 1
+        self.last_failure_ns = self._clock.now_ns()
+        self._bad[(self.last_failure_ns - self.started_ns) // SECOND_NS] += 1
 
     def sample(self, gauge: PoolGauge | None, lag_ns: int) -> None:
         """Note the loop's lag and the pool at this instant."""

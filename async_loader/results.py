@@ -24,9 +24,10 @@ from .result_parts import (
 
 RESULT_SCHEMA = 1
 
-Outcome = Literal["done", "interrupted"]
+# interrupted: somebody asked for the end; aborted: nothing succeeded any more.
+Outcome = Literal["done", "interrupted", "aborted"]
 # The worse outcome of two shards is the outcome of the run.
-_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted")
+_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "aborted")
 
 
 @dataclass(frozen=True, slots=True)

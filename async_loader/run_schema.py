@@ -7,23 +7,37 @@ lock nobody holds was left by a dead run, and the next run removes it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .database import Namespace, create_engine, first_line, unreachable
+from .database import Namespace, closing, create_engine, first_line, unreachable
 from .errors import DatabaseError
+from .failures import sqlstate_of
+from .tasks import cancel, to_the_end
 
 PREFIX = "async_loader_run_"
 MARKER = "async_loader_marker"
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{8}}")
 _LOCK_CLASS = 0x41534C44  # "ASLD": our half of the two-part advisory lock key
+_UNDEFINED_TABLE = "42P01"
+
+
+# Whatever a server that is down, restarting or out of reach answers with.
+_TROUBLE = (DBAPIError, DatabaseError, OSError)
+
+_LOOK_EVERY = 0.25
+_RETURN_SECONDS = 1.5
+_ANSWER_SECONDS = 5.0
+_DROP_SECONDS = 60.0
 
 
 @asynccontextmanager
@@ -39,46 +53,82 @@ async def run_schema(url: URL, *, keep: bool = False) -> AsyncIterator[str]:
     Make a schema for one run, yield its name, and drop it at the end.
 
     `keep` leaves it, marked as kept, so that no later run takes it for a dead one's.
-    Schemas of dead runs are removed first. Raises `DatabaseError`.
+    Schemas of dead runs are removed first. The end is bounded in time, and is not cut short
+    by a cancellation. Raises `DatabaseError`.
     """
-    async with AsyncExitStack() as stack:
-        guard = await stack.enter_async_context(_connection(url))
+    engine = create_engine(url, pool_size=1)
+    async with closing(engine), aclosing(_Guard(engine)) as guard:
         try:
-            await _remove_abandoned(guard)
-            name = await _create(guard, keep)
-        except DBAPIError as error:
+            await guard.connect()
+            await _remove_abandoned(guard.connection)
+            name = await guard.claim()
+        except _TROUBLE as error:
             raise unreachable(error, url) from error
+        keeper = asyncio.create_task(guard.keep(name))
         try:
+            try:
+                await _create(guard.connection, name, keep)
+            except _TROUBLE as error:
+                raise unreachable(error, url) from error
             yield name
         finally:
-            if not keep:
-                await _drop_at_end(url, guard, name)
+            await to_the_end(_finish(guard, keeper, name))
 
 
-@asynccontextmanager
-async def _connection(url: URL) -> AsyncIterator[AsyncConnection]:
-    """Yield a connection of its own in AUTOCOMMIT: session locks live as long as it does."""
-    engine = create_engine(url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        try:
-            connection = await engine.connect()
-        except Exception as error:
-            raise unreachable(error, url) from error
-        try:
-            await connection.execute(text("SET lock_timeout = '10s'"))
-            yield connection
-        finally:
-            await connection.close()
-    finally:
-        await engine.dispose()
+class _Guard:
+    """
+    The connection that holds the run's lock, made anew when the server has cut it.
+
+    In AUTOCOMMIT, for a session's locks live as long as it does.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.connection: AsyncConnection
+        self._driver: Any = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the connection has ended, which its socket tells by itself."""
+        return self._driver is None or bool(self._driver.is_closed())
+
+    async def connect(self) -> None:
+        """Connect, or connect again."""
+        await self.aclose()
+        self.connection = await self._engine.connect()
+        self._driver = (await self.connection.get_raw_connection()).driver_connection
+        await self.connection.execute(text("SET lock_timeout = '10s'"))
+
+    async def aclose(self) -> None:
+        """Give the connection up, and with it the lock."""
+        if self._driver is not None:
+            self._driver.terminate()
+            self._driver = None
+            await self.connection.invalidate()
+            await self.connection.close()
+
+    async def claim(self) -> str:
+        """Return a new name whose lock is ours: from its first instant it is a living run's."""
+        while True:
+            name = f"{PREFIX}{secrets.randbits(31):08x}"
+            if await _try_lock(self.connection, name):
+                return name
+
+    async def keep(self, name: str) -> None:
+        """Take the lock again whenever the server has cut the connection, as a restart does."""
+        held = True
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if held and not self.cut:
+                continue
+            held = False
+            with suppress(*_TROUBLE):
+                if self.cut:
+                    await self.connect()
+                held = await _try_lock(self.connection, name)
 
 
-async def _create(guard: AsyncConnection, keep: bool) -> str:
-    while True:
-        name = f"{PREFIX}{secrets.randbits(31):08x}"
-        # The lock comes first: from its first instant the schema is a living run's.
-        if await _try_lock(guard, name):
-            break
+async def _create(guard: AsyncConnection, name: str, keep: bool) -> None:
     # A DO block is one statement and so one transaction: no schema without its marker.
     await guard.exec_driver_sql(
         f"DO $$BEGIN CREATE SCHEMA {name};"
@@ -86,25 +136,33 @@ async def _create(guard: AsyncConnection, keep: bool) -> str:
         f" created_at timestamptz NOT NULL DEFAULT now());"
         f"INSERT INTO {name}.{MARKER} (run, keep) VALUES ('{name}', {keep}); END$$"
     )
-    return name
 
 
 async def _remove_abandoned(guard: AsyncConnection) -> None:
-    marked = await guard.scalars(
+    abandoned = [name for name in await _marked(guard) if await _is_free(guard, name)]
+    if not abandoned:
+        return
+    # A living run whose connection was cut a moment ago takes its lock again in this time.
+    await asyncio.sleep(_RETURN_SECONDS)
+    for name in abandoned:
+        if await _try_lock(guard, name):
+            try:
+                await _drop_if_abandoned(guard, name)
+            except DBAPIError:
+                pass  # another role's: not ours to drop
+            finally:
+                await _unlock(guard, name)
+
+
+async def _marked(guard: AsyncConnection) -> list[str]:
+    names = await guard.scalars(
         text(
             "SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid"
             " WHERE c.relname = :marker AND c.relkind = 'r' AND starts_with(nspname, :prefix)"
         ),
         {"marker": MARKER, "prefix": PREFIX},
     )
-    for name in marked.all():
-        if _NAME.fullmatch(name) and await _try_lock(guard, name):
-            try:
-                await _drop_if_abandoned(guard, name)
-            except DBAPIError:
-                pass  # another role's: not ours to drop
-            finally:
-                await guard.execute(text("SELECT pg_advisory_unlock(:class, :key)"), _key(name))
+    return [name for name in names if _NAME.fullmatch(name)]
 
 
 async def _drop_if_abandoned(guard: AsyncConnection, name: str) -> None:
@@ -116,18 +174,42 @@ async def _drop_if_abandoned(guard: AsyncConnection, name: str) -> None:
         await guard.execute(text(f"DROP SCHEMA {name} CASCADE"))
 
 
-async def _drop_at_end(url: URL, guard: AsyncConnection, name: str) -> None:
+async def _finish(guard: _Guard, keeper: asyncio.Task[None], name: str) -> None:
     """Drop our schema, by a new connection where the server has cut ours."""
+    await cancel(keeper)
     try:
         try:
-            await _drop_if_abandoned(guard, name)
-        except DBAPIError:
-            async with _connection(url) as fresh:
-                await _drop_if_abandoned(fresh, name)
-    except (DBAPIError, DatabaseError, OSError) as error:
+            await _drop(guard, name)
+        except DBAPIError as error:
+            if sqlstate_of(error) == _UNDEFINED_TABLE:
+                return  # it was never made
+            await guard.connect()
+            await _drop(guard, name)
+    except _TROUBLE as error:
+        reason = "no answer" if isinstance(error, TimeoutError) else first_line(error)
         raise DatabaseError(
-            f"schema {name} could not be dropped ({first_line(error)}); the next run removes it"
+            f"schema {name} could not be dropped ({reason}); the next run removes it"
         ) from error
+
+
+async def _drop(guard: _Guard, name: str) -> None:
+    async with asyncio.timeout(_ANSWER_SECONDS) as deadline:
+        if guard.cut:
+            await guard.connect()
+        await guard.connection.execute(text("SELECT 1"))
+        deadline.reschedule(asyncio.get_running_loop().time() + _DROP_SECONDS)
+        await _drop_if_abandoned(guard.connection, name)
+
+
+async def _is_free(guard: AsyncConnection, name: str) -> bool:
+    free = await _try_lock(guard, name)
+    if free:
+        await _unlock(guard, name)
+    return free
+
+
+async def _unlock(guard: AsyncConnection, name: str) -> None:
+    await guard.execute(text("SELECT pg_advisory_unlock(:class, :key)"), _key(name))
 
 
 async def _try_lock(guard: AsyncConnection, name: str) -> bool:

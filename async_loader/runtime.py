@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from .errors import MissingExtraError
 from .limits import Stop
@@ -23,30 +24,69 @@ def run_until_stopped(work: Work[T], loop: str) -> T:
     """
     Run `work(stop)` on a loop of the wanted kind and return what it returns.
 
-    SIGINT and SIGTERM end it: first drain, then at once, then without mercy. Before the run
-    there is nothing to drain, and the first one ends it with `asyncio.CancelledError`.
+    A signal ends it, as `Signals` has it.
     """
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        spare_the_garbage_collector()
-        return runner.run(_stoppable(work))
+    with Signals() as signals:
+        return signals.run(work, loop)
 
 
-async def _stoppable(work: Work[T]) -> T:
-    stop = Stop()
-    task = asyncio.ensure_future(work(stop))
-    asked = 0
+class Signals:
+    """
+    SIGINT and SIGTERM, which end a run: first drain, then at once, then without mercy.
 
-    def on_signal() -> None:
-        nonlocal asked
-        asked += 1
-        stop.request()
-        if asked > _PATIENCE or not stop.heeded:
+    Before the run there is nothing to drain, and the first one ends it there with
+    `asyncio.CancelledError`. After it the first one is noted in `stop`, for the report to be
+    finished, and the second raises `KeyboardInterrupt`. The handlers are the process's, not
+    the loop's, which takes its own away when it closes: SIGTERM would kill the report.
+    """
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self._asked = 0
+        self._late = 0
+        self._interrupt: Callable[[], object] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run(self, work: Work[T], loop: str) -> T:
+        """Run `work(stop)` on a loop of the wanted kind and return what it returns."""
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+            spare_the_garbage_collector()
+            return runner.run(self._stoppable(work))
+
+    async def _stoppable(self, work: Work[T]) -> T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(work(self.stop))
+        if self.stop.requested.is_set():
             task.cancel()
+        self._interrupt = lambda: loop.call_soon_threadsafe(self._ask, task)
+        try:
+            return await task
+        finally:
+            self._interrupt = None
 
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal)
-    return await task
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        if self._interrupt is not None:
+            self._interrupt()
+        else:
+            self.stop.request()
+            self._late += 1
+            if self._late > 1:
+                raise KeyboardInterrupt
+
+    def _ask(self, task: asyncio.Task[Any]) -> None:
+        self._asked += 1
+        self.stop.request()
+        if self._asked > _PATIENCE or not self.stop.heeded:
+            task.cancel()
 
 
 def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -65,6 +105,16 @@ def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def leave_errors_to_the_report() -> None:
+    """
+    Keep libraries from writing tracebacks of broken connections between the progress.
+
+    Without a handler of an application's logging prints errors; the report counts them.
+    """
+    for library in ("sqlalchemy", "asyncio"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
 
 
 def spare_the_garbage_collector() -> None:

@@ -230,6 +230,11 @@ class LoadOptions(Group):
     grace: Annotated[
         Seconds, Field(ge=0, description="time for operations in flight after Ctrl-C")
     ] = 10.0
+    give_up: Annotated[
+        Seconds,
+        Field(gt=0, description="end a run in which operations fail and none has succeeded for "
+                                "so long (at least two --op-timeout)"),
+    ] = 60.0  # fmt: skip
     time_split: bool = Field(
         True, description="tell pool wait, database and ORM apart, and count statements"
     )

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
-    {"errors", "clock", "histogram", "failures"},
-    {"limits", "workload", "throttles", "metrics"}
+    {"errors", "clock", "histogram", "failures", "tasks"},
+    {"limits", "workload", "throttles", "metrics", "proxy"}
     | {"result_parts", "results", "diagnosis", "thresholds"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments"}
     | {"reports", "progress"},

@@ -10,11 +10,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from async_loader.failures import (
     CANCELLED,
     CLOSED,
+    DROPPED,
     NO_SERVER,
     POOL_TIMEOUT,
     REFUSED,
     RESET,
     TIMEOUT,
+    Backoff,
     Failure,
     classify,
     sqlstate_of,
@@ -49,6 +51,8 @@ def wrapped(orig: BaseException, invalidated: bool = False) -> DBAPIError:
         (FileNotFoundError(errno.ENOENT, "no socket"), NO_SERVER),
         (ConnectionResetError(errno.ECONNRESET, "reset"), RESET),
         (wrapped(ConnectionResetError(errno.ECONNRESET, "reset"), invalidated=True), RESET),
+        (ConnectionError("unexpected connection_lost() call"), DROPPED),
+        (ConnectionResetError("Cannot write to closing transport"), RESET),
         (TimeoutError(), TIMEOUT),
         (PoolTimeoutError(), POOL_TIMEOUT),
         (asyncio.CancelledError(), CANCELLED),
@@ -56,7 +60,8 @@ def wrapped(orig: BaseException, invalidated: bool = False) -> DBAPIError:
     ],
 )
 def test_each_failure_has_one_name(error: BaseException, failure: Failure) -> None:
-    assert classify(error) == failure
+    found = classify(error)
+    assert (found.name, found.reply_lost) == (failure.name, failure.reply_lost)
 
 
 def test_the_cause_tells_what_a_wrapper_does_not() -> None:
@@ -65,3 +70,30 @@ def test_the_cause_tells_what_a_wrapper_does_not() -> None:
     assert classify(caught.value).name == "40001 serialization_failure"
     assert sqlstate_of(caught.value) == "40001"
     assert sqlstate_of(ValueError()) is None
+
+
+def test_the_pause_is_as_long_as_the_failure_goes_on() -> None:
+    backoff = Backoff()
+    assert backoff.pause(REFUSED, 100.0) == Backoff.SHORTEST
+    assert backoff.pause(REFUSED, 100.01) == Backoff.SHORTEST
+    assert backoff.pause(REFUSED, 100.25) == pytest.approx(0.25)
+    assert backoff.pause(REFUSED, 100.5) == pytest.approx(0.5)
+    assert backoff.pause(REFUSED, 102.0) == REFUSED.pause
+
+
+def test_a_failure_that_was_away_begins_anew_and_each_has_its_own_pause() -> None:
+    backoff = Backoff()
+    backoff.pause(REFUSED, 100.0)
+    assert backoff.pause(REFUSED, 101.9) == REFUSED.pause
+    assert backoff.pause(NO_SERVER, 101.9) == Backoff.SHORTEST
+    assert backoff.pause(REFUSED, 104.5) == Backoff.SHORTEST
+
+
+def test_most_failures_are_no_reason_to_wait() -> None:
+    backoff = Backoff()
+    assert backoff.pause(classify(wrapped(DriverError("23505"))), 0.0) == 0.0
+    assert backoff.pause(TIMEOUT, 0.0) == 0.0
+    full = classify(wrapped(DriverError("53300")))
+    assert backoff.pause(full, 0.0) == Backoff.SHORTEST
+    assert backoff.pause(full, 9.0) == 9.0
+    assert backoff.pause(full, 25.0) == full.pause == 10.0

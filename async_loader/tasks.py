@@ -1,0 +1,58 @@
+"""Waiting for tasks, and seeing that they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# A cancelled statement's driver asks the server to stop, and closes: it waits up to 2 s for the
+# answers, and for ever in a session's shielded close. Then the connection is broken off.
+CLOSING = 2.5
+
+
+async def first_of(
+    task: asyncio.Task[Any], *events: asyncio.Event, timeout: float | None = None
+) -> None:
+    """Wait for the task, an event or the timeout, whichever is first; do not cancel the task."""
+    waiters = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait({task, *waiters}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel(*waiters)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait for their end, whatever it is."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def end(task: asyncio.Task[Any], break_off: Callable[[], None]) -> None:
+    """Cancel a task and wait for its end; call `break_off` whenever that takes long."""
+    task.cancel()
+    while not (await asyncio.wait({task}, timeout=CLOSING))[0]:
+        break_off()
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """
+    Run clean-up to its end, however often the caller is cancelled meanwhile.
+
+    The cancellation is raised afterwards. The work must be bounded in time by itself.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at: the cancellation outranks it
+        raise cancelled
+    return task.result()
