@@ -1,0 +1,194 @@
+"""A network on which nothing arrives any more: everything ends all the same, and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from async_loader import OperationContext, RunResult, Stop, Workload, run
+from async_loader.database import closing, create_engine, create_sessions
+from async_loader.errors import DatabaseError
+from async_loader.run_schema import run_schema
+from tests.faults.ledger import Ledger, make_table, no_backend_is_left
+from tests.faults.proxy import FaultProxy
+
+pytestmark = pytest.mark.timeout(90)
+
+OP_TIMEOUT = 1.0
+# The promise: each operation ends within its timeout and five seconds.
+ENDED = OP_TIMEOUT + 5.0
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[FaultProxy]:
+    await make_table(database_url)
+    async with FaultProxy(database_url) as proxy:
+        yield proxy
+
+
+class Timed:
+    """How long operations were in flight, from their session's making to its close."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.longest = 0.0
+
+    async def __call__(self, proxy: FaultProxy, hole: str, seconds: float) -> RunResult:
+        """Run, fall into the hole after a while, and stop some time after it has healed."""
+        stop = Stop()
+        async with closing(create_engine(proxy.url, pool_size=10)) as engine:
+            running = asyncio.create_task(
+                run(
+                    self.workload,
+                    sessions=create_sessions(engine),
+                    duration=600,
+                    concurrency=10,
+                    op_timeout=OP_TIMEOUT,
+                    stop=stop,
+                )
+            )
+            watching = asyncio.create_task(self._watch())
+            await asyncio.sleep(0.5)
+            proxy.black_hole(to_server=hole != "to client", to_client=hole != "to server")
+            await asyncio.sleep(seconds)
+            proxy.heal()
+            await asyncio.sleep(1.5)
+            stop.request()
+            result = await running
+            watching.cancel()
+            return result
+
+    async def _watch(self) -> None:
+        """Note how old the oldest operation is, by the tasks that are in flight."""
+        while True:
+            await asyncio.sleep(0.05)
+            now = asyncio.get_running_loop().time()
+            self.longest = max([self.longest, *(now - since for since in STARTED.values())])
+
+
+STARTED: dict[object, float] = {}
+
+
+@pytest.mark.parametrize(
+    "hole", ["both ways", "to client", pytest.param("to server", marks=pytest.mark.soak)]
+)
+@pytest.mark.parametrize("seconds", [3.5, pytest.param(30, marks=pytest.mark.soak)])
+async def test_operations_end_in_time_and_the_run_recovers(
+    proxy: FaultProxy, database_url: str, admin: AsyncEngine, hole: str, seconds: float
+) -> None:
+    STARTED.clear()
+
+    async def note(session: AsyncSession, op: OperationContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        # A worker's next operation means that the one before has ended.
+        STARTED[task] = asyncio.get_running_loop().time()
+
+    ledger = Ledger(note)
+    timed = Timed(ledger.workload)
+    result = await timed(proxy, hole, seconds)
+    await no_backend_is_left(admin, make_url(database_url).database or "")
+    committed = await ledger.reconcile(database_url, result)
+    print(
+        f"{hole}, {seconds} s: longest {timed.longest:.2f} s, {result.completed} ok,"
+        f" {result.indeterminate} indeterminate, {committed} of them committed,"
+        f" {result.failed} failed; {sorted(result.errors)}"
+    )
+    assert 0 < timed.longest < ENDED
+    assert result.errors["timeout"].count >= 10
+    assert result.series.throughput[-2] > 0, "no recovery"
+
+
+async def test_a_close_that_is_not_answered_is_broken_off(proxy: FaultProxy) -> None:
+    """The session's close is shielded from cancellations; its ROLLBACK would wait for ever."""
+    workload = Workload("never commits")
+
+    @workload.operation("write", kind="write")
+    async def write(session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+        proxy.black_hole()
+
+    async with closing(create_engine(proxy.url, pool_size=2)) as engine:
+        async with asyncio.timeout(OP_TIMEOUT + 5):
+            result = await run(
+                workload,
+                sessions=create_sessions(engine),
+                ops=1,
+                concurrency=1,
+                op_timeout=OP_TIMEOUT,
+            )
+        assert engine.pool.status().endswith("Current Checked out connections: 0")
+    assert result.errors["timeout"].count == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_stop_in_a_black_hole_ends_within_the_grace(proxy: FaultProxy, times: int) -> None:
+    ledger = Ledger()
+    stop = Stop()
+    async with closing(create_engine(proxy.url, pool_size=10)) as engine:
+        running = asyncio.create_task(
+            run(
+                ledger.workload,
+                sessions=create_sessions(engine),
+                duration=600,
+                concurrency=10,
+                op_timeout=300,
+                grace=1 if times == 1 else 300,
+                stop=stop,
+            )
+        )
+        await asyncio.sleep(0.5)
+        proxy.black_hole()
+        await asyncio.sleep(0.5)  # what had its reply already ends, and the next are let in
+        for _ in range(times):
+            stop.request()
+        async with asyncio.timeout(1 + 5):
+            result = await running
+    assert result.outcome == "interrupted"
+    assert {n: e.count for n, e in result.errors.items()} == {"cancelled": 10}
+
+
+async def test_a_stop_of_a_set_up_in_a_black_hole(proxy: FaultProxy) -> None:
+    workload = Workload("set up")
+    begun = asyncio.Event()
+
+    @workload.setup
+    async def set_up(sessions: object) -> None:
+        async with create_sessions(engine).begin() as session:
+            await session.execute(text("SELECT 1"))
+            proxy.black_hole()
+            begun.set()
+
+    @workload.operation("nothing", kind="read")
+    async def nothing(session: AsyncSession) -> None:
+        pass
+
+    stop = Stop()
+    async with closing(create_engine(proxy.url, pool_size=1)) as engine:
+        running = asyncio.create_task(
+            run(workload, sessions=create_sessions(engine), ops=1, stop=stop)
+        )
+        await begun.wait()
+        stop.request()
+        async with asyncio.timeout(10):
+            assert (await running).outcome == "interrupted"
+
+
+async def test_the_schema_is_given_up_in_time(proxy: FaultProxy) -> None:
+    with pytest.raises(DatabaseError, match=r"could not be dropped \(no answer\)"):
+        async with asyncio.timeout(20), run_schema(proxy.url):
+            proxy.black_hole()
+
+
+async def test_an_engine_closes_in_time(proxy: FaultProxy) -> None:
+    """The pool's close says good-bye to each connection, and waits for the server's answer."""
+    async with asyncio.timeout(10):
+        async with closing(create_engine(proxy.url, pool_size=3)) as engine:
+            for connection in [await engine.connect() for _ in range(3)]:
+                await connection.close()
+            proxy.black_hole()
