@@ -5,6 +5,8 @@ Importing this does nothing but define names: no logging, no event loop policy, 
 handler, no look at the environment.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     AsyncLoaderError,
     ConfigurationError,
@@ -13,7 +15,6 @@ from .errors import (
     SetupError,
 )
 from .histogram import Histogram
-from .inserts import enable_batch_inserting, insert_rows
 from .limits import Limit, Stop
 from .metrics import Snapshot
 from .result_parts import OperationResult
@@ -21,6 +22,9 @@ from .results import RunResult, merge
 from .runner import run
 from .throttles import Chunks, Semaphore, Throttle
 from .workload import Operation, OperationContext, Workload
+
+if TYPE_CHECKING:
+    from .inserts import enable_batch_inserting, insert_rows
 
 __all__ = [
     "AsyncLoaderError",
@@ -45,3 +49,12 @@ __all__ = [
     "merge",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the insert path when it is first used: it needs the whole PostgreSQL dialect."""
+    if name in ("enable_batch_inserting", "insert_rows"):
+        from . import inserts  # noqa: PLC0415  that is the point
+
+        return getattr(inserts, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,12 +24,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from .backends import Backend, backend_of
 from .database import Namespace, ServerInfo, closing, parse_url, place, redact
 from .errors import ConfigurationError, DatabaseError, WorkloadError
+from .inserts import enable_batch_inserting
+from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
+from .option_types import SYNC_MODES
 from .postgres import embedded_server
 from .results import RunResult
 from .runner import OnProgress, Sessions, prepared, run
-from .settings import SYNC_MODES, UNBOUNDED_POOL, RunSettings
+from .settings import UNBOUNDED_POOL, InsertsSettings, RunSettings, ServerOptions
 from .sync_runner import require_twins, run_sync
 from .tasks import to_the_end
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
@@ -93,6 +96,24 @@ async def run_workload(
     return Finished(result)
 
 
+async def measure(settings: InsertsSettings) -> tuple[Measure, ...]:
+    """Return what each way to insert the settings' rows costs, on a schema of its own."""
+    async with _server_url(settings, _say_nothing) as url:
+        if url.get_backend_name() != "postgresql":
+            raise ConfigurationError("inserts are measured on PostgreSQL; others stay stock")
+        return await measure_inserts(
+            url,
+            shape=settings.shape,
+            rows=settings.rows,
+            latency=settings.latency,
+            turns=settings.rounds,
+        )
+
+
+def _say_nothing(_phase: str) -> None:
+    """Take the phase of a command that shows none."""
+
+
 async def _run(
     settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
 ) -> RunResult:
@@ -143,6 +164,8 @@ async def _run_sync(
             sessions, read_sessions = backend.sync_session_factories(
                 engine, reads_autocommit=settings.reads_autocommit
             )
+            if settings.batch_inserts:
+                enable_batch_inserting(sessions)
         async with prepared(
             workload,
             sessions=database.sessions if database else None,
@@ -235,6 +258,8 @@ async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Databa
         sessions, read_sessions = backend.session_factories(
             engine, reads_autocommit=settings.reads_autocommit
         )
+        if settings.batch_inserts:
+            enable_batch_inserting(sessions)
         yield Database(
             url=url,
             namespace=namespace,
@@ -285,7 +310,7 @@ def pool_size(settings: RunSettings, server: ServerInfo) -> int:
 
 
 @asynccontextmanager
-async def _server_url(settings: RunSettings, say: Say) -> AsyncIterator[URL]:
+async def _server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
     if settings.database_url is not None:
         yield parse_url(settings.database_url.get_secret_value())
         return

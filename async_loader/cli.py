@@ -16,20 +16,22 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from .app import run_workload
+from .app import measure, run_workload
 from .compare import check, compare
 from .errors import AsyncLoaderError
 from .outputs import DONE, Forms, check_outputs, complain, show, write_outputs
 from .progress import progress_view
 from .reports import comparison as comparison_report
 from .reports import console as console_report
+from .reports import inserts as inserts_report
 from .reports import json as json_report
 from .reports import junit as junit_report
 from .reports import markdown as markdown_report
 from .results import RunResult
-from .runtime import Signals, leave_errors_to_the_report
-from .settings import CompareSettings, RunSettings
+from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
+from .settings import CompareSettings, InsertsSettings, RunSettings
 from .settings_sources import load
 from .thresholds import verdicts_of
 
@@ -42,6 +44,7 @@ RUN_FORMS: Forms = {
     "junit": junit_report.render,
     "markdown": markdown_report.render,
 }
+INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
 COMPARE_FORMS: Forms = {"json": json_report.render_comparison}
 
 
@@ -51,12 +54,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = load(argv)
         debug = settings.debug
-        match settings:
-            case CompareSettings():
-                return _compare(settings)
-            case _:
-                assert isinstance(settings, RunSettings)
-                return _run(settings)
+        return _COMMANDS[settings.command](settings)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return complain("stopped", STOPPED)
     except AsyncLoaderError as error:
@@ -120,6 +118,13 @@ def _compare(settings: CompareSettings) -> int:
     return write_outputs(settings.out, COMPARE_FORMS, runs, code)
 
 
+def _inserts(settings: InsertsSettings) -> int:
+    check_outputs(settings.out, INSERTS_FORMS)
+    measures = run_until_stopped(lambda _stop: measure(settings), "auto")
+    shown = show(partial(inserts_report.render, measures, latency=settings.latency), settings.out)
+    return write_outputs(settings.out, INSERTS_FORMS, measures, shown)
+
+
 def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
     if result.outcome == "interrupted":
         return STOPPED
@@ -140,3 +145,10 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
         names = ", ".join(verdict.threshold.text for verdict in broken)
         return complain(f"a threshold does not hold: {names}", THRESHOLD)
     return DONE
+
+
+_COMMANDS: dict[str, Callable[[Any], int]] = {
+    RunSettings.command: _run,
+    CompareSettings.command: _compare,
+    InsertsSettings.command: _inserts,
+}

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from .child import Stopped, run_in_child
 from .database import parse_url
 from .errors import ConfigurationError
+from .option_types import Way
 from .postgres import embedded_server
 from .results import RunResult
-from .settings import CompareSettings, Mode, RunSettings
+from .settings import CompareSettings, RunSettings
 
 Say = Callable[[str], None]
 
@@ -22,14 +23,14 @@ def compare(settings: CompareSettings, say: Say) -> Iterator[RunResult]:
     `say` is told which run comes next. A stop ends the comparison after the run it met.
     Raises an `AsyncLoaderError` that a run ended with.
     """
-    runs = [run_settings(settings, mode) for mode in settings.modes]
+    runs = [(way, run_settings(settings, way)) for way in settings.modes]
     with ExitStack() as stack:
         if settings.database_url is None:
             # Held over all runs: each joins the running server instead of starting one.
             stack.enter_context(embedded_server(settings.server_directory))
         for number in range(1, settings.rounds + 1):
-            for run in runs:
-                say(f"round {number} of {settings.rounds}: {run.mode}")
+            for way, run in runs:
+                say(f"round {number} of {settings.rounds}: {way}")
                 try:
                     result = run_in_child(run, settings.progress)
                 except Stopped:
@@ -39,16 +40,18 @@ def compare(settings: CompareSettings, say: Say) -> Iterator[RunResult]:
                     return
 
 
-def run_settings(settings: CompareSettings, mode: Mode) -> RunSettings:
+def run_settings(settings: CompareSettings, way: Way) -> RunSettings:
     """Return the settings of one run of the comparison."""
     shared = {
         name: getattr(settings, name)
         for name in RunSettings.model_fields
         if name in CompareSettings.model_fields and name not in ("out", "config")
     }
-    if mode == "unbounded":
+    if way == "unbounded":
         shared["pool_size"] = settings.unbounded_pool_size
-    return RunSettings(**shared, mode=mode)
+    if way == "stock":
+        return RunSettings(**shared | {"mode": "semaphore", "batch_inserts": False})
+    return RunSettings(**shared, mode=way)
 
 
 def check(settings: CompareSettings) -> None:

@@ -8,101 +8,32 @@ precedence, before the default. Reading them is `settings_sources.py`.
 
 from __future__ import annotations
 
-import difflib
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from . import thresholds
-from .errors import ConfigurationError
 from .limits import Limit
+from .option_types import (
+    BUILT_IN,
+    Metavar,
+    Mode,
+    Output,
+    Seconds,
+    Share,
+    Warmup,
+    Way,
+    split_commas,
+    threshold_text,
+    workload_target,
+)
 from .workloads.mixed import ReadFrom, ReadVia
 
 ENV_PREFIX = "ASYNC_LOADER_"
 DEFAULT_OPS = 35_000
-BUILT_IN = ("mixed", "sequences", "noop")
 # The ~100 connections of a stock server.
 UNBOUNDED_POOL = 100
-
-_UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|)")
-
-
-@dataclass(frozen=True, slots=True)
-class Metavar:
-    """What `--help` shows for the value of a flag."""
-
-    text: str
-
-
-def parse_seconds(text: str) -> float:
-    """Return seconds for `30s`, `2m`, `500ms`, `1h` or a plain number; else `ValueError`."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("a time looks like 500ms, 30s, 2m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _seconds(value: object) -> object:
-    return parse_seconds(value) if isinstance(value, str) else value
-
-
-def parse_share(value: object) -> object:
-    """Return a share of 1 for `1%`, `0.5 %` or a plain number."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
-    return value
-
-
-def parse_limit(value: object) -> object:
-    """Return a `Limit` for a plain number (operations) or a time (`5s`)."""
-    if isinstance(value, str) and not value.strip().isdigit():
-        return Limit(duration=parse_seconds(value))
-    return Limit(ops=int(value)) if isinstance(value, str | int) else value
-
-
-def _split(value: object) -> object:
-    """Split on commas, as a list in a variable is written; flags repeat instead."""
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
-
-
-def _output(value: str) -> str:
-    form, separator, path = value.partition("=")
-    if form not in OUTPUTS or not separator or not path:
-        raise ValueError(f"an output looks like FORM=FILE, with FORM one of {', '.join(OUTPUTS)}")
-    return value
-
-
-def _workload(value: str) -> str:
-    place, colon, name = value.rpartition(":")
-    if value in BUILT_IN or (place and colon and name):
-        return value
-    close = difflib.get_close_matches(value, BUILT_IN, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(BUILT_IN)}"
-    raise ValueError(f"no built-in workload {value!r}: {hint} Your own is file.py:NAME")
-
-
-def _threshold(value: str) -> str:
-    try:
-        thresholds.parse(value)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-OUTPUTS = ("json", "junit", "markdown")
-
-Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
-SYNC_MODES = ("sync", "threads")
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
-Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
-Output = Annotated[str, AfterValidator(_output)]
-Warmup = Annotated[Limit, BeforeValidator(parse_limit), Metavar("N|TIME")]
 
 
 class Group(BaseSettings):
@@ -136,14 +67,16 @@ class Group(BaseSettings):
 class GeneralOptions(Group):
     """Options of every command."""
 
+    command: ClassVar[str]
+
     config: Annotated[Path | None, Field(description="TOML file with options"), Metavar("FILE")] = (
         None
     )
     debug: bool = Field(False, description="show the traceback of an error")
 
 
-class DatabaseOptions(Group):
-    """Which server, and how many connections to it."""
+class ServerOptions(Group):
+    """Which server."""
 
     title: ClassVar[str] = "Database"
 
@@ -152,6 +85,18 @@ class DatabaseOptions(Group):
         Field(description="a PostgreSQL or a SQLite file (default: an embedded PostgreSQL 18)"),
         Metavar("URL"),
     ] = None
+    server_directory: Annotated[
+        Path | None,
+        Field(description="where the embedded server lives (default: the user's data directory)"),
+        Metavar("DIR"),
+    ] = None
+
+
+class DatabaseOptions(ServerOptions):
+    """How many connections, and what stays behind."""
+
+    title: ClassVar[str] = "Database"
+
     pool_size: Annotated[
         int | None,
         Field(ge=1, description="connections in the pool (default: as the concurrency, "
@@ -159,11 +104,6 @@ class DatabaseOptions(Group):
         Metavar("N"),
     ] = None  # fmt: skip
     keep_data: bool = Field(False, description="keep the run's schema instead of dropping it")
-    server_directory: Annotated[
-        Path | None,
-        Field(description="where the embedded server lives (default: the user's data directory)"),
-        Metavar("DIR"),
-    ] = None
 
 
 class WorkloadOptions(Group):
@@ -173,7 +113,7 @@ class WorkloadOptions(Group):
 
     workload: Annotated[
         str,
-        AfterValidator(_workload),
+        AfterValidator(workload_target),
         Field(description=f"{', '.join(BUILT_IN)}, or your own: package.module:NAME, file.py:NAME"),
         Metavar("WORKLOAD"),
     ] = "mixed"
@@ -235,6 +175,9 @@ class LoadOptions(Group):
         Field(gt=0, description="end a run in which operations fail and none has succeeded for "
                                 "so long (at least two --op-timeout)"),
     ] = 60.0  # fmt: skip
+    batch_inserts: bool = Field(
+        True, description="write new objects in batches (see enable_batch_inserting)"
+    )
     time_split: bool = Field(
         True, description="tell pool wait, database and ORM apart, and count statements"
     )
@@ -271,9 +214,9 @@ class VerdictOptions(Group):
         Share, Field(description="exit 1 when a larger share of the operations fails")
     ] = 0.01
     threshold: Annotated[
-        list[Annotated[str, AfterValidator(_threshold)]],
+        list[Annotated[str, AfterValidator(threshold_text)]],
         NoDecode,
-        BeforeValidator(_split),
+        BeforeValidator(split_commas),
         Field(
             description="exit 99 unless it holds, as 'op_duration{op:read}:p(95)<50ms'; "
             "may be repeated"
@@ -282,30 +225,37 @@ class VerdictOptions(Group):
     ] = Field(default_factory=list)
 
 
-class ReportOptions(Group):
-    """What is shown and written."""
+class OutputOptions(Group):
+    """What is written."""
 
     title: ClassVar[str] = "Report"
 
     out: Annotated[
         list[Output],
         NoDecode,
-        BeforeValidator(_split),
+        BeforeValidator(split_commas),
         Field(
             description="also write json=FILE, junit=FILE or markdown=FILE (-: stdout); "
             "may be repeated"
         ),
         Metavar("FORM=FILE"),
     ] = Field(default_factory=list)
-    progress: Literal["auto", "bar", "lines", "none"] = Field(
-        "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
-    )
 
     @model_validator(mode="after")
     def _one_stdout(self) -> Self:
         if sum(output.endswith("=-") for output in self.out) > 1:
             raise ValueError("only one --out can go to stdout")
         return self
+
+
+class ReportOptions(OutputOptions):
+    """What is shown meanwhile."""
+
+    title: ClassVar[str] = "Report"
+
+    progress: Literal["auto", "bar", "lines", "none"] = Field(
+        "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
+    )
 
 
 class RunSettings(
@@ -328,12 +278,16 @@ class CompareOptions(Group):
     title: ClassVar[str] = "Comparison"
 
     modes: Annotated[
-        list[Mode],
+        list[Way],
         NoDecode,
-        BeforeValidator(_split),
-        Field(min_length=1, description="a way to compare; may be repeated (default: all five)"),
+        BeforeValidator(split_commas),
+        Field(
+            min_length=1,
+            description="a way to compare; may be repeated (default: all modes); "
+            "stock is semaphore without --batch-inserts",
+        ),
         Metavar("MODE"),
-    ] = Field(default_factory=lambda: list(get_args(Mode)))
+    ] = Field(default_factory=lambda: list[Way](get_args(Mode)))
     rounds: Annotated[
         int, Field(ge=1, le=100, description="how often each way is run, in turns"), Metavar("N")
     ] = 3
@@ -356,9 +310,36 @@ class CompareSettings(
     command: ClassVar[str] = "compare"
 
 
+class InsertsOptions(Group):
+    """What is inserted, and over what distance."""
+
+    title: ClassVar[str] = "Inserts"
+
+    rows: Annotated[
+        int, Field(ge=1, le=10_000_000, description="objects or rows to insert"), Metavar("N")
+    ] = 100_000
+    shape: Literal["plain", "family", "joined", "tree", "uuid", "defaults", "expression"] = Field(
+        "plain", description="what the objects are like"
+    )
+    latency: Annotated[
+        Seconds, Field(ge=0, le=1, description="added to every round trip, such as 3ms")
+    ] = 0.0
+    rounds: Annotated[
+        int, Field(ge=1, le=100, description="how often each way is measured, in turns"),
+        Metavar("N"),
+    ] = 5  # fmt: skip
+
+
+class InsertsSettings(GeneralOptions, OutputOptions, ServerOptions, InsertsOptions):
+    """Insert the same rows in every way there is, in turns, and show what each costs."""
+
+    command: ClassVar[str] = "inserts"
+
+
 COMMANDS: dict[str, type[GeneralOptions]] = {
     RunSettings.command: RunSettings,
     CompareSettings.command: CompareSettings,
+    InsertsSettings.command: InsertsSettings,
 }
 # One source that sets one of these takes the other out of the sources below it.
 EXCLUSIVE = (("ops", "duration"),)

@@ -25,7 +25,8 @@ from pydantic_settings import CliSettingsSource, DotEnvSettingsSource, EnvSettin
 from pydantic_settings.exceptions import SettingsError
 
 from .errors import ConfigurationError
-from .settings import COMMANDS, ENV_PREFIX, EXCLUSIVE, GeneralOptions, Group, Metavar
+from .option_types import Metavar
+from .settings import COMMANDS, ENV_PREFIX, EXCLUSIVE, GeneralOptions, Group
 
 DOTENV = Path(".env")
 

@@ -15,9 +15,9 @@ LAYERS = [
     {"limits", "workload", "throttles", "metrics", "proxy"}
     | {"result_parts", "results", "diagnosis", "thresholds"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
-    | {"reports", "progress", "outputs"},
-    {"runner", "sync_runner", "workloads", "inserts_bench"},
-    {"settings", "settings_sources"},
+    | {"progress", "outputs"},
+    {"runner", "sync_runner", "workloads", "inserts_bench", "reports"},
+    {"option_types", "settings", "settings_sources"},
     {"loading", "app"},
     {"runtime", "child", "compare"},
     {"cli", "__main__"},

@@ -17,7 +17,14 @@ from async_loader.results import RunResult
 BASE = "sync"
 _HEIGHT = 14
 # Letters, since a pipe has no colours to tell the lines apart.
-_MARKERS = {"semaphore": "s", "chunks": "c", "unbounded": "u", "sync": "1", "threads": "t"}
+_MARKERS = {
+    "semaphore": "s",
+    "chunks": "c",
+    "unbounded": "u",
+    "sync": "1",
+    "threads": "t",
+    "stock": "o",
+}
 
 
 def render(runs: Sequence[RunResult], *, width: int = 80, color: bool = False) -> str:
@@ -36,10 +43,15 @@ def render(runs: Sequence[RunResult], *, width: int = 80, color: bool = False) -
 
 
 def group(runs: Iterable[RunResult]) -> dict[str, list[RunResult]]:
-    """Return the runs of each mode, in the order of the first round."""
+    """
+    Return the runs of each mode, in the order of the first round.
+
+    Where semaphore ran with and without batched inserts, the latter is a row `stock`.
+    """
     by_mode: dict[str, list[RunResult]] = {}
     for run in runs:
-        by_mode.setdefault(run.mode, []).append(run)
+        stock = run.mode == "semaphore" and not run.settings.get("batch_inserts", True)
+        by_mode.setdefault("stock" if stock else run.mode, []).append(run)
     return by_mode
 
 

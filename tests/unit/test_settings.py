@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, Limit
-from async_loader.settings import COMMANDS, Group, RunSettings, parse_seconds
+from async_loader.option_types import parse_seconds
+from async_loader.settings import COMMANDS, Group, RunSettings
 from async_loader.settings_sources import load
 
 
