@@ -94,6 +94,7 @@ class TablePlan:
     refers_to_itself: bool
     name: str  # as SQL
     statements: dict[Any, Any] = field(default_factory=dict)  # by their columns
+    processors: dict[Any, Any] = field(default_factory=dict)  # by column and type code
 
     @property
     def shape(self) -> object:
