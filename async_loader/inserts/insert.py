@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
@@ -186,8 +187,14 @@ class Insert:
         for index, item in enumerate(statement.read_back, start=len(plan.keys)):
             wanted.append((index, item.key, item.column))
         for index, key, column in wanted:
+            memo = (id(column), types[index])
+            if memo not in plan.processors:
+                dialect = self.connection.dialect
+                process = column.type._cached_result_processor(dialect, types[index])
+                plan.processors[memo] = process
+            process = plan.processors[memo]
             raw = [row[index] for row in rows]
-            self._write(group.rows, key, _processed(column, raw, self.connection, types[index]))
+            self._write(group.rows, key, raw if process is None else list(map(process, raw)))
 
     def _in_order(
         self, group: Group, rows: Sequence[Any], types: Sequence[Any], *, by_server: bool
@@ -197,7 +204,7 @@ class Insert:
             return rows
         if by_server:
             place = plan.keys.index(self.generated)
-            return sorted(rows, key=lambda row: row[place])
+            return sorted(rows, key=itemgetter(place))
         # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell.
         given = dict(group.columns)
         wanted = list(zip(*(given[key] for key in plan.keys), strict=True))

@@ -207,13 +207,17 @@ def _verify(edge: Edge, state: State) -> None:
 
 def carry_keys(uow: UOWTransaction, links: list[Link]) -> None:
     """Set foreign keys from parents that are saved; what `sync.populate` does pair by pair."""
+    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = set()
     for parent, child, edge in links:
-        if parent.key is not None:
+        link = (parent, child, edge.pairs)
+        if link in carried:
+            continue  # the other side of the same relationship
+        if parent not in uow.states:
             # A persistent parent may be expired: reading its key is SQLAlchemy's business.
             edge.processor.process_saves(uow, [child])
             continue
         source, target = parent.dict, child.dict
-        manager = child.manager
+        manager, simple = child.manager, True
         for left, right in edge.pairs:
             implementation = manager[right].impl
             if (
@@ -229,5 +233,8 @@ def carry_keys(uow: UOWTransaction, links: list[Link]) -> None:
                     history[right] = target.get(right, NO_VALUE)
                 target[right] = source[left]
             else:
+                simple = False
                 value = parent.manager[left].impl.get(parent, source)
                 implementation.set(child, target, value, None)
+        if simple:
+            carried.add(link)

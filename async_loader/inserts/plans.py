@@ -94,6 +94,7 @@ class TablePlan:
     refers_to_itself: bool
     name: str  # as SQL
     statements: dict[Any, Any] = field(default_factory=dict)  # by their columns
+    processors: dict[Any, Any] = field(default_factory=dict)  # by column and type code
 
     @property
     def shape(self) -> object:
@@ -196,7 +197,13 @@ def _needs_finalize(mapper: Any, plan: MapperPlan) -> bool:
         return True
     if mapper.base_mapper.eager_defaults is not True:
         return False
-    returned = {item.key for table in plan.tables.values() for item in table.returned}
+    # Columns that bring RETURNING about when they are absent; others may be listed for nothing.
+    returned = {
+        item.key
+        for table in plan.tables.values()
+        for item in table.returned
+        if item.column.key in table.server_keys
+    }
     return not mapper._server_default_plus_onupdate_propkeys <= returned
 
 

@@ -176,6 +176,23 @@ class Defaults(Base):
     doubled: Mapped[int | None] = mapped_column(Computed("scalar * 2"))
 
 
+class Eager(Base):
+    """Loads what the insert leaves unloaded at once, which gives it its key early."""
+
+    __tablename__ = "eager"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    touched: Mapped[datetime | None] = mapped_column(onupdate=func.now())
+    kids: Mapped[list[EagerKid]] = relationship()
+    __mapper_args__ = {"eager_defaults": True}
+
+
+class EagerKid(Base):
+    __tablename__ = "eager_kid"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    eager_id: Mapped[int] = mapped_column(ForeignKey("eager.id"))
+
+
 class Lazy(Base):
     """Server defaults are expired and loaded when looked at."""
 

@@ -31,6 +31,8 @@ from tests.integration.inserts.models import (
     Defaults,
     Deferred,
     Dog,
+    Eager,
+    EagerKid,
     Lazy,
     Long,
     Node,
@@ -94,6 +96,12 @@ def families(session: Session) -> Any:
     children = [child for parent in parents for child in parent.children]
     seen = flushed(session, *parents)
     return seen, look(*children), [child.parent.name for child in children]
+
+
+def eager_families(session: Session) -> Any:
+    parents = [Eager(name=str(i), kids=[EagerKid(), EagerKid()]) for i in range(3)]
+    seen = flushed(session, *parents)
+    return seen, look(*(kid for parent in parents for kid in parent.kids))
 
 
 def many_to_one(session: Session) -> Any:
@@ -524,6 +532,7 @@ DIRECT = [
     mixed_keys,
     unset_and_none,
     families,
+    eager_families,
     many_to_one,
     to_persistent_parent,
     by_foreign_key,
