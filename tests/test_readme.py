@@ -35,7 +35,7 @@ def arguments(line: str, database_url: str) -> list[str]:
     """Return the arguments that a line gives the command, with less to do."""
     words = shlex.split(line.rsplit("&&", maxsplit=1)[-1])
     words = words[words.index(LOADER) + 1 :]
-    small = [re.sub(r"^\d{4,}$", "200", re.sub(r"^(30|5)s$", "1s", word)) for word in words]
+    small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "1s", word)) for word in words]
     small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
     if not any("--database-url" in word or word in ("--help", "noop") for word in small):

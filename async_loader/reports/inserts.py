@@ -25,8 +25,8 @@ def render(
     added = f", {latency * 1e3:g} ms added to each round trip" if latency else ""
     title = f"[bold]{first.rows:,} rows of shape {first.shape}[/], medians in turns{added}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    table.add_column("way", min_width=12)
-    for heading in ("seconds", "rows/s", "trips", "CPU s", "x stock", "in all s", "x stock"):
+    table.add_column("way", min_width=20, no_wrap=True)
+    for heading in ("seconds", "rows/s", "trips", "CPU s", "x stock", "in all", "x stock"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in measures:
         table.add_row(
