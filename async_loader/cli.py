@@ -120,7 +120,7 @@ def _compare(settings: CompareSettings) -> int:
 
 def _inserts(settings: InsertsSettings) -> int:
     check_outputs(settings.out, INSERTS_FORMS)
-    measures = run_until_stopped(lambda _stop: measure(settings), "auto")
+    measures = run_until_stopped(lambda _stop: measure(settings), "auto", stock_collector=True)
     shown = show(partial(inserts_report.render, measures, latency=settings.latency), settings.out)
     return write_outputs(settings.out, INSERTS_FORMS, measures, shown)
 

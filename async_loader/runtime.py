@@ -20,14 +20,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 2
 
 
-def run_until_stopped(work: Work[T], loop: str) -> T:
+def run_until_stopped(work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
     """
     Run `work(stop)` on a loop of the wanted kind and return what it returns.
 
-    A signal ends it, as `Signals` has it.
+    A signal ends it, as `Signals` has it. `stock_collector` leaves the garbage collector as
+    an application has it, where its cost is part of what is measured.
     """
     with Signals() as signals:
-        return signals.run(work, loop)
+        return signals.run(work, loop, stock_collector=stock_collector)
 
 
 class Signals:
@@ -56,10 +57,11 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def run(self, work: Work[T], loop: str) -> T:
+    def run(self, work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
         """Run `work(stop)` on a loop of the wanted kind and return what it returns."""
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            spare_the_garbage_collector()
+            if not stock_collector:
+                spare_the_garbage_collector()
             return runner.run(self._stoppable(work))
 
     async def _stoppable(self, work: Work[T]) -> T:
