@@ -5,6 +5,8 @@ from __future__ import annotations
 from .results import RunResult
 
 BUSY = 0.9
+# A run of less than this, in seconds, is mostly its own beginning and end.
+SHORTEST = 0.5
 # A share of all latency that names its owner as the bottleneck.
 MOST = 0.5
 
@@ -16,6 +18,8 @@ def bottleneck(result: RunResult) -> str | None:
     A busy loop comes first: the times in the database then contain the loop's own queue, and
     the database is never blamed for them.
     """
+    if result.seconds < SHORTEST:
+        return None
     busy = result.process.loop_busy
     if busy > BUSY:
         return _BUSY_SENTENCES.get(result.mode, _BUSY_LOOP).format(busy=f"{busy:.0%}")

@@ -150,7 +150,7 @@ def _measurements(result: RunResult) -> Iterator[tuple[str, str]]:
         yield "connections", f"{pool.peak_in_use}{size} in use at peak, {pool.peak_waiting} waiting"
     process = result.process
     lag = process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6
-    if process.loop_lag.count:
+    if result.mode not in ("sync", "threads"):
         yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
     else:
         yield result.mode, f"{process.loop_busy:.0%} busy"

@@ -48,6 +48,7 @@ def test_the_bottleneck_is_named_with_its_figure(result: RunResult, sentence: st
 def test_nothing_stands_out() -> None:
     assert bottleneck(run(0.5, 3, 3, 4)) is None
     assert bottleneck(result_of(1)) is None
+    assert bottleneck(replace(run(1.0, 1, 8, 1), seconds=0.01)) is None, "too short to tell"
 
 
 def test_shares_are_of_all_operations_together() -> None:
