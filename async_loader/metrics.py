@@ -16,6 +16,7 @@ from .clock import Clock
 from .failures import Failure
 from .histogram import Histogram
 from .result_parts import (
+    CheckResult,
     ErrorResult,
     OperationResult,
     PoolResult,
@@ -139,6 +140,7 @@ class Metrics:
         self._clock = clock
         self._operations = {o.name: OperationTally(o.kind) for o in operations}
         self._errors: dict[str, ErrorTally] = {}
+        self._checks: dict[tuple[str, bool], int] = defaultdict(int)
         self._done: dict[int, int] = defaultdict(int)
         self._bad: dict[int, int] = defaultdict(int)
         self._in_use: dict[int, int] = defaultdict(int)
@@ -174,6 +176,10 @@ class Metrics:
         tally.by_operation[name] += 1
         self.last_failure_ns = self._clock.now_ns()
         self._bad[(self.last_failure_ns - self.started_ns) // SECOND_NS] += 1
+
+    def checked(self, name: str, passed: bool) -> None:
+        """Count an operation's own check."""
+        self._checks[name, passed] += 1
 
     def sample(self, gauge: PoolGauge | None, lag_ns: int) -> None:
         """Note the loop's lag and the pool at this instant."""
@@ -224,6 +230,14 @@ class Metrics:
             for name, tally in self._errors.items()
         }
         return dict(sorted(results.items(), key=lambda item: -item[1].count))
+
+    def checks(self) -> dict[str, CheckResult]:
+        """Return how often each check held."""
+        names = dict.fromkeys(name for name, _ in self._checks)
+        return {
+            name: CheckResult(self._checks.get((name, True), 0), self._checks.get((name, False), 0))
+            for name in names
+        }
 
     def series(self, seconds: float) -> Series:
         """Return what happened in each second of a run of this length."""

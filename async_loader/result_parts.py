@@ -149,6 +149,22 @@ class ErrorResult:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How often a check of the workload's own held."""
+
+    passed: int
+    failed: int
+
+    def merged(self, other: CheckResult) -> CheckResult:
+        """Return the two together."""
+        return CheckResult(self.passed + other.passed, self.failed + other.failed)
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the JSON form."""
+        return {"passed": self.passed, "failed": self.failed}
+
+
+@dataclass(frozen=True, slots=True)
 class PoolResult:
     """
     The connection pool: its size and the most connections in use and tasks waiting.

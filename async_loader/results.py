@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from .histogram import Histogram
 from .result_parts import (
+    CheckResult,
     ErrorResult,
     OperationResult,
     PoolResult,
@@ -49,6 +50,7 @@ class RunResult:
     pool: PoolResult | None
     series: Series
     process: ProcessResult
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -99,6 +101,7 @@ class RunResult:
             planned=optional(lambda a, b: a + b, self.planned, other.planned),
             by_operation=_merged(self.by_operation, other.by_operation),
             errors=_merged(self.errors, other.errors),
+            checks=_merged(self.checks, other.checks),
             pool=optional(PoolResult.merged, self.pool, other.pool),
             series=self.series.merged(other.series),
             process=self.process.merged(other.process),
@@ -123,6 +126,7 @@ class RunResult:
             "pool": self.pool.to_dict() if self.pool else None,
             "series": self.series.to_dict(),
             "errors": {name: error.to_dict() for name, error in self.errors.items()},
+            "checks": {name: check.to_dict() for name, check in self.checks.items()},
             "process": self.process.to_dict(),
             "settings": dict(self.settings),
             "environment": dict(self.environment),
@@ -150,6 +154,7 @@ class RunResult:
                     name: OperationResult.from_dict(o) for name, o in data["by_operation"].items()
                 },
                 errors={name: ErrorResult(**error) for name, error in data["errors"].items()},
+                checks={n: CheckResult(**check) for n, check in data.get("checks", {}).items()},
                 pool=PoolResult(**data["pool"]) if data["pool"] else None,
                 series=Series.from_dict(data["series"]),
                 process=ProcessResult.from_dict(data["process"]),

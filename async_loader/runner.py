@@ -112,6 +112,7 @@ async def run(
                 planned=ops,
                 by_operation=metrics.operations(),
                 errors=metrics.errors(),
+                checks=metrics.checks(),
                 pool=pool_result(pool),
                 series=metrics.series(seconds),
                 process=meter.result(metrics.loop_lag),
@@ -340,18 +341,21 @@ class _Phase:
         if "session" not in operation.wants:
             if not wants_op:
                 return lambda _index: function()
-            return lambda index: function(op=context(index, shared))
+            return lambda index: function(op=context(index, shared, self._check))
         sessions = self._sessions[operation.kind]
         assert sessions is not None
 
         async def with_session(index: int) -> None:
             async with sessions() as session:
                 if wants_op:
-                    await function(session=session, op=context(index, shared))
+                    await function(session=session, op=context(index, shared, self._check))
                 else:
                     await function(session=session)
 
         return with_session
+
+    def _check(self, name: str, passed: bool) -> None:
+        self._metrics.checked(name, passed)
 
     async def _watch_deadlines(self) -> None:
         """

@@ -87,6 +87,7 @@ def run_sync(
             planned=limit.ops,
             by_operation=metrics.operations(),
             errors=metrics.errors(),
+            checks=metrics.checks(),
             pool=pool_result(pool),
             series=metrics.series(seconds),
             process=meter.result(metrics.loop_lag, busy),
@@ -211,7 +212,7 @@ class _Crew:
             current_times.set(times)
         started = SYSTEM_CLOCK.now_ns()
         try:
-            self._call(operation, index)
+            self._call(operation, index, metrics.checked)
         except Exception as error:
             with self._lock:
                 metrics.failed(operation.name, classify(error), error)
@@ -220,12 +221,12 @@ class _Crew:
             with self._lock:
                 metrics.succeeded(operation.name, started, ended, times)
 
-    def _call(self, operation: Operation, index: int) -> None:
+    def _call(self, operation: Operation, index: int, checks: Callable[[str, bool], None]) -> None:
         twin = operation.twin
         assert twin is not None
         arguments: dict[str, Any] = {}
         if "op" in twin.wants:
-            arguments["op"] = self._mix.context(index, self._shared)
+            arguments["op"] = self._mix.context(index, self._shared, checks)
         if "session" not in twin.wants:
             twin.function(**arguments)
             return

@@ -29,8 +29,10 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-# Values are kept in milliseconds, shares (0 to 1) and plain numbers.
-_UNITS = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "%": 1e-2}
+# Values are kept in milliseconds, shares (0 to 1) and plain numbers. Divisors, so that 95%
+# is the 0.95 that 19 of 20 are.
+_UNITS = {"": 1.0, "us": 1e3, "µs": 1e3, "ms": 1.0, "s": 1e-3, "%": 1e2}
+_SHARES = ("errors", "checks")
 _OF_DURATIONS = {"us", "µs", "ms", "s"}
 _TOKENS = re.compile(r"(<=|>=|==|<|>)")
 _VALUE = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|%)?")
@@ -78,6 +80,7 @@ _AGGREGATES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(_TRENDS, _TREND_AGGREGATES),
     "statements": ("avg", "max", "count"),
     "errors": ("rate", "count"),
+    "checks": ("rate", "count"),
     "ops": ("rate", "count"),
 }
 
@@ -121,6 +124,8 @@ def verdicts_of(result: RunResult) -> list[Verdict]:
 
 def figure_of(result: RunResult, threshold: Threshold) -> float | None:
     """Return the figure that a threshold is about, None where there is none."""
+    if threshold.metric == "checks":
+        return _of_checks(result, threshold)
     if threshold.operation is None:
         operations = list(result.by_operation.values())
     elif threshold.operation in result.by_operation:
@@ -171,6 +176,16 @@ def _of_errors(operations: Operations, aggregate: str) -> float | None:
     return bad / ended if ended else None
 
 
+def _of_checks(result: RunResult, threshold: Threshold) -> float | None:
+    """Return the share of checks that held, or how many did; `{op:...}` is a check's name."""
+    checks = [c for n, c in result.checks.items() if threshold.operation in (None, n)]
+    passed = sum(check.passed for check in checks)
+    made = passed + sum(check.failed for check in checks)
+    if not made:
+        return None
+    return passed / made if threshold.aggregate == "rate" else float(passed)
+
+
 def _after_brace(left: str) -> tuple[str, str, str]:
     selector, brace, rest = left.partition("}")
     return selector + brace, ":", rest.lstrip().removeprefix(":")
@@ -206,9 +221,11 @@ def _value(text: str, right: str, metric: str, aggregate: str) -> float:
         raise _wrong(text, place, "expected a number, with a unit such as ms, s or %")
     unit = match[2] or ""
     timed = metric in _TRENDS and aggregate != "count"
-    if (unit in _OF_DURATIONS and not timed) or (unit == "%" and metric != "errors"):
+    if (unit in _OF_DURATIONS and not timed) or (
+        unit == "%" and metric not in ("errors", "checks")
+    ):
         raise _wrong(text, place, f"{metric}:{aggregate} is not measured in {unit}")
-    return float(match[1]) * _UNITS[unit]
+    return float(match[1]) / _UNITS[unit]
 
 
 def _wrong(text: str, place: int, problem: str) -> ConfigurationError:

@@ -48,12 +48,15 @@ class OperationContext:
     `shared`: what the workload's set-up returned.
     """
 
-    __slots__ = ("_rng", "_seed", "index", "shared")
+    __slots__ = ("_checks", "_rng", "_seed", "index", "shared")
 
-    def __init__(self, index: int, seed: int, shared: Any) -> None:
+    def __init__(
+        self, index: int, seed: int, shared: Any, checks: Callable[[str, bool], None] | None = None
+    ) -> None:
         self.index = index
         self.shared = shared
         self._seed = seed
+        self._checks = checks
         self._rng: random.Random | None = None
 
     @property
@@ -64,6 +67,18 @@ class OperationContext:
             # correlate what is done with how.
             self._rng = random.Random(hash64(~self._seed, self.index))  # noqa: S311  load, not secrets
         return self._rng
+
+    def check(self, name: str, condition: object) -> bool:
+        """
+        Count whether a condition holds, by name; return it.
+
+        A check that fails fails no operation; the thresholds `checks:rate` and `checks:count`
+        are there for it.
+        """
+        passed = bool(condition)
+        if self._checks is not None:
+            self._checks(name, passed)
+        return passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +253,11 @@ class Mix:
         """Return the operation for this index."""
         return self.operations[bisect_right(self._bounds, hash64(self._hash_seed, index))]
 
-    def context(self, index: int, shared: Any) -> OperationContext:
-        """Return a new context for this index."""
-        return OperationContext(index, self._hash_seed, shared)
+    def context(
+        self, index: int, shared: Any, checks: Callable[[str, bool], None] | None = None
+    ) -> OperationContext:
+        """Return a new context for this index; `checks` counts what it checks."""
+        return OperationContext(index, self._hash_seed, shared, checks)
 
 
 def _with_write_ratio(

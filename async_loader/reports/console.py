@@ -33,6 +33,7 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
         parts.append(_time_split(result))
     parts += [_row(label, text) for label, text in _measurements(result)]
     parts += _errors(result)
+    parts += _checks(result)
     parts += _thresholds(result)
     for sentence in (bottleneck(result), serialised_writes(result)):
         if sentence is not None:
@@ -168,6 +169,15 @@ def _errors(result: RunResult) -> Iterator[str]:
         yield f"  [red]{error.count:>7,}[/] {escape(name)} ({escape(where)})"
         if error.sample != name:
             yield f"          {escape(error.sample)}"
+
+
+def _checks(result: RunResult) -> Iterator[str]:
+    if result.checks:
+        yield ""
+        yield "[bold]checks[/]"
+    for name, check in result.checks.items():
+        style = "red" if check.failed else "green"
+        yield f"  [{style}]{check.passed:,} of {check.passed + check.failed:,}[/]  {escape(name)}"
 
 
 def _thresholds(result: RunResult) -> Iterator[str]:

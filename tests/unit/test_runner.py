@@ -19,6 +19,7 @@ from async_loader import (
     Workload,
     run,
 )
+from async_loader.result_parts import CheckResult
 
 Operation = Callable[[OperationContext], Awaitable[None]]
 
@@ -181,6 +182,18 @@ async def test_what_set_up_returns_is_shared() -> None:
 
     await run(workload, ops=3)
     assert seen == {"the catalogue"}
+
+
+async def test_checks_are_counted_and_fail_no_operation() -> None:
+    async def look(op: OperationContext) -> None:
+        assert op.check("even", op.index % 2 == 0) == (op.index % 2 == 0)
+        op.check("there", op)
+
+    result = await run(workload_of(look), ops=10, warmup=Limit(ops=3))
+    assert counts(result) == (10, 0, 0)
+    assert result.checks == {"even": CheckResult(5, 5), "there": CheckResult(10, 0)}
+    again = RunResult.from_dict(result.to_dict())
+    assert again.merged(again).checks["even"] == CheckResult(10, 10)
 
 
 async def test_a_set_up_that_raises_is_named() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from async_loader import ConfigurationError, OperationResult, RunResult
-from async_loader.result_parts import TimeSplit
+from async_loader.result_parts import CheckResult, TimeSplit
 from async_loader.thresholds import figure_of, judge, parse
 
 from .test_results import histogram_of, result_of
@@ -21,7 +21,8 @@ def result() -> RunResult:
         "read": OperationResult("read", 100, 0, 0, reads, split),
         "create": OperationResult("write", 8, 1, 1, histogram_of(*[5 * MS] * 8)),
     }
-    return replace(result_of(1, seconds=4.0), by_operation=operations)
+    checks = {"total": CheckResult(9, 1), "stock": CheckResult(10, 0)}
+    return replace(result_of(1, seconds=4.0), by_operation=operations, checks=checks)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,9 @@ def result() -> RunResult:
         ("errors{op:create}:rate<=20%", 0.2),
         ("errors:count<3", 2),
         ("errors{op:read}:rate==0", 0),
+        ("checks:rate>=95%", 0.95),
+        ("checks{op:total}:rate<0.91", 0.9),
+        ("checks:count==19", 19),
         ("ops:rate>26", 27),
         ("ops{op:create}:count>=8", 8),
     ],
@@ -58,7 +62,14 @@ def test_what_does_not_hold_fails(text: str) -> None:
     assert not judge(result(), [parse(text)])[0].passed
 
 
-@pytest.mark.parametrize("text", ["op_duration{op:absent}:avg<1s", "pool_wait{op:create}:avg<1s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "op_duration{op:absent}:avg<1s",
+        "pool_wait{op:create}:avg<1s",
+        "checks{op:absent}:rate>0",
+    ],
+)
 def test_a_figure_that_does_not_exist_fails(text: str) -> None:
     (verdict,) = judge(result(), [parse(text)])
     assert verdict.figure is None
