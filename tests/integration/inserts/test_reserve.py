@@ -143,7 +143,9 @@ async def test_thrown_away(database_url: str, how: str) -> None:
                     pass
         if how == "dispose":
             await engine.dispose()
-        assert (await insert(sessions))[0] == nth(5 + RESERVE)
+        # Two: the first on a new connection asks in any case.
+        assert (await insert(sessions))[0] > nth(4 + RESERVE)
+        assert (await insert(sessions))[0] > nth(4 + RESERVE)
 
 
 async def test_a_sequence_that_the_session_itself_has_locked(database_url: str) -> None:
