@@ -208,4 +208,7 @@ class BatchingUnitOfWork:
 
     def finalize(self) -> None:
         """Make the inserted objects persistent; the rest is SQLAlchemy's."""
+        uow: Any = self.uow
+        # They tie it, and with it all objects of the flush, into a circle for the collector.
+        del uow.execute, uow.finalize_flush_changes
         register_persistent(self.uow, self.save.inserted)
