@@ -142,7 +142,7 @@ class _Alike:
             self.rest = []
             try:
                 self.rest = list(islice(self._source, SLICE))
-            except Exception as error:  # noqa: BLE001  raised again once the COPY is over
+            except Exception as error:
                 self.error = error
 
     def records(self, rows: list[Row]) -> list[Any] | None:

@@ -85,7 +85,7 @@ class Reserve:
                 if generation == self._generation:
                     for sequence, block in zip(sequences, blocks, strict=True):
                         self._blocks.setdefault(sequence, []).extend(block)
-        except Exception:  # noqa: BLE001  whatever it is: keys are drawn flush by flush
+        except Exception:
             self._not_before = time.monotonic() + RETRY_AFTER
         finally:
             self._filling = False

@@ -1,6 +1,6 @@
 """The bars of batched inserts, each a ratio to another way in the same run."""
 
-# ruff: noqa: RUF012  # how SQLAlchemy's declarative classes are written
+# how SQLAlchemy's declarative classes are written
 
 from __future__ import annotations
 
@@ -124,11 +124,11 @@ async def test_the_mixed_write_operation(own_engine: AsyncEngine) -> None:
     model = mixed.declare("bars_")
     async with own_engine.begin() as connection:
         await connection.run_sync(model.metadata.create_all)
-    pair = [
+    ours, stock = (
         writing(sessions, model.family, 200, time.process_time)
         for sessions in factories(own_engine)
-    ]
-    a, b, ratio = await in_turns(*pair, 5 * ROUNDS)
+    )
+    a, b, ratio = await in_turns(ours, stock, 5 * ROUNDS)
     figures = [f"{a / 200 * 1e6:.0f}", f"stock {b / 200 * 1e6:.0f} us", f"{ratio:.3f} x"]
     quote("mixed write, CPU", figures)
     assert ratio <= 0.65
@@ -154,7 +154,7 @@ async def test_round_trips(database_url: str, shape: str, bar: int) -> None:
 async def test_a_thousand_sequences(database_url: str, annotations: int) -> None:
     """Bar: one round trip, and one a table."""
     model = sequences.declare("bars_")
-    rng = random.Random(1)  # noqa: S311  data, not secrets
+    rng = random.Random(1)
 
     def imported() -> list[Any]:
         return [
@@ -170,7 +170,7 @@ async def test_a_thousand_sequences(database_url: str, annotations: int) -> None
 
     async with (
         Proxy(database_url) as proxy,
-        closing(create_engine(parse_url(proxy.url), pool_size=1)) as engine,
+        closing(create_engine(proxy.url, pool_size=1)) as engine,
     ):
         async with engine.begin() as connection:
             await connection.run_sync(model.metadata.create_all)
@@ -217,11 +217,10 @@ async def test_what_gains_nothing_loses_nothing(
         return [Plain(name=f"NAME {i}", value=i, score=0.5) for i in range(count)]
 
     with heard(Plain):
-        pair = [
-            writing(sessions, make, times, time.process_time)
-            for sessions in factories(own_engine)
-        ]
-        a, b, ratio = await in_turns(*pair, 5 * ROUNDS)
+        ours, stock = (
+            writing(sessions, make, times, time.process_time) for sessions in factories(own_engine)
+        )
+        a, b, ratio = await in_turns(ours, stock, 5 * ROUNDS)
     figures = [f"{a / times * 1e3:.2f}", f"stock {b / times * 1e3:.2f} ms", f"{ratio:.3f} x"]
     quote(f"{count} objects with a listener, CPU", figures)
     assert ratio <= 1.05

@@ -193,13 +193,15 @@ async def test_rows_that_stop_being_alike(
 
     def rows() -> Iterator[Any]:
         yield from ({"name": f"a{i}", "value": i} for i in range(200))
-        yield from ({"name": f"b{i}"} if i % 2 else {"value": 1, "name": f"b{i}"} for i in range(30))
+        yield from (
+            {"name": f"b{i}"} if i % 2 else {"value": 1, "name": f"b{i}"} for i in range(30)
+        )
         yield from ((f"c{i}", i) for i in range(200))
         yield {"name": "d", "value": 4}
 
     assert await insert_rows(session, Plain, rows()) == 431
     found = (await session.execute(select(Plain.name, Plain.value))).all()
-    expected = [(f"a{i}", i) for i in range(200)] + [(f"c{i}", i) for i in range(200)]
+    expected: list[Any] = [(f"a{i}", i) for i in range(200)] + [(f"c{i}", i) for i in range(200)]
     expected += [(f"b{i}", None if i % 2 else 1) for i in range(30)] + [("d", 4)]
     assert sorted(map(repr, found)) == sorted(map(repr, expected))
     assert len(copied) < 10

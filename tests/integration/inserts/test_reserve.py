@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from async_loader.errors import ConfigurationError
@@ -32,7 +32,9 @@ def asking(count: int) -> list[ByDefault]:
 
 
 @asynccontextmanager
-async def connected(url: str, reserve: int = RESERVE) -> AsyncIterator[tuple[AsyncEngine, Any]]:
+async def connected(
+    url: str | URL, reserve: int = RESERVE
+) -> AsyncIterator[tuple[AsyncEngine, Any]]:
     """An engine with a pool of four, its tables, and sessions that batch."""
     engine = create_async_engine(url, pool_size=4, max_overflow=0)
     async with engine.begin() as connection:
@@ -150,13 +152,16 @@ async def test_thrown_away(database_url: str, how: str) -> None:
 
 async def test_a_sequence_that_the_session_itself_has_locked(database_url: str) -> None:
     """The reserving connection must not wait for a transaction that waits for it."""
-    async with connected(database_url) as (_, sessions), asyncio.timeout(30):
-        async with sessions() as session:
-            await session.execute(text("ALTER SEQUENCE by_default_id_seq RESTART 500"))
-            objects = asking(4)
-            session.add_all(objects)
-            await session.commit()
-            assert [one.id for one in objects] == [500, 505, 510, 515]
+    async with (
+        connected(database_url) as (_, sessions),
+        asyncio.timeout(30),
+        sessions() as session,
+    ):
+        await session.execute(text("ALTER SEQUENCE by_default_id_seq RESTART 500"))
+        objects = asking(4)
+        session.add_all(objects)
+        await session.commit()
+        assert [one.id for one in objects] == [500, 505, 510, 515]
 
 
 async def test_another_table_of_the_name_on_another_connection(database_url: str) -> None:
@@ -197,7 +202,7 @@ async def test_the_server_crashes_while_a_block_is_held() -> None:
             assert held
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
-            with pytest.raises(Exception, match="connection|closed|terminat"):
+            with pytest.raises(Exception, match=r"connection|closed|terminat"):
                 await insert(sessions)
             after = await insert(sessions)
             assert after[0] > max(held) > max(used)
