@@ -1,7 +1,9 @@
 """
 Rows without objects: a model's rows streamed through COPY in the session's transaction.
 
-COPY names its columns once, so the rows of a chunk are sorted by the attributes they have. A
+COPY names its columns once. Rows that are all alike go through one COPY, made into records while
+the server takes those before; the others are sorted, a chunk at a time, by the attributes they
+have. An async iterable may itself read from the session, so it rests while a COPY runs. A
 column without a server default is always named, and NULL where a row lacks it; a server default
 applies where a row lacks it. Cursor events do not hear of it: COPY passes by the cursor.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
@@ -25,6 +27,7 @@ Row = Mapping[str, Any] | tuple[Any, ...]
 Record = Callable[[Any], Any]
 
 CHUNK = 50_000  # rows held at a time
+SLICE = 1_000  # rows looked at together while a COPY runs
 _MISSING: Any = object()
 
 
@@ -48,10 +51,20 @@ async def insert_rows(
     # COPY goes by the cursor, which is what would have begun the transaction.
     await connection.exec_driver_sql("SELECT 1")
     count = 0
-    async for chunk in _chunks(rows):
-        for columns, records in _records(target, chunk, connection.dialect):
-            await _copy(connection, target, columns, records)
-        count += len(chunk)
+    async for source in _sources(rows):
+        while chunk := list(islice(source, SLICE)):
+            columns, alike = _alike(target, chunk, source, connection.dialect)
+            if alike is not None:
+                await _copy(connection, target, columns, chain.from_iterable(alike))
+                count += alike.count
+                if alike.error is not None:
+                    raise alike.error
+                chunk = alike.rest
+            if chunk:
+                chunk += islice(source, max(0, CHUNK - len(chunk)))
+            for columns, records in _by_columns(target, chunk, connection.dialect):
+                await _copy(connection, target, columns, records)
+            count += len(chunk)
     return count
 
 
@@ -92,39 +105,78 @@ def _generated(table: TablePlan) -> str | None:
     return table.generated.key if table.generated is not None else None
 
 
-async def _chunks(rows: Iterable[Row] | AsyncIterable[Row]) -> AsyncIterator[list[Row]]:
-    if isinstance(rows, AsyncIterable):
-        chunk: list[Row] = []
-        async for row in rows:
-            chunk.append(row)
-            if len(chunk) == CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
+async def _sources(
+    rows: Iterable[Row] | AsyncIterable[Row],
+) -> AsyncIterator[Iterator[Row]]:
+    """Yield the rows, those of an async iterable chunk by chunk."""
+    if not isinstance(rows, AsyncIterable):
+        yield iter(rows)
         return
-    source: Iterator[Row] = iter(rows)
-    while found := list(islice(source, CHUNK)):
-        yield found
+    chunk: list[Row] = []
+    async for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK:
+            yield iter(chunk)
+            chunk = []
+    yield iter(chunk)
 
 
-def _records(
+class _Alike:
+    """Records of rows like the first, slice by slice; `rest` is the first slice that differs."""
+
+    def __init__(self, chunk: list[Row], source: Iterator[Row], record: Record | None) -> None:
+        self.rest = chunk
+        self.count = 0  # rows whose records were given out
+        self.error: Exception | None = None
+        self._source = source
+        self._record = record
+        self._kind, self._length = type(chunk[0]), len(chunk[0])
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        while self.rest:
+            records = self.records(self.rest)
+            if records is None:
+                return
+            yield records
+            self.count += len(records)
+            self.rest = []
+            try:
+                self.rest = list(islice(self._source, SLICE))
+            except Exception as error:
+                self.error = error
+
+    def records(self, rows: list[Row]) -> list[Any] | None:
+        """Return what COPY takes, or None when a row is of another kind."""
+        if set(map(type, rows)) != {self._kind} or set(map(len, rows)) != {self._length}:
+            return None
+        if self._record is None:
+            return rows
+        try:
+            # As many keys as the first row, and all of its keys: the same keys.
+            return list(map(self._record, rows))
+        except KeyError:
+            return None
+
+
+def _alike(
+    target: _Target, chunk: list[Row], source: Iterator[Row], dialect: Any
+) -> tuple[list[str], _Alike | None]:
+    """Return the columns and the way of rows that need no more than to be put in order."""
+    first = chunk[0]
+    if type(first) not in {dict, tuple}:
+        return [], None
+    columns, record = _way(target, len(first), first, dialect)
+    plain = record is None or isinstance(record, itemgetter)
+    if not plain or len(columns) != len(first):
+        return columns, None
+    alike = _Alike(chunk, source, record)
+    return columns, alike if alike.records(chunk) is not None else None
+
+
+def _by_columns(
     target: _Target, chunk: list[Row], dialect: Any
 ) -> Iterator[tuple[list[str], Iterable[Any]]]:
-    """Return the COPYs for a chunk: mostly one, for rows that are all alike."""
-    first = chunk[0]
-    if type(first) is dict and set(map(type, chunk)) == {dict} and len(set(map(len, chunk))) == 1:
-        columns, record = _way(target, len(first), first, dialect)
-        if isinstance(record, itemgetter):
-            try:
-                # As many keys as the first row, and all of its keys: the same keys.
-                records = list(map(record, chunk))
-            except KeyError:
-                pass
-            else:
-                if len(columns) == len(first):
-                    yield columns, records
-                    return
+    """Return the COPYs for rows of any kind: one for each set of attributes."""
     for shape, same in _by_shape(chunk).items():
         columns, record = _way(target, shape, same[0], dialect)
         yield columns, map(record, same) if record else same

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Dialect
 
 from async_loader.inserts.execute import execute
 from async_loader.inserts.plans import ColumnPlan, KeySource, NotUnderstoodError, TablePlan
+from async_loader.inserts.reserve import ordered, reserve_of
 from async_loader.inserts.statements import Translation, table_name
 
 
@@ -39,7 +40,7 @@ class Facts:
     table: str  # as SQL
     oid: int
     source: str  # a SQL expression that makes one key
-    counts: bool  # a sequence, whose block is sorted
+    sequence: int | None  # the object id of a sequence, whose values are sorted
 
 
 _FACTS: WeakKeyDictionary[Dialect, dict[tuple[str, str], Facts | str]] = WeakKeyDictionary()
@@ -55,7 +56,7 @@ SELECT c.oid, c.relkind::text, c.relhasrules,
                  AND t.tgtype & 4 <> 0 AND t.tgtype & 66 <> 0),
        a.attidentity::text, pg_get_expr(d.adbin, d.adrelid),
        has_column_privilege(c.oid, a.attnum, 'INSERT'),
-       quote_ident(n.nspname) || '.' || quote_ident(s.relname),
+       quote_ident(n.nspname) || '.' || quote_ident(s.relname), s.oid,
        has_sequence_privilege(s.oid, 'USAGE'), q.seqcycle
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = {column}
@@ -74,14 +75,36 @@ WHERE c.oid = to_regclass({table})
 """
 
 
-def draw(wanted: Sequence[Wanted]) -> list[list[Any]]:
+def draw(wanted: Sequence[Wanted], reserve: int = 0) -> list[list[Any]]:
     """Return as many raw keys as wanted, table by table, in the order the rows shall have.
 
-    All are of one connection. Raises NotUnderstoodError when a table's keys can only come from
-    the insert itself.
+    All are of one connection. With `reserve`, up to that many of a sequence come from a block
+    if there is one, and if not, so many are reserved for the next draws. Raises
+    NotUnderstoodError when a table's keys can only come from the insert itself.
     """
     connection = wanted[0].connection
     facts = [_facts(connection, want.plan, want.translation) for want in wanted]
+    if not reserve:
+        return _draw(wanted, facts)
+    kept = reserve_of(connection)
+    sequences = [fact.sequence for fact in facts if fact.sequence is not None]
+    small = len(sequences) == len(facts) and all(want.count <= reserve for want in wanted)
+    # On this connection the names mean these tables: a draw has looked.
+    seen: dict[str, int] = connection.info.setdefault("async_loader.inserts.tables", {})
+    if small and all(seen.get(fact.table) == fact.oid for fact in facts):
+        counts = [want.count for want in wanted]
+        taken = kept.take(list(zip(sequences, counts, strict=True)))
+        if taken is not None:
+            return taken
+    drawn = _draw(wanted, facts)
+    seen.update((fact.table, fact.oid) for fact in facts)
+    if small:
+        kept.fill(connection, list(dict.fromkeys(sequences)), reserve)
+    return drawn
+
+
+def _draw(wanted: Sequence[Wanted], facts: Sequence[Facts]) -> list[list[Any]]:
+    connection = wanted[0].connection
     blocks = _ask(connection, facts, wanted)
     if blocks is None:
         _FACTS.pop(connection.dialect, None)
@@ -90,13 +113,9 @@ def draw(wanted: Sequence[Wanted]) -> list[list[Any]]:
     if blocks is None:
         raise NotUnderstoodError("its table changes while it is inserted into")
     return [
-        _ordered(keys) if fact.counts else keys for keys, fact in zip(blocks, facts, strict=True)
+        keys if fact.sequence is None else ordered(keys)
+        for keys, fact in zip(blocks, facts, strict=True)
     ]
-
-
-def _ordered(keys: list[Any]) -> list[Any]:
-    """`generate_series` promises no order; a sequence may count downwards."""
-    return sorted(keys, reverse=len(keys) > 1 and keys[0] > keys[-1])
 
 
 def _ask(
@@ -159,7 +178,8 @@ def _look_up(
     row = connection.exec_driver_sql(_escape(sql, connection)).one_or_none()
     if row is None:
         raise NotUnderstoodError(f"{table} is not there")
-    oid, kind, rules, triggers, identity, default, insertable, sequence, usable, cycle = row
+    oid, kind, rules, triggers, identity, default, insertable, *of_sequence = row
+    sequence, sequence_oid, usable, cycle = of_sequence
     refused = {
         "is not a plain table": kind not in {"r", "p"} or rules,
         "has a trigger before insert": triggers,
@@ -174,16 +194,18 @@ def _look_up(
         if translation:
             raise NotUnderstoodError("a Sequence of its own under schema_translate_map")
         preparer: Any = connection.dialect.identifier_preparer
-        name = _plain(preparer.format_sequence(explicit), connection.dialect)
-        return Facts(table, oid, f"nextval({_literal(name)})", counts=True)
+        name = _literal(_plain(preparer.format_sequence(explicit), connection.dialect))
+        found = _escape(f"SELECT to_regclass({name})::oid", connection)
+        own = connection.exec_driver_sql(found).scalar_one()
+        return Facts(table, oid, f"nextval({name})", own or 0)
     if default is not None and _INDEPENDENT.fullmatch(default):
-        return Facts(table, oid, default, counts=False)
+        return Facts(table, oid, default, None)
     if sequence is None or not (identity == "d" or _NEXTVAL.fullmatch(default or "")):
         raise NotUnderstoodError(f"{table} has a key made by {default}")
     if not usable or cycle:
         raise NotUnderstoodError(f"{table} has a sequence that may not be used, or cycles")
     # By name and through to_regclass: a sequence dropped since then is no error but NULL.
-    return Facts(table, oid, f"nextval(to_regclass({_literal(sequence)}))", counts=True)
+    return Facts(table, oid, f"nextval(to_regclass({_literal(sequence)}))", sequence_oid)
 
 
 def must_ask(plan: TablePlan, rows: int) -> bool:

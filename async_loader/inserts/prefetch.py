@@ -48,7 +48,7 @@ def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> N
     needs_no_keys = not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1)
     if needs_no_keys and len(regrouped) == _runs(commands):
         raise NotUnderstoodError("SQLAlchemy's own batches are as large")
-    given = _give_keys(plan, connection, lacking)
+    given = _give_keys(plan, connection, lacking, save.reserve)
     try:
         for group in _regroup(_commands(mapper, plan, connection, states)):
             emit_insert_statements(base_mapper, save.uow, mapper, plan.table, group)
@@ -108,7 +108,7 @@ def _runs(commands: Sequence[Command]) -> int:
 
 
 def _give_keys(
-    plan: TablePlan, connection: Connection, lacking: Sequence[Command]
+    plan: TablePlan, connection: Connection, lacking: Sequence[Command], reserve: int
 ) -> list[tuple[dict[str, Any], str]]:
     if not lacking:
         return []
@@ -116,7 +116,7 @@ def _give_keys(
     if generated is None or generated.key is None or len(plan.keys) != 1:
         raise NotUnderstoodError("nothing makes its key")
     translation = connection.get_execution_options().get("schema_translate_map")
-    (raw,) = draw([Wanted(plan, len(lacking), connection, translation)])
+    (raw,) = draw([Wanted(plan, len(lacking), connection, translation)], reserve)
     process: Any = generated.column.type._cached_result_processor(connection.dialect, None)
     given = []
     for command, value in zip(lacking, raw, strict=True):

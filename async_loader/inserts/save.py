@@ -39,8 +39,9 @@ Part = tuple[MapperPlan, Pending]
 class Save:
     """The inserts of one flush; it knows what it has inserted."""
 
-    def __init__(self, uow: UOWTransaction) -> None:
+    def __init__(self, uow: UOWTransaction, reserve: int = 0) -> None:
         self.uow = uow
+        self.reserve = reserve
         self.session = uow.session
         self.inserted: dict[Mapper[Any], Pending] = {}
         self.connection: Connection | None = None
@@ -165,7 +166,8 @@ class Save:
             return
         keys = self.ahead.pop(first.plan.table, [])
         if len(keys) != total:
-            keys = draw([Wanted(first.plan, total, connection, first.translation)])[0]
+            want = Wanted(first.plan, total, connection, first.translation)
+            keys = draw([want], self.reserve)[0]
         if alone:
             first.fill(rows, keys)
             return

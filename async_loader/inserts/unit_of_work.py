@@ -39,10 +39,16 @@ from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
 
 
-def before_flush(session: Session, uow: UOWTransaction, _objects: Any) -> None:
-    """Session event: make this unit of work a batching one."""
-    if session._new and "execute" not in uow.__dict__:
-        BatchingUnitOfWork(uow).attach()
+def before_flush(session: Session, uow: UOWTransaction, reserve: int) -> None:
+    """Make this unit of work a batching one; turned on at several places, it is so once."""
+    if not session._new:
+        return
+    ours = uow.__dict__.get("execute")
+    if ours is None:
+        BatchingUnitOfWork(uow, reserve).attach()
+    else:
+        save = ours.__self__.save
+        save.reserve = max(save.reserve, reserve)
 
 
 _SAVED = (False, False)  # neither deleted nor only listed
@@ -55,9 +61,9 @@ def _later(_mapper: Any) -> None:
 class BatchingUnitOfWork:
     """What one UOWTransaction does instead."""
 
-    def __init__(self, uow: UOWTransaction) -> None:
+    def __init__(self, uow: UOWTransaction, reserve: int) -> None:
         self.uow = uow
-        self.save = Save(uow)
+        self.save = Save(uow, reserve)
 
     def attach(self) -> None:
         """Replace the methods, on this one instance."""
@@ -149,7 +155,7 @@ class BatchingUnitOfWork:
         for base, want in wanted:
             by_connection.setdefault(want.connection, []).append((base, want))
         for same in by_connection.values():
-            keys = draw([want for _, want in same])
+            keys = draw([want for _, want in same], self.save.reserve)
             drawn.update(zip((base for base, _ in same), keys, strict=True))
         return drawn
 
@@ -202,4 +208,7 @@ class BatchingUnitOfWork:
 
     def finalize(self) -> None:
         """Make the inserted objects persistent; the rest is SQLAlchemy's."""
+        uow: Any = self.uow
+        # They tie it, and with it all objects of the flush, into a circle for the collector.
+        del uow.execute, uow.finalize_flush_changes
         register_persistent(self.uow, self.save.inserted)

@@ -75,24 +75,32 @@ async def test_async_iterable_in_chunks(
     assert await session.scalar(select(func.count(Plain.value))) == 15
 
 
-async def test_memory_is_bounded(session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("alike", [True, False])
+async def test_memory_is_bounded(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, alike: bool
+) -> None:
+    monkeypatch.setattr(copying, "SLICE", 10)
     monkeypatch.setattr(copying, "CHUNK", 10)
-    copied: list[int] = []
+    sent = 0
     ahead: list[int] = []
     copy = copying._copy
 
+    def counted(records: Any) -> Iterator[Any]:
+        nonlocal sent
+        for record in records:
+            yield record
+            sent += 1
+
     async def counting(connection: Any, target: Any, columns: Any, records: Any) -> None:
-        records = list(records)
-        copied.append(len(records))
-        await copy(connection, target, columns, records)
+        await copy(connection, target, columns, counted(records))
 
     def rows() -> Iterator[dict[str, Any]]:
         for i in range(100):
-            ahead.append(i - sum(copied))
-            yield {"name": f"n{i}"}
+            ahead.append(i - sent)
+            yield {"name": f"n{i}", **({"value": 1} if alike or i % 2 else {})}
 
     monkeypatch.setattr(copying, "_copy", counting)
-    assert await insert_rows(session, Plain, rows()) == 100
+    assert await insert_rows(session, Plain, rows()) == 100 == sent
     assert max(ahead) <= 10
 
 
@@ -166,3 +174,60 @@ async def test_an_iterable_that_raises(session: AsyncSession) -> None:
         await insert_rows(session, Plain, rows())
     await session.rollback()
     assert await names(session) == []
+
+
+async def test_rows_that_stop_being_alike(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alike rows go through one COPY whatever their number; others a chunk at a time."""
+    monkeypatch.setattr(copying, "SLICE", 10)
+    monkeypatch.setattr(copying, "CHUNK", 40)
+    copied: list[list[str]] = []
+    copy = copying._copy
+
+    async def watched(connection: Any, target: Any, columns: Any, records: Any) -> None:
+        copied.append(columns)
+        await copy(connection, target, columns, records)
+
+    monkeypatch.setattr(copying, "_copy", watched)
+
+    def rows() -> Iterator[Any]:
+        yield from ({"name": f"a{i}", "value": i} for i in range(200))
+        yield from (
+            {"name": f"b{i}"} if i % 2 else {"value": 1, "name": f"b{i}"} for i in range(30)
+        )
+        yield from ((f"c{i}", i) for i in range(200))
+        yield {"name": "d", "value": 4}
+
+    assert await insert_rows(session, Plain, rows()) == 431
+    found = (await session.execute(select(Plain.name, Plain.value))).all()
+    expected: list[Any] = [(f"a{i}", i) for i in range(200)] + [(f"c{i}", i) for i in range(200)]
+    expected += [(f"b{i}", None if i % 2 else 1) for i in range(30)] + [("d", 4)]
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+    assert len(copied) < 10
+
+
+@pytest.mark.parametrize("good", [5, 25])
+async def test_an_iterable_that_fails(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
+    """Its own error is raised, and the transaction can go on."""
+    monkeypatch.setattr(copying, "SLICE", 10)
+
+    def rows() -> Iterator[Any]:
+        yield from ({"name": str(i), "value": i} for i in range(good))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await insert_rows(session, Plain, rows())
+    assert await session.scalar(select(func.count(Plain.id))) == good // 10 * 10
+
+
+@pytest.mark.parametrize("late", [{"name": "x", "colour": 1}, {"name": "x", "value": 1, "n": 2}])
+async def test_an_unknown_key_far_down(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, late: Any
+) -> None:
+    monkeypatch.setattr(copying, "SLICE", 10)
+    alike = [{"name": str(i), "value": i} for i in range(55)]
+    with pytest.raises(ConfigurationError, match="no attribute"):
+        await insert_rows(session, Plain, [*alike, late])
