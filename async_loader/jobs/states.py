@@ -25,6 +25,7 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("paused", "paused"): "asked twice",
     ("paused", "running"): "resumed: each partition goes on behind its last chunk",
     ("paused", "cancelled"): "somebody gave the run up; what was committed stays",
+    ("failed", "failed"): "two workers met their rows at once",
     ("failed", "running"): "resumed, with the row or the code repaired",
     ("failed", "cancelled"): "somebody gave the run up; what was committed stays",
 }
