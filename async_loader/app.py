@@ -29,7 +29,7 @@ from .loading import load_workload
 from .postgres import embedded_server
 from .results import RunResult
 from .runner import OnProgress, Sessions, prepared, run
-from .settings import SYNC_MODES, UNBOUNDED_POOL, RunSettings
+from .settings import SYNC_MODES, UNBOUNDED_POOL, RunSettings, ServerOptions
 from .sync_runner import require_twins, run_sync
 from .tasks import to_the_end
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
@@ -218,7 +218,7 @@ def build_throttle(settings: RunSettings) -> Throttle:
 async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Database]:
     """Yield sessions on a schema of the run's own, in the user's server or in ours."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_server_url(settings, say))
+        url = await stack.enter_async_context(server_url(settings, say))
         backend = backend_of(url)
         say("connecting")
         server = await _probe(backend, url)
@@ -285,7 +285,8 @@ def pool_size(settings: RunSettings, server: ServerInfo) -> int:
 
 
 @asynccontextmanager
-async def _server_url(settings: RunSettings, say: Say) -> AsyncIterator[URL]:
+async def server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
+    """Yield the URL of the user's server, or of ours, which runs for the block."""
     if settings.database_url is not None:
         yield parse_url(settings.database_url.get_secret_value())
         return

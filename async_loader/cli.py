@@ -20,6 +20,7 @@ from functools import partial
 from .app import run_workload
 from .compare import check, compare
 from .errors import AsyncLoaderError
+from .job_commands import run_job_command
 from .outputs import DONE, Forms, check_outputs, complain, show, write_outputs
 from .progress import progress_view
 from .reports import comparison as comparison_report
@@ -29,7 +30,7 @@ from .reports import junit as junit_report
 from .reports import markdown as markdown_report
 from .results import RunResult
 from .runtime import Signals, leave_errors_to_the_report
-from .settings import CompareSettings, RunSettings
+from .settings import CompareSettings, GeneralOptions, JobSettings, RunSettings
 from .settings_sources import load
 from .thresholds import verdicts_of
 
@@ -51,12 +52,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = load(argv)
         debug = settings.debug
-        match settings:
-            case CompareSettings():
-                return _compare(settings)
-            case _:
-                assert isinstance(settings, RunSettings)
-                return _run(settings)
+        return _command(settings)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return complain("stopped", STOPPED)
     except AsyncLoaderError as error:
@@ -73,6 +69,15 @@ def main(argv: Sequence[str]) -> int:
         return complain(
             f"an unexpected {type(error).__name__}: {error} (--debug shows where)", TOO_MANY_FAILED
         )
+
+
+def _command(settings: GeneralOptions) -> int:
+    if isinstance(settings, JobSettings):
+        return run_job_command(settings)
+    if isinstance(settings, CompareSettings):
+        return _compare(settings)
+    assert isinstance(settings, RunSettings)
+    return _run(settings)
 
 
 def _run(settings: RunSettings) -> int:

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from . import thresholds
 from .errors import ConfigurationError
@@ -99,9 +105,18 @@ OUTPUTS = ("json", "junit", "markdown")
 Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
 SYNC_MODES = ("sync", "threads")
 
+
+def _argument(value: str) -> str:
+    name, separator, _ = value.partition("=")
+    if not separator or not name:
+        raise ValueError("an argument looks like key=value")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
 Output = Annotated[str, AfterValidator(_output)]
+Argument = Annotated[str, AfterValidator(_argument)]
 Warmup = Annotated[Limit, BeforeValidator(parse_limit), Metavar("N|TIME")]
 
 
@@ -142,8 +157,8 @@ class GeneralOptions(Group):
     debug: bool = Field(False, description="show the traceback of an error")
 
 
-class DatabaseOptions(Group):
-    """Which server, and how many connections to it."""
+class ServerOptions(Group):
+    """Which server."""
 
     title: ClassVar[str] = "Database"
 
@@ -152,6 +167,16 @@ class DatabaseOptions(Group):
         Field(description="a PostgreSQL or a SQLite file (default: an embedded PostgreSQL 18)"),
         Metavar("URL"),
     ] = None
+    server_directory: Annotated[
+        Path | None,
+        Field(description="where the embedded server lives (default: the user's data directory)"),
+        Metavar("DIR"),
+    ] = None
+
+
+class DatabaseOptions(ServerOptions):
+    """And how a run uses it."""
+
     pool_size: Annotated[
         int | None,
         Field(ge=1, description="connections in the pool (default: as the concurrency, "
@@ -159,11 +184,6 @@ class DatabaseOptions(Group):
         Metavar("N"),
     ] = None  # fmt: skip
     keep_data: bool = Field(False, description="keep the run's schema instead of dropping it")
-    server_directory: Annotated[
-        Path | None,
-        Field(description="where the embedded server lives (default: the user's data directory)"),
-        Metavar("DIR"),
-    ] = None
 
 
 class WorkloadOptions(Group):
@@ -356,9 +376,102 @@ class CompareSettings(
     command: ClassVar[str] = "compare"
 
 
+class JobOptions(Group):
+    """Which job."""
+
+    title: ClassVar[str] = "Job"
+
+    target: Annotated[
+        CliPositionalArg[str],
+        Field(description="a job that ships (top20, derive-chords) or module:name"),
+        Metavar("TARGET"),
+    ]
+    arg: Annotated[
+        list[Argument],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(description="an argument of the job; may be repeated"),
+        Metavar("KEY=VALUE"),
+    ] = Field(default_factory=list)
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The job's arguments by name."""
+        return {name: value for name, _, value in (arg.partition("=") for arg in self.arg)}
+
+
+class RunNameOptions(JobOptions):
+    """Which run."""
+
+    target: Annotated[
+        CliPositionalArg[str],
+        Field(description="a job's name, or a run's number (see `job list`)"),
+        Metavar("JOB"),
+    ]
+
+
+class JobRunOptions(Group):
+    """How a job is run."""
+
+    title: ClassVar[str] = "Job"
+
+    workers: Annotated[
+        int, Field(ge=1, le=500, description="tasks that work on the run here"), Metavar("N")
+    ] = 1
+    progress: Literal["auto", "bar", "lines", "none"] = Field(
+        "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
+    )
+
+
+class JobRunSettings(GeneralOptions, ServerOptions, JobRunOptions, JobOptions):
+    """Start a job, or go on with it where it stands."""
+
+    command: ClassVar[str] = "job run"
+
+
+class JobPauseSettings(GeneralOptions, ServerOptions, RunNameOptions):
+    """Pause a run: no chunk of it is committed until it is resumed by `job run`."""
+
+    command: ClassVar[str] = "job pause"
+
+
+class JobCancelSettings(GeneralOptions, ServerOptions, RunNameOptions):
+    """Give a run up for good; what was committed stays."""
+
+    command: ClassVar[str] = "job cancel"
+
+
+class JobStatusSettings(GeneralOptions, ServerOptions, RunNameOptions):
+    """Show how far a job's latest run is."""
+
+    command: ClassVar[str] = "job status"
+
+
+class JobListSettings(GeneralOptions, ServerOptions):
+    """List the runs of all jobs, the latest first."""
+
+    command: ClassVar[str] = "job list"
+
+
+class JobRetryErrorsSettings(GeneralOptions, ServerOptions, JobOptions):
+    """Apply the rows in the latest run's error table once more."""
+
+    command: ClassVar[str] = "job retry-errors"
+
+
+JobSettings = (
+    JobRunSettings
+    | JobPauseSettings
+    | JobCancelSettings
+    | JobStatusSettings
+    | JobListSettings
+    | JobRetryErrorsSettings
+)
+
 COMMANDS: dict[str, type[GeneralOptions]] = {
     RunSettings.command: RunSettings,
     CompareSettings.command: CompareSettings,
+    **{model.command: model for model in get_args(JobSettings)},
 }
 # One source that sets one of these takes the other out of the sources below it.
 EXCLUSIVE = (("ops", "duration"),)

@@ -71,10 +71,14 @@ def load(argv: Sequence[str]) -> GeneralOptions:
 def _pick_command(argv: Sequence[str]) -> tuple[str, list[str]]:
     if not argv or argv[0].startswith("-"):
         return "run", list(argv)
-    if argv[0] in COMMANDS:
-        return argv[0], list(argv[1:])
-    hint = _closest(argv[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
-    raise ConfigurationError(f"unknown command {argv[0]!r}: {hint}")
+    for words in (2, 1):  # `job run`, and `run`
+        command = " ".join(argv[:words])
+        if command in COMMANDS:
+            return command, list(argv[words:])
+    two_words = {command.split()[0] for command in COMMANDS if " " in command}
+    command = " ".join(argv[: 2 if argv[0] in two_words else 1])
+    hint = _closest(command, COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
+    raise ConfigurationError(f"unknown command {command!r}: {hint}")
 
 
 def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -221,6 +225,8 @@ def _formatter(prog: str) -> RawDescriptionHelpFormatter:
 
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
+    if field.is_required():
+        return text.replace("%", "%%")
     default = field.get_default(call_default_factory=True)
     if "(default" in text or default in (None, False) or default == []:
         return text.replace("%", "%%")

@@ -16,10 +16,11 @@ LAYERS = [
     | {"result_parts", "results", "diagnosis", "thresholds"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments"}
     | {"reports", "progress", "outputs"},
+    {"jobs"},
     {"runner", "sync_runner", "workloads"},
-    {"settings", "settings_sources"},
+    {"settings", "settings_sources", "testing"},
     {"loading", "app"},
-    {"runtime", "child", "compare"},
+    {"runtime", "child", "compare", "job_commands"},
     {"cli", "__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.
@@ -89,6 +90,7 @@ def test_only_the_top_knows_the_settings() -> None:
         "app",
         "child",
         "compare",
+        "job_commands",
         "cli",
         "shards",
         "service",

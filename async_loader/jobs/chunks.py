@@ -26,7 +26,7 @@ class TakenOver(Exception):  # noqa: N818  not an error: another worker goes on
     """The partition is not ours any more, or not at the chunk that we know."""
 
 
-class ApplyFailed(Exception):
+class ApplyFailed(Exception):  # noqa: N818  a pair with the two below
     """The user's function raised; its error is the cause."""
 
 
@@ -145,9 +145,7 @@ class Chunks:
         except Exception as error:
             raise ApplyFailed from error
 
-    async def _rows(
-        self, session: AsyncSession, held: Held
-    ) -> tuple[Sequence[Any], Sequence[str]]:
+    async def _rows(self, session: AsyncSession, held: Held) -> tuple[Sequence[Any], Sequence[str]]:
         """Return the chunk's rows and, where rows are read again and again, their keys."""
         if self.keyset is None:
             return (), ()

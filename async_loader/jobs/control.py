@@ -21,9 +21,7 @@ async def list_runs(engine: AsyncEngine) -> list[JobStatus]:
     return [] if store is None else await statuses(store)
 
 
-async def status(
-    engine: AsyncEngine, name: str, arguments: Arguments | None = None
-) -> JobStatus:
+async def status(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
     """
     Return the latest run of a job's name, or the run of that number.
 

@@ -14,9 +14,17 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, UniqueConstraint, func, inspect, literal
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    UniqueConstraint,
+    func,
+    inspect,
+    literal,
+    tuple_,
+)
 from sqlalchemy import select as select_
-from sqlalchemy import tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 from sqlalchemy.util import EMPTY_DICT
 
@@ -84,12 +92,12 @@ class Keyset:
 
     def __init__(self, select: Select[Any], key: Sequence[InstrumentedAttribute[Any]] = ()) -> None:
         _refuse_what_has_no_pages(select)
-        self.columns: tuple[ColumnElement[Any], ...] = tuple(key) or _primary_key(select)
+        self.columns: tuple[Any, ...] = tuple(key) or _primary_key(select)
         _check_key(self.columns)
         self._select = select
         self._order = tuple_(*self.columns) if len(self.columns) > 1 else self.columns[0]
         self._keys = _only(select, self.columns)
-        self.entities = len(select.column_descriptions) == 1
+        self.entities = _is_one_entity(select)
 
     @property
     def names(self) -> str:
@@ -142,6 +150,12 @@ class Keyset:
         return tuple_(*values) if len(values) > 1 else values[0]
 
 
+def _is_one_entity(select: Select[Any]) -> bool:
+    """Whether rows are mapped objects, and not tuples of something."""
+    descriptions = select.column_descriptions
+    return len(descriptions) == 1 and descriptions[0].get("entity") is descriptions[0].get("expr")
+
+
 def _only(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
     """Return the select of these columns: nothing is eagerly loaded, no row is locked."""
     keys = select.with_only_columns(*columns, maintain_column_froms=True)
@@ -185,7 +199,7 @@ def _check_key(columns: Sequence[ColumnElement[Any]]) -> None:
     for column in known:
         if column.nullable:
             raise ConfigurationError(f"the key's column {column.key} may be null: page by another")
-    names = {column.key for column in known}
+    names = {str(column.key) for column in known}
     if not any(unique <= names for unique in _unique_sets(known[0].table)):
         raise ConfigurationError(
             f"({', '.join(sorted(names))}) is not unique: add the primary key to the key"
@@ -193,7 +207,6 @@ def _check_key(columns: Sequence[ColumnElement[Any]]) -> None:
 
 
 def _unique_sets(table: Table) -> list[set[str]]:
-    constraints = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
-    indexes = [index for index in table.indexes if index.unique]
-    sets = [{c.key for c in unique.columns} for unique in (*constraints, *indexes)]
-    return [*sets, {c.key for c in table.primary_key.columns}]
+    unique: list[Any] = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
+    unique += [index for index in table.indexes if index.unique]
+    return [{str(c.key) for c in found.columns} for found in (table.primary_key, *unique)]

@@ -21,7 +21,7 @@ _LONGEST = 50_000
 class Plan:
     """The inclusive upper end of each partition in ascending order, and the rows in all."""
 
-    uppers: tuple[str, ...]
+    uppers: tuple[str | None, ...]  # None: no keys at all, a job of one transaction
     total: int
 
 
@@ -35,7 +35,8 @@ async def plan(read: Read, keyset: Keyset, *, chunk: int, partitions: int) -> Pl
     last = await read(keyset.last())
     if last is None:
         return Plan((), 0)
-    end, uppers, total = encode(last), [], 0
+    end, total = encode(last), 0
+    uppers: list[str] = []
     cursor, stride, distance = None, chunk, chunk
     while (found := await read(keyset.nth(stride, cursor, end))) is not None:
         cursor, total = encode(found), total + stride

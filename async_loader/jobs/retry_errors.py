@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy import Table, and_, delete, func, select, update
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..database import first_line
 from ..errors import JobError
@@ -65,11 +66,7 @@ async def _apply_one(chunks: Chunks, key: str) -> None:
     assert chunks.keyset is not None
     async with chunks.sessions() as session:
         try:
-            # Deleting locks; a second one that waited for it finds nothing to delete.
-            gone = await session.execute(delete(table).where(line).returning(table))
-            error = gone.mappings().first()
-            if error is None:
-                raise TakenOver
+            error = await _take(session, table, line)
             result = await session.execute(chunks.keyset.at(key))
             rows = result.scalars().unique().all() if chunks.keyset.entities else result.all()
             watch = Watch(session)
@@ -85,6 +82,15 @@ async def _apply_one(chunks: Chunks, key: str) -> None:
             if is_transient(failure, applying=isinstance(failure, ApplyFailed)):
                 raise Retry from failure
             raise
+
+
+async def _take(session: AsyncSession, table: Table, line: Any) -> RowMapping:
+    """Delete a line, which locks it: a second one that waited finds nothing to delete."""
+    gone = await session.execute(delete(table).where(line).returning(table))
+    error = gone.mappings().first()
+    if error is None:
+        raise TakenOver
+    return error
 
 
 def _chunk_of(chunks: Chunks, error: RowMapping) -> Chunk:

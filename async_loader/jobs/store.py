@@ -90,7 +90,7 @@ class Store:
     async def _add_partitions(
         self, at: Executor, run: int, round_: int, first: int, uppers: Sequence[str | None]
     ) -> None:
-        lowers = [None, *uppers[:-1]]
+        lowers = [None, *uppers][: len(uppers)]
         rows = [
             {"run": run, "number": first + n, "round": round_, "lower": lower, "upper": upper,
              "cursor": lower, "chunk": 0, "done": False}
@@ -115,9 +115,7 @@ class Store:
         async with self.engine.begin() as connection:
             await self._move(connection, run, after, message)
 
-    async def _move(
-        self, at: Executor, run: int, after: State, message: str | None = None
-    ) -> None:
+    async def _move(self, at: Executor, run: int, after: State, message: str | None = None) -> None:
         table, partition = self.tables.run, self.tables.partition
         before = await self._lock_run(at, run)
         check(before["state"], after)

@@ -75,6 +75,6 @@ class FlagFile:
     path: Path
     every: float = 1.0
 
-    async def __call__(self, pace: Pace) -> Wait | None:
+    async def __call__(self, _pace: Pace) -> Wait | None:
         """Look for the file."""
         return Wait(self.every, f"{self.path} exists") if self.path.exists() else None

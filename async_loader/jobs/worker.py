@@ -184,7 +184,8 @@ class Worker:
     async def _end_behind(self, lower: str | None, upper: str | None) -> str | None:
         keyset = self._chunks.keyset
         assert keyset is not None
-        found = await self._party.reader.first(keyset.nth(self._chunks.definition.chunk, lower, upper))
+        nth = keyset.nth(self._chunks.definition.chunk, lower, upper)
+        found = await self._party.reader.first(nth)
         return upper if found is None else encode(found)
 
     # --- failures ----------------------------------------------------------------------
