@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import ForeignKey, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncAttrs, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from async_loader.errors import ConfigurationError
@@ -30,7 +30,7 @@ _BARS = 4
 _AT_ONCE = 5_000
 
 
-class Base(DeclarativeBase):
+class Base(AsyncAttrs, DeclarativeBase):
     """Tables whose names say whose they are."""
 
 
