@@ -55,6 +55,7 @@ class Guard:
 
     async def join(self) -> None:
         """Take a number, its lock, and remove what the dead have left."""
+        await self._disconnect()  # where this is a second attempt
         await self._connect()
         assert self._connection is not None
         worker = self._store.tables.worker

@@ -52,15 +52,17 @@ async def run_job(
             await definition.setup(sessions, arguments)
         keyset = definition.keyset(arguments)
         reader = Reader(engine, clock, definition.patience)
-        run = await _open_run(store, reader, definition, keyset, arguments)
+        run = await reader.patiently(
+            lambda: _open_run(store, reader, definition, keyset, arguments)
+        )
         guard = Guard(store, run, tasks=workers, lease=definition.lease)
-        async with _joined(guard):
+        async with _joined(guard, reader):
             chunks = Chunks(
                 store, sessions, definition, apply, keyset, run, guard.me, dict(arguments)
             )
             party = Party(chunks, guard, reader, stop, clock)
             await _take_part(party, workers, on_progress)
-        return await status_of(store, run)
+        return await reader.patiently(lambda: status_of(store, run))
 
 
 async def engine_of(sessions: Sessions) -> AsyncEngine:
@@ -130,10 +132,10 @@ def _check_same_key(run: RowMapping, keyset: Keyset | None) -> None:
 
 
 @asynccontextmanager
-async def _joined(guard: Guard) -> AsyncIterator[None]:
+async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
     """Be a living worker for a block."""
     try:
-        await guard.join()
+        await reader.patiently(guard.join)
         beating = asyncio.create_task(guard.beat_for_ever())
         try:
             yield
@@ -156,11 +158,8 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
             task.cancel()  # those that are done do not mind
         await asyncio.wait({watching, *tasks}, timeout=_ABANDON)
     error = _first_error(tasks)
-    try:
-        await _leave(party, error)
-    except (SQLAlchemyError, OSError, DatabaseError):
-        if error is None:
-            raise
+    if not isinstance(error, DatabaseError) and (error is None or isinstance(error, Exception)):
+        await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
     if error is not None:
         raise error
 
@@ -187,15 +186,13 @@ def _first_error(tasks: set[asyncio.Task[None]]) -> BaseException | None:
     return next((error for error in errors if error is not None), None)
 
 
-async def _leave(party: Party, error: BaseException | None) -> None:
-    """Say what became of the run, and give back what we hold."""
+async def _leave(party: Party, error: Exception | None) -> None:
+    """Say what became of the run, and give back what we hold; may be repeated."""
     chunks = party.chunks
-    if isinstance(error, Exception) and not isinstance(error, DatabaseError):
+    if error is not None:
         with suppress(JobError):  # somebody else has said what became of it
             message = str(error) if isinstance(error, AsyncLoaderError) else repr(error)
             await chunks.store.move(chunks.run, "failed", message=message)
-    elif error is not None:
-        return  # as after a kill: nothing more is done
     elif party.stop.requested.is_set():
         await chunks.store.pause_if_last(chunks.run, chunks.me)
     await chunks.store.release(chunks.run, chunks.me)
