@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -21,8 +20,9 @@ from .errors import AsyncLoaderError, ConfigurationError
 from .jobs import BatchJob, JobStatus, control, report
 from .jobs.run import OnProgress
 from .limits import Stop
+from .loading import load_module
 from .progress import LINE_EVERY, Style
-from .runtime import run_until_stopped
+from .runtime import leave_errors_to_the_report, run_until_stopped
 from .settings import (
     JobCancelSettings,
     JobListSettings,
@@ -57,26 +57,21 @@ def run_job_command(settings: JobSettings) -> int:
 
 
 def load_job(target: str) -> BatchJob:
-    """Return the job that ships under a name, or that `module:name` is."""
-    module, separator, name = SHIPPED.get(target, target).partition(":")
+    """Return the job that ships under a name, or that `module:name` or `file.py:name` is."""
+    place, separator, name = SHIPPED.get(target, target).rpartition(":")
     if not separator:
         names = ", ".join(SHIPPED)
         raise ConfigurationError(f"no job {target!r}: the jobs are {names}, or give module:name")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` has it
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"{target}: there is no module {error.name!r}") from error
-    except AttributeError as error:
-        raise ConfigurationError(f"{target}: {error}") from error
-    if not isinstance(found, BatchJob):
-        raise ConfigurationError(f"{target} is a {type(found).__name__}, not a BatchJob")
-    return found
+    job = getattr(load_module(place), name, None)
+    if not isinstance(job, BatchJob):
+        raise ConfigurationError(f"{place} has no BatchJob {name!r}")
+    return job
 
 
 def _run(settings: JobRunSettings) -> int:
     job = load_job(settings.target)
+    if not settings.debug:
+        leave_errors_to_the_report()
     with _progress(sys.stderr, settings.progress) as on_progress:
         status = run_until_stopped(
             lambda stop: _run_job(job, settings, stop, on_progress), loop="auto"

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from ..errors import ConfigurationError
+from ..errors import AsyncLoaderError, ConfigurationError
 from ..failures import sqlstate_of
 from .checkpoints import reached
 from .definition import Apply, Chunk, Definition, Sessions
@@ -142,6 +142,8 @@ class Chunks:
         """Call the user's function; raises `ApplyFailed` for whatever it raises."""
         try:
             await self.apply(session, rows, chunk)
+        except AsyncLoaderError:
+            raise  # no row is to blame
         except Exception as error:
             raise ApplyFailed from error
 
@@ -169,7 +171,7 @@ class Chunks:
         if still:
             raise ConfigurationError(
                 f"until_empty needs a select whose rows apply clears, and after it "
-                f"{self.keyset.describe(min(still))} is still there"
+                f"{self.keyset.describe(next(k for k in keys if k in still))} is still there"
             )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Select, SelectBase
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -18,7 +18,8 @@ from .throttles import ThrottleHook
 
 Arguments = Mapping[str, str]
 Sessions = async_sessionmaker[Any]
-SelectOf = Select[Any] | Callable[[Arguments], Select[Any]] | None
+# Not Select[Any]: in SQLAlchemy 2.1 that is a select of one column.
+SelectOf = SelectBase | Callable[[Arguments], SelectBase] | None
 Setup = Callable[[Sessions, Arguments], Awaitable[None]]
 
 
@@ -76,7 +77,9 @@ class Definition:
         """Return the pages to read; None for a job of one transaction."""
         if self.select is None:
             return None
-        select = self.select if isinstance(self.select, Select) else self.select(arguments)
+        select = self.select if isinstance(self.select, SelectBase) else self.select(arguments)
+        if not isinstance(select, Select):
+            raise ConfigurationError("a job pages over one select, not over a UNION or a text")
         return Keyset(select, self.key)
 
 

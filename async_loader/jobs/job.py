@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from sqlalchemy import SelectBase
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ..clock import SYSTEM_CLOCK, Clock
@@ -77,7 +78,7 @@ class BatchJob:
             setup=setup,
         )
         self._apply: Apply | None = None
-        if select is not None and not callable(select):
+        if isinstance(select, SelectBase):
             self.definition.keyset(NO_ARGUMENTS)  # a mistake shows where it is made
 
     @property

@@ -107,12 +107,14 @@ async def _note(chunks: Chunks, key: str, cause: BaseException) -> None:
 
 
 def told(cause: BaseException) -> dict[str, Any]:
-    """Return an exception as the error table keeps it."""
-    return {
-        "exception": type(getattr(cause, "orig", None) or cause).__name__,
-        "sqlstate": sqlstate_of(cause),
-        "message": first_line(cause),
-    }
+    """Return an exception as the error table keeps it: the driver's own, where it is one's."""
+    name = type(cause).__name__
+    link: BaseException | None = cause
+    while link is not None:
+        if getattr(link, "sqlstate", None) is not None:
+            name = type(link).__name__
+        link = getattr(link, "orig", None) or link.__cause__
+    return {"exception": name, "sqlstate": sqlstate_of(cause), "message": first_line(cause)}
 
 
 def require_select(chunks: Chunks) -> None:

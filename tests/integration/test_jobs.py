@@ -199,8 +199,8 @@ async def test_poison_rows_are_found_exactly(
     assert [key for key, _, _ in found] == bad
     told = {
         "Python": ("ValueError", None),
-        "database": ("IntegrityError", "23514"),
-        "commit": ("IntegrityError", "23503"),
+        "database": ("CheckViolationError", "23514"),
+        "commit": ("ForeignKeyViolationError", "23503"),
     }
     assert {(exception, state) for _, exception, state in found} <= {told[kind]}
     assert (done.rows_skipped, done.rows_read) == (len(bad), 250 - len(bad))
@@ -354,7 +354,7 @@ async def test_apply_must_not_end_its_transaction(
         await session.flush()
         await getattr(session, way)()
 
-    with pytest.raises(JobError, match="apply must not commit or roll back"):
+    with pytest.raises(ConfigurationError, match="apply must not commit or roll back"):
         await job.run(sessions)
     assert await tally(engine) == {0: 10}
 
