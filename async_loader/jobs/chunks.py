@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -128,7 +129,7 @@ class Chunks:
         if rows or self.keyset is None:
             chunk = Chunk(self.run, held.number, held.chunk + 1, self.arguments)
             await self.apply_rows(session, rows, chunk)
-            watch.check()
+            watch.check(session)
             await session.flush()
         if keys:
             await self._check_cleared(session, held, keys)
@@ -188,23 +189,27 @@ async def commit(session: AsyncSession) -> None:
 
 
 class Watch:
-    """Counts what the flushes of a session write, and keeps its transaction from being ended."""
+    """
+    Counts what the flushes of a session write, and keeps its transaction from being ended.
+
+    It keeps no session alive: in a cycle a chunk's rows would wait for the garbage collector.
+    """
 
     def __init__(self, session: AsyncSession) -> None:
         self.written = 0
-        self._session = session.sync_session
-        self._transaction = self._session.get_transaction()
+        self._transaction = ref(session.sync_session.get_transaction())
         self._released = False
-        event.listen(self._session, "after_flush", self._count)
-        event.listen(self._session, "before_commit", self._refuse)
+        event.listen(session.sync_session, "after_flush", self._count)
+        event.listen(session.sync_session, "before_commit", self._refuse)
 
     def release(self) -> None:
         """Let the transaction be committed, by us."""
         self._released = True
 
-    def check(self) -> None:
+    def check(self, session: AsyncSession) -> None:
         """Raise if the transaction has been ended and another begun."""
-        if self._session.get_transaction() is not self._transaction:
+        now = session.sync_session.get_transaction()
+        if now is None or now is not self._transaction():
             raise ConfigurationError(_NOT_YOURS)
 
     def _count(self, session: Session, _context: object) -> None:

@@ -121,9 +121,12 @@ class Keyset:
         """Return the select of the keys in (lower, upper]."""
         return self._within(self._keys, lower, upper).order_by(*self.columns)
 
-    def nth(self, n: int, lower: str | None, upper: str | None) -> Select[Any]:
-        """Return the select of the n-th key behind `lower`, if there is one."""
-        return self.keys(lower, upper).offset(n - 1).limit(1)
+    def every(self, n: int, times: int, lower: str | None, upper: str | None) -> Select[Any]:
+        """Return the select of each n-th key behind `lower`, so many times at most."""
+        number = func.row_number().over(order_by=self.columns).label("key_number")
+        page = self.keys(lower, upper).add_columns(number).limit(n * times).subquery()
+        *key, count = page.columns
+        return select_(*key).where(count % n == 0).order_by(count)
 
     def last(self) -> Select[Any]:
         """Return the select of the greatest key."""

@@ -10,8 +10,8 @@ from sqlalchemy import Select
 
 from .keyset import Keyset, encode
 
-Read = Callable[[Select[Any]], Awaitable[Any]]
-"""Run a select in a short transaction of its own and return its first row, or None."""
+Read = Callable[[Select[Any]], Awaitable[list[Any]]]
+"""Run a select in a short transaction of its own and return its rows."""
 
 # The longest stride: one query that counts so many keys is still a short transaction.
 _LONGEST = 50_000
@@ -29,26 +29,28 @@ async def plan(read: Read, keyset: Keyset, *, chunk: int, partitions: int) -> Pl
     """
     Walk over the keys in strides and return at most `partitions` ranges of like size.
 
-    No query looks at more than a stride, so that no transaction is long; every row is
+    No query looks at more than a few strides, so that no transaction is long; every row is
     counted. When there are too many ends every second one goes, and the distance doubles.
     """
     last = await read(keyset.last())
-    if last is None:
+    if not last:
         return Plan((), 0)
-    end, total = encode(last), 0
+    end, total, cursor = encode(last[0]), 0, None
     uppers: list[str] = []
-    cursor, stride, distance = None, chunk, chunk
-    while (found := await read(keyset.nth(stride, cursor, end))) is not None:
-        cursor, total = encode(found), total + stride
-        if total % distance == 0:
-            uppers.append(cursor)
-        if len(uppers) > max(partitions - 1, 1):
-            uppers, distance = uppers[1::2], 2 * distance
-            if distance <= _LONGEST and total % distance == 0:
-                stride = distance
-    rest = (await read(keyset.count(cursor, end)))[0]
-    if not uppers or uppers[-1] != end:
-        uppers.append(end)
-    if partitions == 1:
-        uppers = [end]
-    return Plan(tuple(uppers), total + rest)
+    stride = distance = chunk
+    while True:
+        times = max(1, _LONGEST // stride)
+        found = await read(keyset.every(stride, min(times, partitions), cursor, end))
+        for key in found:
+            cursor, total = encode(key), total + stride
+            if total % distance == 0:
+                uppers.append(cursor)
+            if len(uppers) >= max(partitions, 2):
+                uppers, distance = uppers[1::2], 2 * distance
+        if len(found) < min(times, partitions):
+            break
+        if distance <= _LONGEST and total % distance == 0:
+            stride = distance
+    rest = (await read(keyset.count(cursor, end)))[0][0]
+    uppers = [upper for upper in uppers[: partitions - 1] if upper != end]
+    return Plan((*uppers, end), total + rest)

@@ -25,15 +25,6 @@ class Reader:
         if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
             self.engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def first(self, select: Select[Any]) -> Any:
-        """Return the first row of a select, or None."""
-
-        async def attempt() -> Any:
-            async with AsyncSession(self.engine) as session:
-                return (await session.execute(select)).first()
-
-        return await self.patiently(attempt)
-
     async def all(self, select: Select[Any]) -> list[Any]:
         """Return the rows of a select."""
 

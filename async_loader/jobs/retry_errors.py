@@ -72,7 +72,7 @@ async def _apply_one(chunks: Chunks, key: str) -> None:
             watch = Watch(session)
             if rows:  # else it is gone, or not the select's any more
                 await chunks.apply_rows(session, rows, _chunk_of(chunks, error))
-                watch.check()
+                watch.check(session)
                 await session.flush()
             watch.release()
             await commit(session)

@@ -117,9 +117,7 @@ async def _open_run(
 async def _first_plan(reader: Reader, definition: Definition, keyset: Keyset | None) -> Plan:
     if keyset is None:
         return Plan((None,), 0)
-    return await plan(
-        reader.first, keyset, chunk=definition.chunk, partitions=definition.partitions
-    )
+    return await plan(reader.all, keyset, chunk=definition.chunk, partitions=definition.partitions)
 
 
 def _check_same_key(run: RowMapping, keyset: Keyset | None) -> None:

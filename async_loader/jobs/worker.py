@@ -28,6 +28,8 @@ from .transient import Patience, is_transient
 
 # How soon a partition that another worker has left is noticed.
 _POLL = 0.2
+# The ends of so many chunks are read at once: one short query for all of them.
+_AHEAD = 8
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Party:
         definition, keyset = self.chunks.definition, self.chunks.keyset
         assert keyset is not None
         return await plan(
-            self.reader.first, keyset, chunk=definition.chunk, partitions=definition.partitions
+            self.reader.all, keyset, chunk=definition.chunk, partitions=definition.partitions
         )
 
 
@@ -170,23 +172,24 @@ class Worker:
         if self._chunks.keyset is None:
             return None
         if not held.ends:
-            held.ends.append(await self._end_behind(held.cursor, held.upper))
+            held.ends[:] = await self._ends_behind(held.cursor, held.upper)
             chunks, end = self._chunks, held.ends[-1]
             await self._party.reader.patiently(
                 lambda: chunks.store.fix_first_chunk(chunks.run, held.number, chunks.me, end)
             )
-        if len(held.ends) > 1:
-            return held.ends[-2]
-        if held.ends[-1] == held.upper:
-            return None
-        return await self._end_behind(held.ends[-1], held.upper)
+        if len(held.ends) == 1 and held.ends[-1] != held.upper:
+            held.ends[:0] = await self._ends_behind(held.ends[-1], held.upper)
+        return held.ends[-2] if len(held.ends) > 1 else None
 
-    async def _end_behind(self, lower: str | None, upper: str | None) -> str | None:
+    async def _ends_behind(self, lower: str | None, upper: str | None) -> list[str | None]:
+        """Return the ends of the next chunks, the nearest one last."""
         keyset = self._chunks.keyset
         assert keyset is not None
-        nth = keyset.nth(self._chunks.definition.chunk, lower, upper)
-        found = await self._party.reader.first(nth)
-        return upper if found is None else encode(found)
+        every = keyset.every(self._chunks.definition.chunk, _AHEAD, lower, upper)
+        ends: list[str | None] = [encode(key) for key in await self._party.reader.all(every)]
+        if len(ends) < _AHEAD and (not ends or ends[-1] != upper):
+            ends.append(upper)  # the rest is no whole chunk
+        return ends[::-1]
 
     # --- failures ----------------------------------------------------------------------
 

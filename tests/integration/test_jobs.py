@@ -96,7 +96,8 @@ async def test_the_key_of_a_chunk_names_the_same_rows_when_it_is_tried_again(
     """Rows that appear in the meantime do not move its end."""
     await fill(engine, 1_000)
     async with engine.begin() as connection:
-        await connection.execute(update(Counter).values(id=Counter.id * 10))
+        await connection.execute(text("UPDATE counter SET id = -id"))
+        await connection.execute(text("UPDATE counter SET id = id * -10"))
     tried: list[tuple[str, int]] = []
 
     def job() -> BatchJob:
