@@ -45,12 +45,19 @@ async def plan(read: Read, keyset: Keyset, *, chunk: int, partitions: int) -> Pl
             cursor, total = encode(key), total + stride
             if total % distance == 0:
                 uppers.append(cursor)
-            if len(uppers) >= max(partitions, 2):
+            if len(uppers) >= 2 * partitions:
                 uppers, distance = uppers[1::2], 2 * distance
         if len(found) < min(times, partitions):
             break
         if distance <= _LONGEST and total % distance == 0:
             stride = distance
     rest = (await read(keyset.count(cursor, end)))[0][0]
-    uppers = [upper for upper in uppers[: partitions - 1] if upper != end]
-    return Plan((*uppers, end), total + rest)
+    inner = _evenly(uppers if not uppers or uppers[-1] != end else uppers[:-1], partitions)
+    return Plan((*inner, end), total + rest)
+
+
+def _evenly(uppers: list[str], partitions: int) -> list[str]:
+    """Return as many ends as part a range into `partitions`, as evenly as these can."""
+    if len(uppers) < partitions:
+        return uppers
+    return [uppers[n * (len(uppers) + 1) // partitions - 1] for n in range(1, partitions)]
