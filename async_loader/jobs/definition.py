@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Select, SelectBase
@@ -54,7 +54,7 @@ class Definition:
     select: SelectOf
     key: Sequence[InstrumentedAttribute[Any]] = ()
     chunk: int = 500
-    partitions: int = 16
+    partitions: int = 0  # 0: by the workers of whoever starts the run
     until_empty: bool = False
     skip_limit: int = 0
     throttles: tuple[ThrottleHook, ...] = ()
@@ -68,10 +68,16 @@ class Definition:
             raise ConfigurationError("a job's name is a word: numbers name runs")
         if self.chunk < 1 or self.chunk > 10_000:
             raise ConfigurationError("a job's chunk has 1 to 10,000 rows")
-        if self.partitions < 1 or self.lease <= 0 or self.skip_limit < 0:
-            raise ConfigurationError("a job has 1 partition or more, a lease and a skip_limit >= 0")
+        if self.partitions < 0 or self.lease <= 0 or self.skip_limit < 0:
+            raise ConfigurationError(
+                "a job's partitions and skip_limit are 0 or more, its lease is a time"
+            )
         if self.until_empty and self.select is None:
             raise ConfigurationError("until_empty needs a select")
+
+    def for_workers(self, workers: int) -> Definition:
+        """Return it with a number of partitions: enough for all to be busy to the end."""
+        return replace(self, partitions=self.partitions or max(8, 4 * workers))
 
     def keyset(self, arguments: Arguments) -> Keyset | None:
         """Return the pages to read; None for a job of one transaction."""

@@ -39,8 +39,8 @@ class BatchJob:
     `select`: of one mapped class or of columns, without an order; or a function of the run's
     arguments; None for a job of one transaction. `key`: the columns to page by, unique
     together; the primary key by default. `chunk`: rows a transaction. `partitions`: ranges at
-    most. `until_empty`: again until a pass finds no rows, for a select whose rows apply
-    clears. `skip_limit`: rows that may fail. `throttles`: hooks asked before each chunk.
+    most, by default four for each worker. `until_empty`: again until a pass finds no rows, for
+    a select whose rows apply clears. `skip_limit`: rows that may fail. `throttles`: hooks asked before each chunk.
     In seconds: `lease`, which a chunk must not exceed; `grace`, for a chunk after a request to
     stop; `patience`, for a server that is gone. `setup` runs before anything is read.
 
@@ -54,7 +54,7 @@ class BatchJob:
         select: SelectOf = None,
         key: Sequence[InstrumentedAttribute[Any]] = (),
         chunk: int = 500,
-        partitions: int = 16,
+        partitions: int = 0,
         until_empty: bool = False,
         skip_limit: int = 0,
         throttles: Sequence[ThrottleHook] = (),
@@ -116,7 +116,7 @@ class BatchJob:
         server stays away for longer than `patience`.
         """
         return await run_job(
-            self.definition,
+            self.definition.for_workers(workers),
             self._required_apply(),
             sessions,
             workers=workers,

@@ -14,7 +14,7 @@ Read = Callable[[Select[Any]], Awaitable[list[Any]]]
 """Run a select in a short transaction of its own and return its rows."""
 
 # The longest stride: one query that counts so many keys is still a short transaction.
-_LONGEST = 50_000
+_LONGEST = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ async def test_pausing_waits_for_the_chunk_under_way_and_admits_no_more(
 ) -> None:
     await fill(engine, 1_000)
     begun, go_on = asyncio.Event(), asyncio.Event()
-    job = BatchJob("counting", select=select(Counter), chunk=100)
+    job = BatchJob("counting", select=select(Counter), chunk=100, partitions=1)
 
     @job.apply
     async def apply(session: AsyncSession, counters: Sequence[Counter]) -> None:
