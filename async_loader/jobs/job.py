@@ -40,7 +40,8 @@ class BatchJob:
     arguments; None for a job of one transaction. `key`: the columns to page by, unique
     together; the primary key by default. `chunk`: rows a transaction. `partitions`: ranges at
     most, by default four for each worker. `until_empty`: again until a pass finds no rows, for
-    a select whose rows apply clears. `skip_limit`: rows that may fail. `throttles`: hooks asked before each chunk.
+    a select whose rows apply clears. `skip_limit`: rows that may fail. `throttles`: hooks asked
+    before each chunk.
     In seconds: `lease`, which a chunk must not exceed; `grace`, for a chunk after a request to
     stop; `patience`, for a server that is gone. `setup` runs before anything is read.
 
@@ -137,10 +138,11 @@ class BatchJob:
         definition = self.definition
         engine = await engine_of(sessions)
         store = Store(engine, await make_tables(engine))
-        run = (await status(engine, self.name, arguments)).run
-        keyset = definition.keyset(arguments)
+        found = await status(engine, self.name, arguments)
+        its = dict(found.arguments)  # those of the run, where none are asked for
+        keyset = definition.keyset(its)
         chunks = Chunks(
-            store, sessions, definition, self._required_apply(), keyset, run, 0, dict(arguments)
+            store, sessions, definition, self._required_apply(), keyset, found.run, 0, its
         )
         require_select(chunks)
         reader = Reader(engine, clock, definition.patience)
