@@ -135,11 +135,12 @@ async def test_a_million_rows(database_url: str) -> None:
     def on_progress(status: JobStatus) -> None:
         memory.append((status.rows_read, process.memory_info().rss / 1e6))
 
+    slowest = 0.0
+
     async def look(pace: Pace) -> None:
         nonlocal slowest
         slowest = max(slowest, pace.busy_seconds)
 
-    slowest = 0.0
     watching = asyncio.create_task(oldest_transaction(database_url))
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     done = await counting(chunk=CHUNK, throttles=[look]).run(sessions, on_progress=on_progress)
