@@ -98,7 +98,7 @@ async def run_workload(
 
 async def measure(settings: InsertsSettings) -> tuple[Measure, ...]:
     """Return what each way to insert the settings' rows costs, on a schema of its own."""
-    async with _server_url(settings, _say_nothing) as url:
+    async with server_url(settings, _say_nothing) as url:
         if url.get_backend_name() != "postgresql":
             raise ConfigurationError("inserts are measured on PostgreSQL; others stay stock")
         return await measure_inserts(
@@ -241,7 +241,7 @@ def build_throttle(settings: RunSettings) -> Throttle:
 async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Database]:
     """Yield sessions on a schema of the run's own, in the user's server or in ours."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_server_url(settings, say))
+        url = await stack.enter_async_context(server_url(settings, say))
         backend = backend_of(url)
         say("connecting")
         server = await _probe(backend, url)
@@ -310,7 +310,8 @@ def pool_size(settings: RunSettings, server: ServerInfo) -> int:
 
 
 @asynccontextmanager
-async def _server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
+async def server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
+    """Yield the URL of the user's server, or of ours, which runs for the block."""
     if settings.database_url is not None:
         yield parse_url(settings.database_url.get_secret_value())
         return

@@ -21,6 +21,8 @@ from typing import Any
 from .app import measure, run_workload
 from .compare import check, compare
 from .errors import AsyncLoaderError
+from .job_commands import run_job_command
+from .job_settings import JOB_COMMANDS
 from .outputs import DONE, Forms, check_outputs, complain, show, write_outputs
 from .progress import progress_view
 from .reports import comparison as comparison_report
@@ -151,4 +153,5 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     RunSettings.command: _run,
     CompareSettings.command: _compare,
     InsertsSettings.command: _inserts,
+    **{model.command: run_job_command for model in JOB_COMMANDS},
 }

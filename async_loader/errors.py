@@ -6,6 +6,7 @@ The errors a user can meet, each of which says what to do next::
      |    +-- MissingExtraError    an optional package is not installed
      +-- WorkloadError          a workload cannot be used                 exit 107
      |    +-- SetupError           its set-up raised
+     +-- JobError               a batch job stopped, or cannot go there   exit 1
      +-- DatabaseError          unreachable, refused or unusable          exit 110
           +-- EmbeddedServerError  the server that we start ourselves
 
@@ -53,6 +54,10 @@ class WorkloadError(AsyncLoaderError):
 
 class SetupError(WorkloadError):
     """The workload's own set-up raised."""
+
+
+class JobError(AsyncLoaderError):
+    """A batch job stopped at a row, or a run of it is not where it was asked to go."""
 
 
 class DatabaseError(AsyncLoaderError):

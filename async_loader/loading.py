@@ -22,7 +22,7 @@ def load_workload(target: str) -> Workload:
     Raises `WorkloadError`, one line that names the file and line at fault.
     """
     place, _, name = target.rpartition(":")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    module = load_module(place)
     workload = getattr(module, name, None)
     if not isinstance(workload, Workload):
         raise WorkloadError(f"{place} has no workload {name!r}: {_workloads_of(module, name)}")
@@ -32,6 +32,11 @@ def load_workload(target: str) -> Workload:
             "decorate a coroutine function with @workload.operation(name, kind=...)"
         )
     return workload
+
+
+def load_module(place: str) -> ModuleType:
+    """Import `package.module` or `path/to/file.py`; raises `WorkloadError`."""
+    return _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
 
 
 def _import_module(name: str) -> ModuleType:

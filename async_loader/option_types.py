@@ -89,7 +89,15 @@ def threshold_text(value: str) -> str:
     return value
 
 
+def _argument(value: str) -> str:
+    name, separator, _ = value.partition("=")
+    if not separator or not name:
+        raise ValueError("an argument looks like key=value")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
 Output = Annotated[str, AfterValidator(_output)]
+Argument = Annotated[str, AfterValidator(_argument)]
 Warmup = Annotated[Limit, BeforeValidator(parse_limit), Metavar("N|TIME")]

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from .limits import Limit
 from .option_types import (
@@ -334,12 +339,3 @@ class InsertsSettings(GeneralOptions, OutputOptions, ServerOptions, InsertsOptio
     """Insert the same rows in every way there is, in turns, and show what each costs."""
 
     command: ClassVar[str] = "inserts"
-
-
-COMMANDS: dict[str, type[GeneralOptions]] = {
-    RunSettings.command: RunSettings,
-    CompareSettings.command: CompareSettings,
-    InsertsSettings.command: InsertsSettings,
-}
-# One source that sets one of these takes the other out of the sources below it.
-EXCLUSIVE = (("ops", "duration"),)

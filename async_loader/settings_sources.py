@@ -25,10 +25,23 @@ from pydantic_settings import CliSettingsSource, DotEnvSettingsSource, EnvSettin
 from pydantic_settings.exceptions import SettingsError
 
 from .errors import ConfigurationError
+from .job_settings import JOB_COMMANDS
 from .option_types import Metavar
-from .settings import COMMANDS, ENV_PREFIX, EXCLUSIVE, GeneralOptions, Group
+from .settings import (
+    ENV_PREFIX,
+    CompareSettings,
+    GeneralOptions,
+    Group,
+    InsertsSettings,
+    RunSettings,
+)
 
 DOTENV = Path(".env")
+
+_MODELS: list[type[GeneralOptions]] = [RunSettings, CompareSettings, InsertsSettings]
+COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
+# One source that sets one of these takes the other out of the sources below it.
+EXCLUSIVE = (("ops", "duration"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +85,14 @@ def load(argv: Sequence[str]) -> GeneralOptions:
 def _pick_command(argv: Sequence[str]) -> tuple[str, list[str]]:
     if not argv or argv[0].startswith("-"):
         return "run", list(argv)
-    if argv[0] in COMMANDS:
-        return argv[0], list(argv[1:])
-    hint = _closest(argv[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
-    raise ConfigurationError(f"unknown command {argv[0]!r}: {hint}")
+    for words in (2, 1):  # `job run`, and `run`
+        command = " ".join(argv[:words])
+        if command in COMMANDS:
+            return command, list(argv[words:])
+    two_words = {command.split()[0] for command in COMMANDS if " " in command}
+    command = " ".join(argv[: 2 if argv[0] in two_words else 1])
+    hint = _closest(command, COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
+    raise ConfigurationError(f"unknown command {command!r}: {hint}")
 
 
 def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -222,6 +239,8 @@ def _formatter(prog: str) -> RawDescriptionHelpFormatter:
 
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
+    if field.is_required():
+        return text.replace("%", "%%")
     default = field.get_default(call_default_factory=True)
     if "(default" in text or default in (None, False) or default == []:
         return text.replace("%", "%%")

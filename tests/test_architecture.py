@@ -16,10 +16,11 @@ LAYERS = [
     | {"result_parts", "results", "diagnosis", "thresholds"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs"},
+    {"jobs"},
     {"runner", "sync_runner", "workloads", "inserts_bench", "reports"},
-    {"option_types", "settings", "settings_sources"},
+    {"option_types", "settings", "job_settings", "settings_sources", "testing"},
     {"loading", "app"},
-    {"runtime", "child", "compare"},
+    {"runtime", "child", "compare", "job_commands"},
     {"cli", "__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.
@@ -89,6 +90,7 @@ def test_only_the_top_knows_the_settings() -> None:
         "app",
         "child",
         "compare",
+        "job_commands",
         "cli",
         "shards",
         "service",

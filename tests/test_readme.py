@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from async_loader.settings import COMMANDS
+from async_loader.settings_sources import COMMANDS
 from tests.acceptance.conftest import environment
 
 ROOT = Path(__file__).parent.parent

@@ -6,8 +6,8 @@ import pytest
 
 from async_loader import ConfigurationError, Limit
 from async_loader.option_types import parse_seconds
-from async_loader.settings import COMMANDS, Group, RunSettings
-from async_loader.settings_sources import load
+from async_loader.settings import Group, RunSettings
+from async_loader.settings_sources import COMMANDS, load
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,35 @@
+"""
+Resumable batch jobs.
+
+Database effects in the job's database are exactly-once across kill -9, connection loss and
+competing workers. Effects outside it are at-least-once, with a stable key (run, partition, chunk).
+
+    states.py, tables.py    where a run can be, and the tables that say where it is
+    keyset.py, plan.py      pages by key, and the ranges that a run is cut into
+    store.py                every statement to those tables
+    chunks.py               one chunk, one transaction
+    worker.py, guard.py     who does it, and how the others know that he lives
+    run.py, job.py          one process's part, and what users call
+"""
+
+from .control import cancel, list_runs, pause, status
+from .definition import Chunk
+from .job import BatchJob
+from .status import JobStatus
+from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
+
+__all__ = [
+    "ActiveBackends",
+    "BatchJob",
+    "Chunk",
+    "FlagFile",
+    "JobStatus",
+    "NiceRatio",
+    "Pace",
+    "ThrottleHook",
+    "Wait",
+    "cancel",
+    "list_runs",
+    "pause",
+    "status",
+]

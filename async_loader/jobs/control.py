@@ -1,0 +1,81 @@
+"""Runs seen and steered from elsewhere: list, status, pause, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..errors import JobError
+from .definition import Arguments, canonical
+from .states import ACTIVE, State
+from .status import JobStatus, status_of, statuses
+from .store import Store
+from .tables import tables_if_any
+
+
+async def list_runs(engine: AsyncEngine) -> list[JobStatus]:
+    """Return all runs, the latest first; none where no job has ever run."""
+    store = await _store_if_any(engine)
+    return [] if store is None else await statuses(store)
+
+
+async def status(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
+    """
+    Return the latest run of a job's name, or the run of that number.
+
+    `arguments`: of these arguments only. Raises `JobError` if there is none.
+    """
+    store = await _store_if_any(engine)
+    runs = await _runs(store, name, arguments)
+    if store is None or not runs:
+        raise JobError(f"no run of {name!r} here: see `job list`")
+    return await status_of(store, runs[0])
+
+
+async def pause(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
+    """Pause the active run: once this returns no chunk of it is committed until it is resumed."""
+    return await _move(engine, name, arguments, "paused")
+
+
+async def cancel(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
+    """Give the active run up for good; what was committed stays."""
+    return await _move(engine, name, arguments, "cancelled")
+
+
+async def _move(
+    engine: AsyncEngine, name: str, arguments: Arguments | None, after: State
+) -> JobStatus:
+    store = await _store_if_any(engine)
+    runs = await _runs(store, name, arguments, ACTIVE)
+    if store is None or not runs:
+        raise JobError(f"no active run of {name!r} here: see `job list`")
+    if len(runs) > 1:
+        raise JobError(
+            f"{name!r} has {len(runs)} active runs ({', '.join(map(str, runs))}): "
+            "give one of these numbers"
+        )
+    await store.move(runs[0], after)
+    return await status_of(store, runs[0])
+
+
+async def _store_if_any(engine: AsyncEngine) -> Store | None:
+    tables = await tables_if_any(engine)
+    return None if tables is None else Store(engine, tables)
+
+
+async def _runs(
+    store: Store | None, name: str, arguments: Arguments | None, states: Sequence[State] = ()
+) -> list[int]:
+    if store is None:
+        return []
+    run = store.tables.run
+    query = select(run.c.id).order_by(run.c.id.desc())
+    query = query.where(run.c.id == int(name) if name.isdigit() else run.c.job == name)
+    if arguments:
+        query = query.where(run.c.arguments == canonical(arguments))
+    if states:
+        query = query.where(run.c.state.in_(states))
+    async with store.engine.connect() as connection:
+        return list((await connection.execute(query)).scalars())

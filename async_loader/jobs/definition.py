@@ -1,0 +1,108 @@
+"""What a job is, apart from any run of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Select, SelectBase
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute
+
+from ..errors import ConfigurationError
+from .keyset import Keyset
+from .throttles import ThrottleHook
+
+Arguments = Mapping[str, str]
+Sessions = async_sessionmaker[Any]
+# Not Select[Any]: in SQLAlchemy 2.1 that is a select of one column.
+SelectOf = SelectBase | Callable[[Arguments], SelectBase] | None
+Setup = Callable[[Sessions, Arguments], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """
+    Which chunk is applied.
+
+    `key` is the same whenever this chunk is tried again: for effects outside the database,
+    which happen at least once.
+    """
+
+    run: int
+    partition: int
+    number: int
+    arguments: Arguments
+
+    @property
+    def key(self) -> str:
+        """The stable key: run, partition and chunk."""
+        return f"{self.run}/{self.partition}/{self.number}"
+
+
+Apply = Callable[[AsyncSession, Sequence[Any], Chunk], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A job's name, what it reads and how it goes about it; seconds where times are."""
+
+    name: str
+    select: SelectOf
+    key: Sequence[InstrumentedAttribute[Any]] = ()
+    chunk: int = 500
+    partitions: int = 0  # 0: by the workers of whoever starts the run
+    until_empty: bool = False
+    skip_limit: int = 0
+    throttles: tuple[ThrottleHook, ...] = ()
+    lease: float = 30.0
+    grace: float = 30.0
+    patience: float = 300.0
+    setup: Setup | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.isdigit():
+            raise ConfigurationError("a job's name is a word: numbers name runs")
+        if self.chunk < 1 or self.chunk > 10_000:
+            raise ConfigurationError("a job's chunk has 1 to 10,000 rows")
+        if self.partitions < 0 or self.lease <= 0 or self.skip_limit < 0:
+            raise ConfigurationError(
+                "a job's partitions and skip_limit are 0 or more, its lease is a time"
+            )
+        if self.until_empty and self.select is None:
+            raise ConfigurationError("until_empty needs a select")
+
+    def for_workers(self, workers: int) -> Definition:
+        """Return it with a number of partitions: enough for all to be busy to the end."""
+        return replace(self, partitions=self.partitions or max(8, 4 * workers))
+
+    def keyset(self, arguments: Arguments) -> Keyset | None:
+        """Return the pages to read; None for a job of one transaction."""
+        if self.select is None:
+            return None
+        select = self.select if isinstance(self.select, SelectBase) else self.select(arguments)
+        if not isinstance(select, Select):
+            raise ConfigurationError("a job pages over one select, not over a UNION or a text")
+        return Keyset(select, self.key)
+
+
+def with_chunk(function: Callable[..., Awaitable[None]]) -> Apply:
+    """Return an apply that takes a chunk, of a function of (session, rows) or all three."""
+    wanted = len(inspect.signature(function).parameters)
+    if wanted not in (2, 3) or not inspect.iscoroutinefunction(function):
+        raise ConfigurationError("apply is `async def apply(session, rows)` or with a third: chunk")
+    if wanted == 3:
+        return function
+
+    async def apply(session: AsyncSession, rows: Sequence[Any], _chunk: Chunk) -> None:
+        await function(session, rows)
+
+    return apply
+
+
+def canonical(arguments: Arguments) -> str:
+    """Return arguments as text that is equal for equal arguments."""
+    return json.dumps({str(k): str(v) for k, v in arguments.items()}, sort_keys=True)

@@ -1,0 +1,154 @@
+"""
+A worker's sign of life: a lock that ends with its process, and a heartbeat that ends with its
+strength.
+
+The lock belongs to a connection of its own, so a killed worker's partitions are free at once.
+A frozen one keeps its lock: its heartbeat, a row of its own that no chunk waits for, grows old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from sqlalchemy import and_, delete, func, insert, literal_column, not_, text, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..errors import JobError
+from .store import Store
+from .tables import LOCK_CLASS, SCHEMA
+
+BEATS_A_LEASE = 3  # the default lease of 30 s gives a heartbeat every 10 s
+_RECONNECT = 1.0
+
+
+class Guard:
+    """This process as a worker on a run; `me` is its number."""
+
+    def __init__(self, store: Store, run: int, *, tasks: int, lease: float) -> None:
+        self.me = 0
+        self.throttled = 0.0
+        self.throttled_why: str | None = None
+        self._store = store
+        self._run = run
+        self._tasks = tasks
+        self._lease = lease
+        self._connection: AsyncConnection | None = None
+        self._locked = False
+        self._nudge = asyncio.Event()
+
+    def waiting(self, why: str, *, shown: bool) -> None:
+        """Note why a task waits; `shown`: tell others now, not with the next beat."""
+        self.throttled_why = why
+        if shown:
+            self._nudge.set()
+
+    def waited(self, seconds: float) -> None:
+        """Note that a task has waited."""
+        self.throttled += seconds
+        self.throttled_why = None
+
+    async def join(self) -> None:
+        """Take a number, its lock, and remove what the dead have left."""
+        await self._disconnect()  # where this is a second attempt
+        await self._connect()
+        assert self._connection is not None
+        worker = self._store.tables.worker
+        row = {"run": self._run, "tasks": self._tasks, "fresh_until": self._fresh_until()}
+        found = await self._connection.execute(insert(worker).values(row).returning(worker.c.id))
+        self.me = int(found.scalar_one())
+        await self._lock()
+        dead = [worker.c.run == self._run, worker.c.id != self.me]
+        if self._store.has_advisory_locks:
+            dead += [not_(self._store.lives()), worker.c.fresh_until < func.now()]
+        await self._connection.execute(delete(worker).where(and_(*dead)))
+        await self._connection.commit()
+
+    async def beat_for_ever(self) -> None:
+        """Beat; a connection that was lost is made anew, with the lock."""
+        pause = self._lease / BEATS_A_LEASE
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), pause)
+            self._nudge.clear()
+            try:
+                await self.beat()
+                pause = self._lease / BEATS_A_LEASE
+            except (SQLAlchemyError, OSError):
+                await self._disconnect()
+                pause = min(_RECONNECT, pause)
+
+    async def beat(self) -> None:
+        """Say that we live. Others may have taken us for dead and removed our row."""
+        if self._connection is None:
+            await self._connect()
+        assert self._connection is not None
+        if not self._locked:
+            await self._lock()
+        worker = self._store.tables.worker
+        values: dict[str, Any] = {
+            "fresh_until": self._fresh_until(),
+            "throttled": self.throttled,
+            "throttled_why": self.throttled_why,
+        }
+        ours = update(worker).where(worker.c.id == self.me).values(values)
+        result: Any = await self._connection.execute(ours)
+        if result.rowcount == 0:
+            row = {"id": self.me, "run": self._run, "tasks": self._tasks, **values}
+            await self._connection.execute(insert(worker).values(row))
+        await self._connection.commit()
+
+    async def leave(self) -> None:
+        """Let go of the lock by ending its connection."""
+        await self._disconnect()
+
+    async def _connect(self) -> None:
+        self._connection = await self._store.engine.connect()
+        if self._store.has_advisory_locks:
+            await self._connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def _disconnect(self) -> None:
+        connection, self._connection, self._locked = self._connection, None, False
+        if connection is not None:
+            with suppress(SQLAlchemyError, OSError):
+                # Back in the pool it would keep the lock: session locks end with the session.
+                await connection.invalidate()
+            with suppress(SQLAlchemyError, OSError):
+                await connection.close()
+
+    async def _lock(self) -> None:
+        if self._store.has_advisory_locks:
+            assert self._connection is not None
+            query = text(f"SELECT pg_try_advisory_lock({LOCK_CLASS}, :key)")
+            key = {"key": self.me & 0x7FFFFFFF}
+            self._locked = bool(await self._connection.scalar(query, key))
+
+    def _fresh_until(self) -> Any:
+        if not self._store.has_advisory_locks:
+            return func.now()
+        return literal_column(f"now() + interval '{self._lease:f} seconds'")
+
+
+@asynccontextmanager
+async def alone(store: Store) -> AsyncIterator[None]:
+    """Hold a SQLite file's one lock of all jobs; raises `JobError` while another does."""
+    if store.has_advisory_locks:
+        yield
+        return
+    path = f"{store.engine.url.database}.{SCHEMA}.lock"
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(
+                f"another worker has {store.engine.url.database}: SQLite takes one at a time"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

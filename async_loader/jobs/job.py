@@ -1,0 +1,154 @@
+"""The public face of a job: what it reads, what it does with it, and running it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from sqlalchemy import SelectBase
+from sqlalchemy.orm import InstrumentedAttribute
+
+from ..clock import SYSTEM_CLOCK, Clock
+from ..errors import ConfigurationError
+from ..limits import Stop
+from .chunks import Chunks
+from .control import status
+from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
+from .reader import Reader
+from .retry_errors import Retried, require_select, retry_errors
+from .run import OnProgress, engine_of, run_job
+from .status import JobStatus
+from .store import Store
+from .tables import make_tables
+from .throttles import ThrottleHook
+from .transient import Patience
+
+F = TypeVar("F", bound=Callable[..., Awaitable[None]])
+NO_ARGUMENTS: Arguments = MappingProxyType({})
+
+
+class BatchJob:
+    """
+    A resumable job: `select` read in chunks, each applied in one transaction.
+
+    Database effects in the job's database are exactly-once across kill -9, connection loss
+    and competing workers. Effects outside it are at-least-once, with a stable key (run,
+    partition, chunk).
+
+    `select`: of one mapped class or of columns, without an order; or a function of the run's
+    arguments; None for a job of one transaction. `key`: the columns to page by, unique
+    together; the primary key by default. `chunk`: rows a transaction. `partitions`: ranges at
+    most, by default four for each worker. `until_empty`: again until a pass finds no rows, for
+    a select whose rows apply clears. `skip_limit`: rows that may fail. `throttles`: hooks asked
+    before each chunk.
+    In seconds: `lease`, which a chunk must not exceed; `grace`, for a chunk after a request to
+    stop; `patience`, for a server that is gone. `setup` runs before anything is read.
+
+    Raises `ConfigurationError` for what cannot be run so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        select: SelectOf = None,
+        key: Sequence[InstrumentedAttribute[Any]] = (),
+        chunk: int = 500,
+        partitions: int = 0,
+        until_empty: bool = False,
+        skip_limit: int = 0,
+        throttles: Sequence[ThrottleHook] = (),
+        lease: float = 30.0,
+        grace: float = 30.0,
+        patience: float = 300.0,
+        setup: Setup | None = None,
+    ) -> None:
+        self.definition = Definition(
+            name=name,
+            select=select,
+            key=tuple(key),
+            chunk=chunk,
+            partitions=partitions,
+            until_empty=until_empty,
+            skip_limit=skip_limit,
+            throttles=tuple(throttles),
+            lease=lease,
+            grace=grace,
+            patience=patience,
+            setup=setup,
+        )
+        self._apply: Apply | None = None
+        if isinstance(select, SelectBase):
+            self.definition.keyset(NO_ARGUMENTS)  # a mistake shows where it is made
+
+    @property
+    def name(self) -> str:
+        """The name that runs are found by."""
+        return self.definition.name
+
+    def apply(self, function: F) -> F:
+        """
+        Take `async def function(session, rows)` or `(session, rows, chunk)` as what is done.
+
+        The rows are the session's; what is changed is committed with the job's position, and
+        must not be committed by the function.
+        """
+        if self._apply is not None:
+            raise ConfigurationError(f"{self.name} has an apply already")
+        self._apply = with_chunk(function)
+        return function
+
+    async def run(
+        self,
+        sessions: Sessions,
+        *,
+        workers: int = 1,
+        arguments: Mapping[str, str] = NO_ARGUMENTS,
+        stop: Stop | None = None,
+        on_progress: OnProgress | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> JobStatus:
+        """
+        Start a run, or take part in the one that there is, and return how it stands.
+
+        `workers` tasks, each with a connection, and one more connection for the heartbeat.
+        Raises `JobError` for a row that fails beyond `skip_limit`, `DatabaseError` when the
+        server stays away for longer than `patience`.
+        """
+        return await run_job(
+            self.definition.for_workers(workers),
+            self._required_apply(),
+            sessions,
+            workers=workers,
+            arguments=arguments,
+            stop=stop or Stop(),
+            on_progress=on_progress,
+            clock=clock,
+        )
+
+    async def retry_errors(
+        self,
+        sessions: Sessions,
+        *,
+        arguments: Mapping[str, str] = NO_ARGUMENTS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> Retried:
+        """Apply the rows of the latest run's error table again, each in its own transaction."""
+        definition = self.definition
+        engine = await engine_of(sessions)
+        store = Store(engine, await make_tables(engine))
+        found = await status(engine, self.name, arguments)
+        its = dict(found.arguments)  # those of the run, where none are asked for
+        keyset = definition.keyset(its)
+        chunks = Chunks(
+            store, sessions, definition, self._required_apply(), keyset, found.run, 0, its
+        )
+        require_select(chunks)
+        reader = Reader(engine, clock, definition.patience)
+        return await retry_errors(chunks, reader, Patience(clock, definition.patience))
+
+    def _required_apply(self) -> Apply:
+        if self._apply is None:
+            raise ConfigurationError(f"{self.name} has no @job.apply")
+        return self._apply

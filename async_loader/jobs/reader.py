@@ -1,0 +1,50 @@
+"""Reading in short transactions, repeated for as long as a failure passes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from ..clock import Clock
+from .transient import Patience, is_transient
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Sessions of its own, apart from those that write; `patience` in seconds."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock, patience: float) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._patience = patience
+        if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
+            self.engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def all(self, select: Select[Any]) -> list[Any]:
+        """Return the rows of a select."""
+
+        async def attempt() -> list[Any]:
+            async with AsyncSession(self.engine) as session:
+                return list(await session.execute(select))
+
+        return await self.patiently(attempt)
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat what can be repeated; raises `DatabaseError` when patience is at its end."""
+        patience = Patience(self._clock, self._patience)
+        while True:
+            try:
+                return await attempt()
+            except (SQLAlchemyError, OSError) as error:
+                if not is_transient(error):
+                    raise
+                await self.sleep(patience.next_pause(error))
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait by this reader's clock."""
+        await self._clock.sleep(seconds)

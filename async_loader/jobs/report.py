@@ -1,0 +1,76 @@
+"""A run in words: a line of progress, a summary, a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .status import JobStatus
+
+_RESUME = "`job run` goes on with it"
+
+
+def progress_line(status: JobStatus) -> str:
+    """Return the figures that change while a run goes on."""
+    parts = [_rows(status)]
+    if status.rate is not None:
+        parts.append(f"{status.rate:,.0f} rows/s")
+    parts += [
+        f"{count:,} {name}"
+        for count, name in (
+            (status.rows_written, "written"), (status.rows_skipped, "skipped"),
+            (status.retried, "retried"),
+        )
+        if count
+    ]  # fmt: skip
+    if status.eta_seconds is not None:
+        parts.append(f"ETA {status.eta_seconds:.0f} s")
+    if status.throttled_why:
+        parts.append(f"throttled: {status.throttled_why}")
+    return "  ".join(parts)
+
+
+def summary(status: JobStatus) -> str:
+    """Return a run's lines for a terminal."""
+    lines = [
+        f"{status.state}  {_title(status)}: {_rows(status)} in {status.chunks:,} chunks",
+        f"rows      read {status.rows_read:,}, written {status.rows_written:,}, "
+        f"skipped {status.rows_skipped:,}, chunks retried {status.retried:,}",
+    ]
+    if status.rate is not None:
+        eta = "" if status.eta_seconds is None else f", ETA {status.eta_seconds:.0f} s"
+        lines.append(f"pace      {status.rate:,.0f} rows/s, busy {status.busy_seconds:.1f} s{eta}")
+    if status.throttled_seconds:
+        why = f" ({status.throttled_why})" if status.throttled_why else ""
+        lines.append(f"throttled {status.throttled_seconds:.1f} s{why}")
+    lines.append(f"run       {status.run}, {_standing(status)}")
+    return "\n".join(lines) + "\n"
+
+
+def listing(runs: Sequence[JobStatus]) -> str:
+    """Return a line for each run."""
+    if not runs:
+        return "no job has run here\n"
+    rows = [(str(r.run), _title(r), _standing(r), _rows(r)) for r in runs]
+    widths = [max(len(row[n]) for row in rows) for n in range(3)]
+    return "".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) + "\n"
+        for row in rows
+    )
+
+
+def _title(status: JobStatus) -> str:
+    arguments = ", ".join(f"{name}={value}" for name, value in status.arguments.items())
+    return f"{status.job} ({arguments})" if arguments else status.job
+
+
+def _rows(status: JobStatus) -> str:
+    done = status.rows_read + status.rows_skipped
+    return f"{done:,} rows" if status.total is None else f"{done:,} of {status.total:,} rows"
+
+
+def _standing(status: JobStatus) -> str:
+    if status.state == "running":
+        return f"{status.tasks} at work" if status.tasks else f"interrupted: {_RESUME}"
+    if status.state == "failed":
+        return f"failed: {status.message}"
+    return f"paused: {_RESUME}" if status.state == "paused" else status.state

@@ -1,0 +1,203 @@
+"""One process's part in a run, from the tables to the last chunk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..clock import Clock
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
+from ..limits import Stop
+from .chunks import Chunks
+from .definition import Apply, Arguments, Definition, Sessions, canonical
+from .guard import Guard, alone
+from .keyset import Keyset
+from .plan import Plan, plan
+from .reader import Reader
+from .status import JobStatus, status_of
+from .store import Store
+from .tables import make_tables
+from .worker import Party, Worker
+
+OnProgress = Callable[[JobStatus], None]
+
+PROGRESS_EVERY = 1.0
+# Behind a cancelled chunk: a driver that waits for a dead network does not keep us.
+_ABANDON = 5.0
+
+
+async def run_job(
+    definition: Definition,
+    apply: Apply,
+    sessions: Sessions,
+    *,
+    workers: int,
+    arguments: Arguments,
+    stop: Stop,
+    on_progress: OnProgress | None,
+    clock: Clock,
+) -> JobStatus:
+    """Start or resume the run of these arguments; see `BatchJob.run`."""
+    stop.heeded = True
+    engine = await engine_of(sessions)
+    _check_room(engine, workers)
+    store = Store(engine, await make_tables(engine))
+    async with alone(store):
+        if definition.setup is not None:
+            await definition.setup(sessions, arguments)
+        keyset = definition.keyset(arguments)
+        reader = Reader(engine, clock, definition.patience)
+        run = await reader.patiently(
+            lambda: _open_run(store, reader, definition, keyset, arguments)
+        )
+        guard = Guard(store, run, tasks=workers, lease=definition.lease)
+        async with _joined(guard, reader):
+            chunks = Chunks(
+                store, sessions, definition, apply, keyset, run, guard.me, dict(arguments)
+            )
+            party = Party(chunks, guard, reader, stop, clock)
+            await _take_part(party, workers, on_progress)
+        return await reader.patiently(lambda: status_of(store, run))
+
+
+async def engine_of(sessions: Sessions) -> AsyncEngine:
+    """Return the engine behind a session factory; raises `ConfigurationError` without one."""
+    async with sessions() as session:
+        bind = session.bind
+        if not isinstance(bind, AsyncEngine):
+            raise ConfigurationError("a job needs an async_sessionmaker with an AsyncEngine")
+        level = bind.get_execution_options().get("isolation_level")
+        if level == "AUTOCOMMIT":
+            raise ConfigurationError("a job's sessions cannot be in AUTOCOMMIT: a chunk would not "
+                                     "be one transaction")  # fmt: skip
+        return bind
+
+
+def _check_room(engine: AsyncEngine, workers: int) -> None:
+    if workers < 1:
+        raise ConfigurationError("a job needs a worker")
+    if engine.dialect.name == "sqlite" and workers > 1:
+        raise ConfigurationError("SQLite has one writer: run the job with one worker")
+    if engine.dialect.name not in ("sqlite", "postgresql"):
+        raise ConfigurationError("a job needs PostgreSQL or SQLite")
+    pool = engine.pool
+    size, overflow = getattr(pool, "size", None), getattr(pool, "_max_overflow", -1)
+    if callable(size) and overflow >= 0 and size() + overflow < workers + 1:
+        raise ConfigurationError(
+            f"{workers} workers need {workers + 1} connections, the pool has {size() + overflow}: "
+            "raise pool_size"
+        )
+
+
+async def _open_run(
+    store: Store,
+    reader: Reader,
+    definition: Definition,
+    keyset: Keyset | None,
+    arguments: Arguments,
+) -> int:
+    """Return the run to take part in: the one that is there, or a new one."""
+    text, name = canonical(arguments), definition.name
+    while (run := await store.active_run(name, text)) is None:
+        first = await _first_plan(reader, definition, keyset)
+        await store.start_run(
+            name, text, keyset.names if keyset else "", first,
+            total_known=keyset is not None and not definition.until_empty,
+        )  # fmt: skip
+    _check_same_key(run, keyset)
+    await store.resume(run["id"])
+    return int(run["id"])
+
+
+async def _first_plan(reader: Reader, definition: Definition, keyset: Keyset | None) -> Plan:
+    if keyset is None:
+        return Plan((None,), 0)
+    return await plan(reader.all, keyset, chunk=definition.chunk, partitions=definition.partitions)
+
+
+def _check_same_key(run: RowMapping, keyset: Keyset | None) -> None:
+    names = keyset.names if keyset else ""
+    if run["key"] != names:
+        raise JobError(
+            f"run {run['id']} pages by ({run['key']}), the job now by ({names}): "
+            f"cancel that run (`job cancel {run['id']}`) to start anew"
+        )
+
+
+@asynccontextmanager
+async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
+    """Be a living worker for a block."""
+    try:
+        await reader.patiently(guard.join)
+        beating = asyncio.create_task(guard.beat_for_ever())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.wait({beating})
+    finally:
+        await guard.leave()
+
+
+async def _take_part(party: Party, workers: int, on_progress: OnProgress | None) -> None:
+    """Run the tasks to their end, and leave the run as it should be found."""
+    tasks = {asyncio.create_task(Worker(party).work()) for _ in range(workers)}
+    watching = asyncio.create_task(_report(party, on_progress))
+    try:
+        await _until_done(tasks, party)
+    finally:
+        watching.cancel()
+        for task in tasks:
+            task.cancel()  # those that are done do not mind
+        await asyncio.wait({watching, *tasks}, timeout=_ABANDON)
+    error = _first_error(tasks)
+    if not isinstance(error, DatabaseError) and (error is None or isinstance(error, Exception)):
+        await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
+    if error is not None:
+        raise error
+
+
+async def _until_done(tasks: set[asyncio.Task[None]], party: Party) -> None:
+    """Wait for the tasks: after a request to stop for the grace, after a second one no more."""
+    stop = party.stop
+    ended = asyncio.ensure_future(asyncio.wait(tasks))
+    asked, at_once = (asyncio.ensure_future(e.wait()) for e in (stop.requested, stop.at_once))
+    try:
+        await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            grace = party.chunks.definition.grace
+            await asyncio.wait(
+                {ended, at_once}, timeout=grace, return_when=asyncio.FIRST_COMPLETED
+            )  # fmt: skip
+    finally:
+        for future in (ended, asked, at_once):
+            future.cancel()
+
+
+def _first_error(tasks: set[asyncio.Task[None]]) -> BaseException | None:
+    errors = [t.exception() for t in tasks if t.done() and not t.cancelled()]
+    return next((error for error in errors if error is not None), None)
+
+
+async def _leave(party: Party, error: Exception | None) -> None:
+    """Say what became of the run, and give back what we hold; may be repeated."""
+    chunks = party.chunks
+    if error is not None:
+        with suppress(JobError):  # somebody else has said what became of it
+            message = str(error) if isinstance(error, AsyncLoaderError) else repr(error)
+            await chunks.store.move(chunks.run, "failed", message=message)
+    elif party.stop.requested.is_set():
+        await chunks.store.pause_if_last(chunks.run, chunks.me)
+    await chunks.store.release(chunks.run, chunks.me)
+
+
+async def _report(party: Party, on_progress: OnProgress | None) -> None:
+    while on_progress is not None:
+        with suppress(SQLAlchemyError, OSError):
+            on_progress(await status_of(party.chunks.store, party.chunks.run))
+        await asyncio.sleep(PROGRESS_EVERY)

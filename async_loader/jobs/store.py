@@ -1,0 +1,354 @@
+"""
+What is said to the tables of jobs.
+
+Locks are taken in one order, run before partition, so that no two of us wait for each other.
+Whoever takes a partition's `owner` away has fenced its worker: the next chunk of that worker
+matches no row. Taking it waits for the chunk under way, which holds the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Select,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from .plan import Plan
+from .states import ACTIVE, State, check
+from .tables import LOCK_CLASS, Tables
+
+Executor = AsyncConnection | AsyncSession
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a chunk's transaction adds to its partition."""
+
+    cursor: str | None
+    ahead: str | None
+    done: bool
+    read: int = 0
+    written: int = 0
+    skipped: int = 0
+    retried: int = 0
+    busy: float = 0.0
+
+
+class Store:
+    """The statements of one database; those of each chunk are built once."""
+
+    def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
+        self.engine = engine
+        self.tables = tables
+        self.has_advisory_locks = engine.dialect.name == "postgresql"
+        self._lock_chunk = self._build_lock()
+        self._advance = self._build_advance()
+
+    # --- runs --------------------------------------------------------------------------
+
+    async def active_run(self, job: str, arguments: str) -> RowMapping | None:
+        """Return the run to resume, if there is one."""
+        run = self.tables.run
+        query = select(run).where(
+            run.c.job == job, run.c.arguments == arguments, run.c.state.in_(ACTIVE)
+        )
+        async with self.engine.connect() as connection:
+            return (await connection.execute(query)).mappings().first()
+
+    async def start_run(
+        self, job: str, arguments: str, key: str, plan: Plan, *, total_known: bool
+    ) -> None:
+        """Add a run with its partitions, unless somebody else was faster: theirs it is then."""
+        flavour = postgresql if self.has_advisory_locks else sqlite
+        run = self.tables.run
+        statement = flavour.insert(run).values(
+            job=job, arguments=arguments, key=key, state="running", round=1,
+            total=plan.total if total_known else None,
+        ).on_conflict_do_nothing().returning(run.c.id)  # fmt: skip
+        async with self.engine.begin() as connection:
+            number = await connection.scalar(statement)
+            if number is not None:
+                await self._add_partitions(connection, number, 1, 0, plan.uppers)
+
+    async def _add_partitions(
+        self, at: Executor, run: int, round_: int, first: int, uppers: Sequence[str | None]
+    ) -> None:
+        lowers = [None, *uppers][: len(uppers)]
+        rows = [
+            {"run": run, "number": first + n, "round": round_, "lower": lower, "upper": upper,
+             "cursor": lower, "chunk": 0, "done": False}
+            for n, (lower, upper) in enumerate(zip(lowers, uppers, strict=True))
+        ]  # fmt: skip
+        if rows:
+            await at.execute(insert(self.tables.partition), rows)
+
+    async def run_of(self, run: int) -> RowMapping:
+        """Return a run as it is now."""
+        async with self.engine.connect() as connection:
+            return (
+                await connection.execute(select(self.tables.run).where(self.tables.run.c.id == run))
+            ).mappings().one()  # fmt: skip
+
+    async def move(self, run: int, after: State, *, message: str | None = None) -> None:
+        """
+        Put a run into a state; once this returns, no chunk of it commits unless it runs.
+
+        It waits for the chunks under way. Raises `JobError` for a way that does not exist.
+        """
+        async with self.engine.begin() as connection:
+            await self._move(connection, run, after, message)
+
+    async def _move(self, at: Executor, run: int, after: State, message: str | None = None) -> None:
+        table, partition = self.tables.run, self.tables.partition
+        before = await self._lock_run(at, run)
+        check(before["state"], after)
+        ended = func.now() if after in ("done", "cancelled") else None
+        values = {"state": after, "message": message, "ended_at": ended}
+        await at.execute(update(table).where(table.c.id == run).values(values))
+        if after != "running":
+            owned = and_(partition.c.run == run, partition.c.owner.is_not(None))
+            await at.execute(update(partition).where(owned).values(owner=None))
+
+    async def _lock_run(self, at: Executor, run: int) -> RowMapping:
+        table = self.tables.run
+        if not self.has_advisory_locks:  # a write is what locks SQLite
+            await at.execute(update(table).where(table.c.id == run).values(round=table.c.round))
+        query = select(table).where(table.c.id == run).with_for_update()
+        return (await at.execute(query)).mappings().one()
+
+    async def resume(self, run: int) -> None:
+        """Let a run go on that stands still; a run that is over stays so."""
+        async with self.engine.begin() as connection:
+            if (await self._lock_run(connection, run))["state"] in ACTIVE:
+                await self._move(connection, run, "running")
+
+    # --- rounds ------------------------------------------------------------------------
+
+    async def open_partitions(self, run: int) -> int:
+        """Return how many partitions are not at their end."""
+        partition = self.tables.partition
+        query = select(func.count()).where(partition.c.run == run, ~partition.c.done)
+        async with self.engine.connect() as connection:
+            return int(await connection.scalar(query) or 0)
+
+    async def rows_read(self, run: int, round_: int) -> int:
+        """Return how many rows a round has read."""
+        partition = self.tables.partition
+        query = select(func.coalesce(func.sum(partition.c.rows_read), 0)).where(
+            partition.c.run == run, partition.c.round == round_
+        )
+        async with self.engine.connect() as connection:
+            return int(await connection.scalar(query) or 0)
+
+    async def end_round(self, run: int, round_: int, following: Plan | None) -> None:
+        """End a run whose round is at its end, or add the next round; once, whoever comes."""
+        table, partition = self.tables.run, self.tables.partition
+        async with self.engine.begin() as connection:
+            now = await self._lock_run(connection, run)
+            if now["state"] != "running" or now["round"] != round_:
+                return
+            if following is None or not following.uppers:
+                await self._move(connection, run, "done")
+                return
+            first = await connection.scalar(
+                select(func.count()).select_from(partition).where(partition.c.run == run)
+            )
+            await connection.execute(
+                update(table).where(table.c.id == run).values(round=round_ + 1)
+            )
+            await self._add_partitions(
+                connection, run, round_ + 1, int(first or 0), following.uppers
+            )
+
+    # --- partitions --------------------------------------------------------------------
+
+    async def claim(self, run: int, me: int, held: Sequence[int]) -> RowMapping | None:
+        """
+        Make an open partition ours and return it; None if the others have them all.
+
+        Free are those of nobody, of the dead, and those of ours whose claim's reply was lost
+        (`held` are the ones that we know of).
+        """
+        partition = self.tables.partition
+        mine = and_(partition.c.owner == me, partition.c.number.not_in(held))
+        free = or_(partition.c.owner.is_(None), mine, self._owner_is_dead())
+        query = (
+            select(partition)
+            .where(partition.c.run == run, ~partition.c.done, free)
+            .order_by(partition.c.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        async with self.engine.begin() as connection:
+            if await self._state_for_claim(connection, run) != "running":
+                return None
+            found = (await connection.execute(query)).mappings().first()
+            if found is not None:
+                at = and_(partition.c.run == run, partition.c.number == found["number"])
+                await connection.execute(update(partition).where(at).values(owner=me))
+            return found
+
+    async def _state_for_claim(self, at: Executor, run: int) -> str:
+        # Shared with other claims, but not with somebody who is stopping the run.
+        query = select(self.tables.run.c.state).where(self.tables.run.c.id == run)
+        if not self.has_advisory_locks:
+            return str((await self._lock_run(at, run))["state"])
+        return str((await at.execute(query.with_for_update(read=True))).scalar_one())
+
+    def _owner_is_dead(self) -> Any:
+        """
+        Return the condition that the owner does not live.
+
+        A killed worker's lock is free at once; a frozen one's heartbeat grows old. On SQLite
+        whoever gets here holds the file's one lock: nobody else lives.
+        """
+        if not self.has_advisory_locks:
+            return self.tables.partition.c.owner.is_not(None)
+        living = select(self.tables.worker.c.id).where(self.lives())
+        return self.tables.partition.c.owner.not_in(living)
+
+    def lives(self) -> Any:
+        """Return the condition that a worker's heartbeat is fresh and its lock held."""
+        worker = self.tables.worker
+        if not self.has_advisory_locks:
+            return literal_column("1") == 1
+        held = text(
+            "EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted"
+            f" AND l.classid = {LOCK_CLASS} AND l.objsubid = 2"
+            f" AND l.objid::bigint = {worker.fullname}.id & 2147483647"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+        )
+        return and_(worker.c.fresh_until > func.now(), held)
+
+    async def fix_first_chunk(self, run: int, number: int, me: int, ahead: str | None) -> None:
+        """Fix the end of a partition's first chunk before it is tried."""
+        partition = self.tables.partition
+        mine = and_(
+            partition.c.run == run, partition.c.number == number, partition.c.owner == me,
+            partition.c.ahead.is_(None),
+        )  # fmt: skip
+        async with self.engine.begin() as connection:
+            await connection.execute(update(partition).where(mine).values(ahead=ahead))
+
+    async def position(self, run: int, number: int) -> RowMapping:
+        """Return a partition as it is once whatever is under way there has ended."""
+        partition = self.tables.partition
+        query = select(partition).where(partition.c.run == run, partition.c.number == number)
+        async with self.engine.begin() as connection:
+            return (await connection.execute(query.with_for_update())).mappings().one()
+
+    async def release(self, run: int, me: int) -> None:
+        """Give back what is ours."""
+        partition, worker = self.tables.partition, self.tables.worker
+        async with self.engine.begin() as connection:
+            mine = and_(partition.c.run == run, partition.c.owner == me)
+            await connection.execute(update(partition).where(mine).values(owner=None))
+            await connection.execute(delete(worker).where(worker.c.id == me))
+
+    async def pause_if_last(self, run: int, me: int) -> None:
+        """Pause a run that nobody but us works on."""
+        worker = self.tables.worker
+        others = select(func.count()).where(
+            worker.c.run == run, worker.c.id != me, self.lives()
+        )  # fmt: skip
+        async with self.engine.begin() as connection:
+            run_now = await self._lock_run(connection, run)
+            alone = self.has_advisory_locks is False or not await connection.scalar(others)
+            if run_now["state"] == "running" and alone:
+                await self._move(connection, run, "paused")
+
+    # --- chunks ------------------------------------------------------------------------
+
+    def _build_lock(self) -> Select[Any] | Update:
+        partition = self.tables.partition
+        ours = self._ours()
+        if not self.has_advisory_locks:  # a write is what locks SQLite
+            return (
+                update(partition)
+                .where(ours)
+                .values(owner=partition.c.owner)
+                .returning(partition.c.chunk)
+            )
+        # One statement: lock, check, and the end of us if we freeze with the lock in hand.
+        timeout = func.set_config(
+            "idle_in_transaction_session_timeout", bindparam("timeout"), True
+        )  # fmt: skip
+        return select(partition.c.chunk, timeout).where(ours).with_for_update()
+
+    def _build_advance(self) -> Update:
+        partition = self.tables.partition
+        counters = {
+            column: partition.c[column] + bindparam(f"new_{name}", type_=partition.c[column].type)
+            for column, name in (
+                ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
+                ("retried", "retried"), ("busy", "busy"),
+            )
+        }  # fmt: skip
+        return (
+            update(partition)
+            .where(self._ours())
+            .values(
+                chunk=partition.c.chunk + 1,
+                cursor=bindparam("new_cursor"),
+                ahead=bindparam("new_ahead"),
+                done=bindparam("new_done"),
+                **counters,
+            )
+        )
+
+    def _ours(self) -> Any:
+        partition = self.tables.partition
+        return and_(
+            partition.c.run == bindparam("in_run"),
+            partition.c.number == bindparam("in_number"),
+            partition.c.owner == bindparam("in_owner"),
+            partition.c.chunk == bindparam("in_chunk"),
+        )
+
+    async def lock_chunk(self, at: Executor, place: dict[str, int], lease: float) -> bool:
+        """Lock the partition's row; False if it is not ours or not at this chunk any more."""
+        timeout = {"timeout": str(int(lease * 1000))} if self.has_advisory_locks else {}
+        return (await at.execute(self._lock_chunk, {**place, **timeout})).first() is not None
+
+    async def advance(self, at: Executor, place: dict[str, int], by: Advance) -> bool:
+        """Move cursor, counters and chunk number; False if the partition is not ours."""
+        values = {f"new_{name}": getattr(by, name) for name in Advance.__slots__}
+        result: Any = await at.execute(self._advance, {**place, **values})
+        return bool(result.rowcount == 1)
+
+    # --- errors ------------------------------------------------------------------------
+
+    async def known_errors(self, at: Executor, run: int, keys: Sequence[str]) -> set[str]:
+        """Return which of these keys are in the error table."""
+        error = self.tables.error
+        query = select(error.c.key).where(error.c.run == run, error.c.key.in_(keys))
+        return set((await at.execute(query)).scalars())
+
+    async def skip(
+        self, at: Executor, place: dict[str, int], limit: int, error: dict[str, Any]
+    ) -> bool:
+        """Add a row to the error table; False if the run has as many as it may."""
+        table, run = self.tables.error, place["in_run"]
+        await self._lock_run(at, run)  # the others count too
+        count = await at.scalar(select(func.count()).where(table.c.run == run))
+        if (count or 0) >= limit:
+            return False
+        await at.execute(insert(table).values(run=run, **error))
+        return True

@@ -1,0 +1,182 @@
+"""
+The tables of all jobs, in a schema of their own, made on first use and never dropped.
+
+A key is text: the JSON of `keyset.encode`, which keeps its types. SQLite has no schemas: there
+the name of the schema is a prefix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+    inspect,
+    text,
+)
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import CreateSchema
+
+from .states import ACTIVE
+
+SCHEMA = "async_loader_jobs"
+LOCK_CLASS = 0x41534C4A  # "ASLJ": our half of the two-part advisory lock keys
+_MAKING = 0  # no worker has this id
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in INTEGER only
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Runs, the ranges of keys that they are cut into, who works on them, and what failed."""
+
+    metadata: MetaData
+    run: Table
+    partition: Table
+    worker: Table
+    error: Table
+
+
+@cache
+def tables_of(dialect: str) -> Tables:
+    """Return the tables as they are on PostgreSQL or SQLite."""
+    schema, prefix = (None, f"{SCHEMA}_") if dialect == "sqlite" else (SCHEMA, "")
+    metadata = MetaData(schema=schema)
+    return Tables(
+        metadata=metadata,
+        run=_run(metadata, prefix),
+        partition=_partition(metadata, prefix),
+        worker=_worker(metadata, prefix),
+        error=_error(metadata, prefix),
+    )
+
+
+def _run(metadata: MetaData, prefix: str) -> Table:
+    table = Table(
+        f"{prefix}run",
+        metadata,
+        Column("id", _Number, Identity(), primary_key=True),
+        Column("job", Text, nullable=False),
+        Column("arguments", Text, nullable=False),  # JSON with sorted names: equal is equal
+        Column("key", Text, nullable=False),  # the names of the key's columns
+        Column("state", Text, nullable=False),
+        Column("message", Text),  # why it failed
+        Column("round", Integer, nullable=False),  # of `until_empty`; others have one
+        Column("total", _Number),  # rows; null where nobody can know
+        Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Column("ended_at", DateTime(timezone=True)),
+    )
+    active = text("state IN ({})".format(", ".join(f"'{state}'" for state in ACTIVE)))
+    Index(
+        f"{prefix}one_active_run", table.c.job, table.c.arguments, unique=True,
+        postgresql_where=active, sqlite_where=active,
+    )  # fmt: skip
+    return table
+
+
+def _partition(metadata: MetaData, prefix: str) -> Table:
+    """
+    Define the partitions: keys in (lower, upper], done up to and including `cursor`.
+
+    `chunk` counts the chunks that were committed, and fences: a worker commits only while it
+    is the owner and the number is the one that it knows. `ahead` is the end of the next
+    chunk, fixed before it is tried, so that a chunk tried twice is the same range of keys.
+    """
+    return Table(
+        f"{prefix}partition",
+        metadata,
+        Column("run", ForeignKey(f"{_qualified(metadata, prefix)}run.id"), primary_key=True),
+        Column("number", Integer, primary_key=True, autoincrement=False),
+        Column("round", Integer, nullable=False),
+        Column("lower", Text),
+        Column("upper", Text),
+        Column("cursor", Text),
+        Column("ahead", Text),
+        Column("chunk", _Number, nullable=False),
+        Column("done", Boolean, nullable=False),
+        Column("owner", _Number),
+        *(
+            Column(name, _Number, nullable=False, server_default=text("0"))
+            for name in ("rows_read", "rows_written", "rows_skipped", "retried")
+        ),
+        Column("busy", Double, nullable=False, server_default=text("0")),  # seconds
+        # Room for each chunk's new version on the same page: no index is touched.
+        postgresql_with={"fillfactor": 50},
+    )
+
+
+def _worker(metadata: MetaData, prefix: str) -> Table:
+    """Define the heartbeats, rows of their own: a beat waits for no chunk's transaction."""
+    return Table(
+        f"{prefix}worker",
+        metadata,
+        Column("id", _Number, Identity(), primary_key=True),
+        Column("run", ForeignKey(f"{_qualified(metadata, prefix)}run.id"), nullable=False),
+        Column("tasks", Integer, nullable=False),
+        Column("fresh_until", DateTime(timezone=True), nullable=False),
+        Column("throttled", Double, nullable=False, server_default=text("0")),  # seconds
+        Column("throttled_why", Text),
+    )
+
+
+def _error(metadata: MetaData, prefix: str) -> Table:
+    return Table(
+        f"{prefix}error",
+        metadata,
+        Column("run", ForeignKey(f"{_qualified(metadata, prefix)}run.id"), primary_key=True),
+        Column("key", Text, primary_key=True),
+        Column("partition", Integer, nullable=False),
+        Column("chunk", _Number, nullable=False),
+        Column("exception", Text, nullable=False),
+        Column("sqlstate", Text),
+        Column("message", Text, nullable=False),
+        Column("failed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    )
+
+
+def _qualified(metadata: MetaData, prefix: str) -> str:
+    return f"{metadata.schema}." if metadata.schema else prefix
+
+
+async def make_tables(engine: AsyncEngine) -> Tables:
+    """Return the tables, made if this database has none yet; another may be making them too."""
+    tables = tables_of(engine.dialect.name)
+    async with engine.begin() as connection:
+        if not await connection.run_sync(_exist, tables):
+            await connection.run_sync(_make, tables)
+    return tables
+
+
+async def tables_if_any(engine: AsyncEngine) -> Tables | None:
+    """Return the tables where a job has ever run; make nothing."""
+    tables = tables_of(engine.dialect.name)
+    async with engine.connect() as connection:
+        return tables if await connection.run_sync(_exist, tables) else None
+
+
+def _exist(connection: Connection, tables: Tables) -> bool:
+    # The last one made: a role that may not make any can use those that are there.
+    last = tables.metadata.sorted_tables[-1]
+    return inspect(connection).has_table(last.name, schema=last.schema)
+
+
+def _make(connection: Connection, tables: Tables) -> None:
+    if tables.metadata.schema is not None:
+        # IF NOT EXISTS does not help two at the same time: the second one fails.
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {_MAKING})"))
+        connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+    tables.metadata.create_all(connection)

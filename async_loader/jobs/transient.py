@@ -1,0 +1,80 @@
+"""
+Which failures pass by themselves, and how long to wait for that.
+
+They are retried, never skipped: a row is not to blame for a server that went down.
+"""
+
+from __future__ import annotations
+
+import random
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from ..clock import Clock
+from ..database import first_line
+from ..errors import DatabaseError
+from ..failures import sqlstate_of
+
+# serialization_failure, deadlock_detected, lock_not_available; too_many_connections,
+# cannot_connect_now; the ends of a connection from the server's side.
+_STATES = frozenset(
+    ("40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+)
+_LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+
+
+def is_transient(error: BaseException, *, applying: bool = False) -> bool:
+    """
+    Return whether a failure passes by itself.
+
+    `applying`: it came out of a user's function, where a missing file is a missing file and
+    no missing server.
+    """
+    state = sqlstate_of(error)
+    if state is not None:
+        return state in _STATES or state.startswith("08")
+    links = list(_chain(error))
+    if any(getattr(link, "sqlite_errorname", "").startswith(_LOCKED) for link in links):
+        return True
+    if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
+        return True
+    passing = (ConnectionError, PoolTimeoutError)
+    return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    links: list[BaseException] = []
+    while error is not None and error not in links:
+        links.append(error)
+        error = getattr(error, "orig", None) or error.__cause__
+    return links
+
+
+class Patience:
+    """
+    Pauses that double up to two seconds, each with full jitter, until `seconds` have passed.
+
+    Full jitter (any time up to the pause) keeps workers that failed together apart.
+    """
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._since = clock.now_ns()
+        self._pause = FIRST_PAUSE
+
+    def next_pause(self, error: BaseException) -> float:
+        """Return how long to wait; raises `DatabaseError` when that has gone on for too long."""
+        waited = (self._clock.now_ns() - self._since) / 1e9
+        if waited > self._seconds:
+            raise DatabaseError(
+                f"gave up after {waited:.0f} s: {first_line(error)}; "
+                "the job goes on where it is when it is run again"
+            ) from error
+        pause = random.uniform(0, self._pause)  # noqa: S311  no secret
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return pause

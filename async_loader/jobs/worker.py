@@ -1,0 +1,286 @@
+"""
+A worker task: claim a partition, go through its chunks, find the row that a failure is due to.
+
+Whatever happens to a chunk, the database knows whether it was committed: after a lost
+connection the position is read again, under the row's lock, before anything else is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..clock import Clock
+from ..database import first_line
+from ..errors import AsyncLoaderError, JobError
+from ..limits import Stop
+from .chunks import ApplyFailed, Chunks, Held, Retry, TakenOver
+from .guard import Guard
+from .keyset import encode
+from .plan import Plan, plan
+from .reader import Reader
+from .retry_errors import told
+from .throttles import Pace
+from .transient import Patience, is_transient
+
+# How soon a partition that another worker has left is noticed.
+_POLL = 0.2
+# The ends of so many chunks are read at once: one short query for all of them.
+_AHEAD = 8
+
+
+@dataclass(slots=True)
+class Party:
+    """What the tasks of one process share."""
+
+    chunks: Chunks
+    guard: Guard
+    reader: Reader
+    stop: Stop
+    clock: Clock
+    halt: asyncio.Event = field(default_factory=asyncio.Event)
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    held: set[int] = field(default_factory=set)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more chunks are to be begun."""
+        return self.stop.requested.is_set() or self.halt.is_set()
+
+    async def nap(self, seconds: float) -> None:
+        """Sleep, unless the job is to stop."""
+        waits = [
+            asyncio.ensure_future(wait)
+            for wait in (
+                self.clock.sleep(seconds), self.stop.requested.wait(), self.halt.wait()
+            )
+        ]  # fmt: skip
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def plan(self) -> Plan:
+        """Return the partitions of what there is to read now."""
+        definition, keyset = self.chunks.definition, self.chunks.keyset
+        assert keyset is not None
+        return await plan(
+            self.reader.all, keyset, chunk=definition.chunk, partitions=definition.partitions
+        )
+
+
+class Worker:
+    """One task; `work` returns when there is nothing left to do, or when told to stop."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
+        self._chunks = party.chunks
+        self._patience = self._new_patience()
+        self._last_busy = 0.0
+
+    async def work(self) -> None:
+        """Work until the run is over; raises `JobError` for a row that stops it."""
+        try:
+            while not self._party.stopping:
+                held = await self._claim()
+                if held is not None:
+                    await self._drain(held)
+                elif not await self._others_are_at_work():
+                    return
+        finally:
+            self._party.halt.set()  # whatever ends one of us ends the others, after their chunk
+
+    async def _claim(self) -> Held | None:
+        party, chunks = self._party, self._chunks
+        async with party.claiming:
+            row = await party.reader.patiently(
+                lambda: chunks.store.claim(chunks.run, chunks.me, sorted(party.held))
+            )
+            if row is None:
+                return None
+            party.held.add(row["number"])
+        held = Held(row["number"], row["upper"], row["cursor"], row["chunk"], row["done"])
+        if row["ahead"] is not None or chunks.keyset is None:
+            held.ends.append(row["ahead"])
+        return held
+
+    async def _others_are_at_work(self) -> bool:
+        """Wait a little for what others have, or end the round; False once the run is over."""
+        party, store, run = self._party, self._chunks.store, self._chunks.run
+        async with party.claiming:
+            now = await party.reader.patiently(lambda: store.run_of(run))
+            if now["state"] != "running":
+                return False
+            if not await party.reader.patiently(lambda: store.open_partitions(run)):
+                await self._end_round(now["round"])
+                return True
+        await party.nap(_POLL)
+        return True
+
+    async def _end_round(self, round_: int) -> None:
+        party, store, run = self._party, self._chunks.store, self._chunks.run
+        following = None
+        if self._chunks.definition.until_empty:
+            read = await party.reader.patiently(lambda: store.rows_read(run, round_))
+            following = await party.plan() if read else None
+        await party.reader.patiently(lambda: store.end_round(run, round_, following))
+
+    async def _drain(self, held: Held) -> None:
+        """Go through a partition's chunks to its end."""
+        try:
+            while not held.done and not self._party.stopping:
+                await self._throttle()
+                if not self._party.stopping:
+                    await self._next_chunk(held)
+        except TakenOver:
+            pass  # its new owner goes on, or the run was stopped: the next claim tells
+        finally:
+            self._party.held.discard(held.number)
+
+    async def _next_chunk(self, held: Held) -> None:
+        clock = self._party.clock
+        began = clock.now_ns() - int(held.busy * 1e9)
+
+        def busy() -> float:
+            return (clock.now_ns() - began) / 1e9
+
+        ahead = await self._look_ahead(held)
+        try:
+            held.passed(await self._chunks.commit_next(held, ahead, busy))
+            self._patience = self._new_patience()
+        except Retry as retry:
+            held.busy = busy()
+            await self._settle(held, retry)
+        except TakenOver:
+            raise
+        except AsyncLoaderError:
+            raise
+        except Exception as error:
+            held.busy = busy()
+            await self._cut(held, ahead, error)
+        self._last_busy = busy()
+
+    def _new_patience(self) -> Patience:
+        return Patience(self._party.clock, self._chunks.definition.patience)
+
+    async def _look_ahead(self, held: Held) -> str | None:
+        """Return the end of the chunk after the next, None if the next is the last."""
+        if self._chunks.keyset is None:
+            return None
+        if not held.ends:
+            held.ends[:] = await self._ends_behind(held.cursor, held.upper)
+            chunks, end = self._chunks, held.ends[-1]
+            await self._party.reader.patiently(
+                lambda: chunks.store.fix_first_chunk(chunks.run, held.number, chunks.me, end)
+            )
+        if len(held.ends) == 1 and held.ends[-1] != held.upper:
+            held.ends[:0] = await self._ends_behind(held.ends[-1], held.upper)
+        return held.ends[-2] if len(held.ends) > 1 else None
+
+    async def _ends_behind(self, lower: str | None, upper: str | None) -> list[str | None]:
+        """Return the ends of the next chunks, the nearest one last."""
+        keyset = self._chunks.keyset
+        assert keyset is not None
+        every = keyset.every(self._chunks.definition.chunk, _AHEAD, lower, upper)
+        ends: list[str | None] = [encode(key) for key in await self._party.reader.all(every)]
+        if len(ends) < _AHEAD and (not ends or ends[-1] != upper):
+            ends.append(upper)  # the rest is no whole chunk
+        return ends[::-1]
+
+    # --- failures ----------------------------------------------------------------------
+
+    async def _settle(self, held: Held, retry: Retry) -> None:
+        """Find out whether the chunk was committed, and go on accordingly."""
+        party, chunks = self._party, self._chunks
+        cause = retry.__cause__ or retry
+        await party.clock.sleep(self._patience.next_pause(cause))
+        now = await party.reader.patiently(lambda: chunks.store.position(chunks.run, held.number))
+        if now["owner"] != chunks.me or now["chunk"] not in (held.chunk, held.chunk + 1):
+            raise TakenOver
+        if now["chunk"] == held.chunk:
+            held.retried += 1
+            return
+        held.ends.pop()
+        if now["ahead"] is not None and not held.ends:
+            held.ends.append(now["ahead"])
+        held.cursor, held.chunk, held.done = now["cursor"], now["chunk"], now["done"]
+        held.retried, held.busy = 0, 0.0
+
+    async def _cut(self, held: Held, ahead: str | None, error: Exception) -> None:
+        """Make a failing chunk smaller, until one row is left: that one is to blame."""
+        keyset, end = self._chunks.keyset, held.ends[-1]
+        cause = error.__cause__ if isinstance(error, ApplyFailed) else error
+        assert isinstance(cause, Exception)
+        if keyset is None:
+            raise JobError(f"{self._chunks.definition.name} failed: {_told(cause)}") from cause
+        keys = [encode(k) for k in await self._party.reader.all(keyset.keys(held.cursor, end))]
+        if not keys:
+            return  # the rows have gone: the next attempt finds none
+        middle = keys[max(len(keys) // 2 - 1, 0)]
+        if middle != end:
+            held.ends.append(middle)
+            return
+        await self._skip(held, ahead, cause)
+
+    async def _skip(self, held: Held, ahead: str | None, cause: Exception) -> None:
+        """Put a row into the error table in the transaction that moves past it."""
+        chunks, key = self._chunks, held.ends[-1]
+        assert key is not None
+        error = {
+            "key": key,
+            "partition": held.number,
+            "chunk": held.chunk + 1,
+            **told(cause),
+        }
+        by = chunks.advance_of(held, ahead, skipped=1, busy=held.busy)
+        try:
+            async with chunks.store.engine.begin() as connection:
+                place, limit = chunks.place(held), chunks.definition.skip_limit
+                if not await chunks.store.skip(connection, place, limit, error):
+                    raise JobError(self._stopped_at(key, cause)) from cause
+                if not await chunks.store.advance(connection, place, by):
+                    raise TakenOver
+            held.passed(by)
+        except (SQLAlchemyError, OSError) as failure:
+            if not is_transient(failure):
+                raise
+            retry = Retry()
+            retry.__cause__ = failure
+            await self._settle(held, retry)
+
+    def _stopped_at(self, key: str, cause: Exception) -> str:
+        keyset, definition = self._chunks.keyset, self._chunks.definition
+        assert keyset is not None
+        return (
+            f"{definition.name} stopped at the row {keyset.describe(key)}: {_told(cause)}; "
+            f"repair it and run the job again, or raise skip_limit ({definition.skip_limit})"
+        )
+
+    # --- throttles ---------------------------------------------------------------------
+
+    async def _throttle(self) -> None:
+        """Ask each hook, outside any transaction, and wait as it says."""
+        party = self._party
+        for hook in self._chunks.definition.throttles:
+            while not party.stopping:
+                pace = Pace(self._last_busy, party.reader.engine)
+                wait = await party.reader.patiently(lambda h=hook, p=pace: h(p))  # type: ignore[misc]
+                if wait is None:
+                    break
+                began = party.clock.now_ns()
+                party.guard.waiting(wait.why, shown=wait.seconds >= 1)
+                await party.nap(wait.seconds)
+                party.guard.waited((party.clock.now_ns() - began) / 1e9)
+                if not wait.again:
+                    break
+
+
+def _told(error: BaseException) -> str:
+    inner = getattr(error, "orig", None) or error
+    with suppress(Exception):
+        return f"{type(inner).__name__}: {first_line(error)}"
+    return type(inner).__name__

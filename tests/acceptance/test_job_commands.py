@@ -1,0 +1,136 @@
+"""`async_loader job ...` as a user types it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from async_loader.jobs import status
+from tests.counting import fill, tally
+
+from .conftest import Command
+from .test_job_kills import TARGET, at_work, end, start
+
+OWN_JOB = """
+from sqlalchemy import select
+from async_loader.jobs import BatchJob
+from tests.counting import Counter
+
+job = BatchJob("mine", select=select(Counter), skip_limit=int(open("limit").read()))
+
+@job.apply
+async def apply(session, counters):
+    for counter in counters:
+        if counter.id == 5 and open("bad").read() == "1":
+            raise ValueError("five")
+        counter.n += 1
+"""
+
+
+def test_the_jobs_that_ship(command: Command, database_url: str) -> None:
+    url = ["--database-url", database_url]
+    done = command("job", "run", "derive-chords", "--workers", "2", "--arg", "songs=1500", *url)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"done  derive-chords \(songs=1500\): 1,500 of 1,500 rows in \d", done.stdout)
+    done = command("job", "run", "top20", "--arg", "week=2026-W07", *url)
+    assert done.returncode == 0, done.stderr
+    listed = command("job", "list", *url)
+    assert [line.split()[:2] for line in listed.stdout.splitlines()] == [
+        ["2", "top20"],
+        ["1", "derive-chords"],
+    ]
+
+
+async def test_a_row_that_fails_is_named_and_can_be_retried(
+    command: Command, database_url: str, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await fill(engine, 300)
+    (tmp_path / "own.py").write_text(OWN_JOB)
+    (tmp_path / "limit").write_text("0")
+    (tmp_path / "bad").write_text("1")
+    url = ["--database-url", database_url]
+    failed = command("job", "run", "own:job", *url)
+    assert failed.returncode == 1
+    assert "mine stopped at the row id=5: ValueError: five" in failed.stderr.splitlines()[-1]
+    shown = command("job", "status", "mine", *url)
+    assert shown.stdout.startswith("failed  mine: ")
+    (tmp_path / "limit").write_text("1")
+    done = command("job", "run", "own.py:job", *url)
+    assert done.returncode == 0, done.stderr
+    assert "skipped 1" in done.stdout
+    assert command("job", "retry-errors", "own:job", *url).returncode == 1
+    (tmp_path / "bad").write_text("0")
+    retried = command("job", "retry-errors", "own:job", *url)
+    assert (retried.returncode, retried.stdout) == (0, "mine: 1 repaired, 0 failing\n")
+    assert await tally(engine) == {1: 300}
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "hint"),
+    [
+        (["run", "tpo20"], 104, "no job 'tpo20': the jobs are top20, derive-chords"),
+        (["run", "tests.counting:counting"], 104, "tests.counting has no BatchJob 'counting'"),
+        (["run", "nowhere:job"], 107, "No module named 'nowhere'"),
+        (["run", TARGET, "--arg", "x"], 104, "--arg: an argument looks like key=value"),
+        (["status", "counting"], 1, "no run of 'counting' here"),
+        (["pause", "counting"], 1, "no active run of 'counting' here"),
+        (["rnu"], 104, "did you mean job run?"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    command: Command, database_url: str, argv: list[str], code: int, hint: str
+) -> None:
+    done = command("job", *argv, "--database-url", database_url)
+    assert done.returncode == code, done.stderr
+    assert hint in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_pauses_and_says_how_to_resume(
+    command: Command, database_url: str, engine: AsyncEngine, number: signal.Signals
+) -> None:
+    await fill(engine, 60_000)
+    process = start(database_url, "--workers", "2")
+    try:
+        assert await at_work(engine, process)
+        while not (await tally(engine)).get(1):
+            pass
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        end(process)
+    assert process.returncode == 105, errors
+    assert "paused: `job run` goes on with it" in output
+    paused = await status(engine, "counting")
+    assert (paused.state, paused.rows_read) == ("paused", (await tally(engine))[1])
+    done = command("job", "run", TARGET, "--database-url", database_url)
+    assert done.returncode == 0, done.stderr
+    assert await tally(engine) == {1: 60_000}
+
+
+async def test_status_and_pause_from_another_terminal(
+    command: Command, database_url: str, engine: AsyncEngine
+) -> None:
+    await fill(engine, 60_000)
+    url = ["--database-url", database_url]
+    process = start(database_url, COUNTING_CHUNK="20")
+    try:
+        assert await at_work(engine, process)
+        shown = command("job", "status", "counting", *url)
+        assert re.match(r"running  counting: [\d,]+ of 60,000 rows", shown.stdout), shown.stdout
+        assert "1 at work" in shown.stdout
+        paused = command("job", "pause", "counting", *url)
+        assert paused.returncode == 0, paused.stderr
+        committed = await tally(engine)
+        process.communicate(timeout=30)
+        assert process.returncode == 105
+        assert await tally(engine) == committed
+    finally:
+        end(process)
+    cancelled = command("job", "cancel", "counting", *url)
+    assert cancelled.stdout.startswith("cancelled  counting: ")

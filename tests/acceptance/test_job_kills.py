@@ -1,0 +1,198 @@
+"""Jobs killed at random points, frozen, and cut off from their server: nothing lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from async_loader.jobs import status
+from async_loader.postgres import embedded_server
+from tests.counting import fill, tally
+
+from .conftest import environment
+
+TARGET = "tests.counting:job"
+KILLS = [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.soak)]
+
+SERVER_KILLS = [pytest.param(5, id="5"), pytest.param(50, id="50", marks=pytest.mark.soak)]
+
+
+def start(url: str, *argv: str, **extra: str) -> subprocess.Popen[str]:
+    """Start `job run` on the counters."""
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "async_loader", "job", "run", TARGET, "--progress", "none",
+            "--database-url", url, *argv,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**extra),
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for the end of a command that goes well."""
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    return output
+
+
+async def at_work(engine: AsyncEngine, process: subprocess.Popen[str]) -> bool:
+    """Wait until a process has joined the run; False if it has ended already."""
+    query = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2")
+    async with engine.connect() as connection:
+        while process.poll() is None:
+            if await connection.scalar(query):
+                return True
+            await asyncio.sleep(0.01)
+    return False
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process, frozen or not, and close its pipes."""
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kills", KILLS)
+async def test_killed_at_random_points(database_url: str, engine: AsyncEngine, kills: int) -> None:
+    """Each pass adds one to every counter; a pass that ends between kills begins another."""
+    rows, passes = 100_000, 0
+    await fill(engine, rows)
+    rng = random.Random(kills)
+    done = 0
+    while done < kills:
+        process = start(database_url, "--workers", "4")
+        if await at_work(engine, process):
+            await asyncio.sleep(rng.uniform(0, 12 / kills + 0.2))
+        if process.poll() is None:
+            done += 1
+        else:
+            assert process.returncode == 0
+            passes += 1
+        end(process)
+    finish(start(database_url, "--workers", "4"))
+    assert await tally(engine) == {passes + 1: rows}
+    assert (await status(engine, "counting")).rows_read == rows
+
+
+async def test_no_wait_for_the_lease_of_a_killed_worker(
+    database_url: str, engine: AsyncEngine
+) -> None:
+    """The lease is an hour: whoever waited for it would never end."""
+    await fill(engine, 20_000)
+    lease = {"COUNTING_LEASE": "3600"}
+    process = start(database_url, "--workers", "4", **lease)
+    assert await at_work(engine, process)
+    while not (await tally(engine)).get(1):
+        await asyncio.sleep(0.01)
+    end(process)
+    assert (await tally(engine)).get(0), "it was killed in the middle"
+    finish(start(database_url, "--workers", "4", **lease))
+    assert await tally(engine) == {1: 20_000}
+
+
+async def test_several_processes_share_a_run(database_url: str, engine: AsyncEngine) -> None:
+    await fill(engine, 20_000)
+    processes = [start(database_url, "--workers", "2") for _ in range(3)]
+    outputs = [process.communicate(timeout=100) for process in processes]
+    assert all(process.returncode == 0 for process in processes), outputs
+    # One that came when all was done has begun a run of its own.
+    total = sum((await tally(engine)).keys())
+    assert await tally(engine) == {total: 20_000}
+    assert total <= 3
+
+
+async def back(url: str) -> None:
+    """Wait until a server accepts connections."""
+    engine = create_async_engine(url)
+    for _ in range(3000):
+        try:
+            async with engine.connect():
+                break
+        except Exception:
+            await asyncio.sleep(0.02)
+    await engine.dispose()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kills", SERVER_KILLS)
+async def test_the_server_killed_at_random_points(server_directory: Path, kills: int) -> None:
+    """The postmaster dies by SIGKILL and is started again; the job stays and goes on."""
+    home = server_directory / f"killed{kills}"
+    rng = random.Random(kills)
+    rows = 40_000
+    with embedded_server(home) as server:
+        engine = create_async_engine(server.url)
+        await fill(engine, rows)
+        await engine.dispose()
+    passes = killed = 0
+    process: subprocess.Popen[str] | None = None
+    try:
+        while killed < kills or process is not None:
+            with embedded_server(home) as server:
+                await back(server.url)
+                process = process or start(server.url, "--workers", "4")
+                if killed == kills:
+                    process.wait(timeout=100)
+                deadline = time.monotonic() + rng.uniform(0.2, 2)
+                while time.monotonic() < deadline and process.poll() is None:
+                    await asyncio.sleep(0.01)
+                if process.poll() is not None:
+                    passes += ended_well(process)
+                    process = None
+                if killed < kills:
+                    os.kill(server.pid, signal.SIGKILL)
+                    killed += 1
+        with embedded_server(home) as server:
+            await back(server.url)
+            engine = create_async_engine(server.url)
+            if (await status(engine, "counting")).state != "done":
+                finish(start(server.url, "--workers", "4"))
+                passes += 1
+            assert await tally(engine) == {passes: rows}
+            await engine.dispose()
+    finally:
+        if process is not None:
+            end(process)
+
+
+def ended_well(process: subprocess.Popen[str]) -> bool:
+    """Return whether a pass is done; the server may have been killed before it began."""
+    _, errors = process.communicate()
+    assert process.returncode in (0, 110), errors
+    return process.returncode == 0
+
+
+async def test_a_frozen_worker_commits_nothing_when_it_wakes(
+    database_url: str, engine: AsyncEngine
+) -> None:
+    await fill(engine, 30_000)
+    lease = {"COUNTING_LEASE": "1"}
+    frozen = start(database_url, **lease)
+    try:
+        assert await at_work(engine, frozen)
+        while not (await tally(engine)).get(1):
+            await asyncio.sleep(0.01)
+        frozen.send_signal(signal.SIGSTOP)
+        finish(start(database_url, **lease))
+        assert await tally(engine) == {1: 30_000}
+        before = await status(engine, "counting")
+        frozen.send_signal(signal.SIGCONT)
+        finish(frozen)
+        assert await tally(engine) == {1: 30_000}
+        assert await status(engine, "counting") == before
+    finally:
+        end(frozen)
