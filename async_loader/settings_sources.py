@@ -89,8 +89,10 @@ def _pick_command(argv: Sequence[str]) -> tuple[str, list[str]]:
         command = " ".join(argv[:words])
         if command in COMMANDS:
             return command, list(argv[words:])
-    two_words = {command.split()[0] for command in COMMANDS if " " in command}
-    command = " ".join(argv[: 2 if argv[0] in two_words else 1])
+    family = [command for command in COMMANDS if command.startswith(f"{argv[0]} ")]
+    if family and (len(argv) == 1 or argv[1].startswith("-")):
+        raise ConfigurationError(f"{argv[0]} takes a second word: {', '.join(family)}")
+    command = " ".join(argv[: 2 if family else 1])
     hint = _closest(command, COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
     raise ConfigurationError(f"unknown command {command!r}: {hint}")
 

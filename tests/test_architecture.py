@@ -92,6 +92,5 @@ def test_only_the_top_knows_the_settings() -> None:
         "compare",
         "job_commands",
         "cli",
-        "shards",
-        "service",
+        "job_settings",
     }

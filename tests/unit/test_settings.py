@@ -60,6 +60,8 @@ def test_the_file_may_be_named_by_a_variable(
 def test_the_first_argument_picks_the_command() -> None:
     assert run_settings("run", "--ops", "5").ops == run_settings("--ops", "5").ops == 5
     assert "did you mean run?" in mistake("runn")
+    assert "did you mean job status?" in mistake("job", "statsu")
+    assert "job takes a second word: job run, " in mistake("job", "--help")
 
 
 def test_ops_or_duration() -> None:
