@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy.exc import CircularDependencyError
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.collections import InstrumentedList
 from sqlalchemy.orm.exc import UnmappedColumnError
 
 from async_loader.inserts._sqlalchemy import (
@@ -29,6 +30,7 @@ from async_loader.inserts._sqlalchemy import (
     UOWTransaction,
     topological,
 )
+from async_loader.inserts.keys import asks_ahead
 
 State = Any
 
@@ -52,6 +54,7 @@ class Lane:
     steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]], ...]
     edges: dict[Mapper[Any], tuple[Edge, ...]]
     trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
+    asking: int  # how many hierarchies may have to ask for their keys beforehand
 
 
 class NotSimpleError(Exception):
@@ -93,7 +96,8 @@ def _make(mappers: frozenset[Mapper[Any]]) -> Lane:
         raise NotSimpleError
     ordered = sorted(bases, key=lambda base: base._sort_key)
     steps = tuple((base, tuple(bases[base])) for base in topological.sort(before, ordered))
-    return Lane(steps, edges, frozenset(trees))
+    asking = sum(any(map(asks_ahead, same)) for same in bases.values())
+    return Lane(steps, edges, frozenset(trees), asking)
 
 
 def _edges(mapper: Any) -> Iterator[Edge]:
@@ -174,7 +178,7 @@ def _to_children(states: Any, state: State, edge: Edge, carry: Carry) -> None:
     if not edge.is_collection:
         children = [] if value is None else [value]
     else:
-        children = list(value._sa_adapter)
+        children = list(value if type(value) is InstrumentedList else value._sa_adapter)
     original = state.committed_state.get(edge.key, _NO_HISTORY)
     if not children and original is _NO_HISTORY:
         return

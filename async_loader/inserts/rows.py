@@ -193,9 +193,9 @@ def _expressions(
     column: ColumnPlan, values: Values, dialect: Dialect
 ) -> dict[int, Expression] | None:
     """Return the SQL expressions among the values, by row; refuse what has no column."""
-    unknown = set(map(type, values)) - _PLAIN
-    if not unknown:
+    if _PLAIN.issuperset(map(type, values)):
         return None
+    unknown = set(map(type, values)) - _PLAIN
     found: dict[int, Expression] = {}
     for row, value in enumerate(values):
         if type(value) not in unknown:

@@ -33,7 +33,7 @@ from async_loader.inserts.lane import (
     plan_carry,
 )
 from async_loader.inserts.persistent import register_persistent
-from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.plans import NotUnderstoodError, listens
 from async_loader.inserts.prefetch import insert_regrouped
 from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
@@ -88,9 +88,14 @@ class BatchingUnitOfWork:
         """Insert, update and delete, the short way if it is known to do the same."""
         uow: Any = self.uow
         del uow._per_mapper_flush_actions, uow.register_object
-        if not self._short_way():
-            for mapper in list(uow.mappers):
-                uow._per_mapper_flush_actions(mapper)
+        stock = all(map(listens, uow.mappers))
+        if not stock and self._short_way():
+            return
+        for mapper in list(uow.mappers):
+            uow._per_mapper_flush_actions(mapper)
+        if stock:
+            type(uow).execute(uow)
+        else:
             self._long_way()
 
     def _short_way(self) -> bool:
@@ -118,7 +123,7 @@ class BatchingUnitOfWork:
 
     def _trees(self, order: Lane, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
         """Check what cannot be left to SQLAlchemy later, and draw all keys at once."""
-        if not order.trees and len(order.steps) == 1:
+        if not order.trees and order.asking < 2:
             return {}
         uow: Any = self.uow
         trees: dict[Any, Tree] = {}
