@@ -17,7 +17,11 @@ Write = Callable[[AsyncSession, Shape, Any], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way; `write` is what is timed, on material that is made before."""
+    """
+    One way; `write` is what is timed, on material that is made before.
+
+    Objects that a flush is to write are added to the session before, too.
+    """
 
     name: str
     write: Write
@@ -31,9 +35,13 @@ class Way:
             return True
         return shape.rows is not None and (self.mixes_keys or shape.same_keys)
 
+    def prepare(self, session: AsyncSession, material: Any) -> None:
+        """Add what a flush is to write."""
+        if self.write is _flush:
+            session.add_all(material)
 
-async def _flush(session: AsyncSession, _shape: Shape, objects: list[Any]) -> None:
-    session.add_all(objects)
+
+async def _flush(session: AsyncSession, _shape: Shape, _objects: list[Any]) -> None:
     await session.flush()
 
 

@@ -40,7 +40,8 @@ def render(
             f"{1 / one.total_ratio_to_stock:.2f}",
         )
     note = (
-        "`seconds` is the write alone, `in all` with the making of the objects and the commit; "
+        "`seconds` is the flush or write alone, `in all` with the making of objects, `add_all` and "
+        "the commit; "
         "`x stock` is how many times faster than SQLAlchemy's own flush."
     )
     return printed([title, table, note], width=min(width, 100), color=color)
