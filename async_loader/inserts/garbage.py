@@ -42,4 +42,17 @@ def _held() -> Iterator[None]:
         with _lock:
             _holders -= 1
             if _holders == 0 and _was_enabled:
+                _age()
                 gc.enable()
+
+
+def _age() -> None:
+    """
+    Move what was allocated meanwhile to the oldest generation, without walking it.
+
+    Else the first allocation afterwards would walk all of it at once, for what a flush leaves
+    is no garbage. What an application has frozen itself would be thawed: then nothing is moved.
+    """
+    if gc.get_freeze_count() == 0:
+        gc.freeze()
+        gc.unfreeze()
