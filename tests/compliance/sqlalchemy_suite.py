@@ -4,8 +4,8 @@ Run SQLAlchemy's own ORM tests without and with batched inserts, and compare.
     python tests/compliance/sqlalchemy_suite.py [--sqlalchemy 2.0.40] [--url URL] [files ...]
 
 Downloads the source distribution of the wanted SQLAlchemy into a temporary folder, makes a
-virtual environment for it, makes two databases on the server of `--url` (default: the
-environment's ASYNC_LOADER_TEST_URL), runs every file in each and prints what passes without
+virtual environment for it, makes two databases on the server of `--url` (default: an embedded
+one, in a folder of its own), runs every file in each and prints what passes without
 batching and does not pass with it. Exit code 1 when there is such a test that is not in
 `EXPECTED`. Files are paths below `test/orm/`; without any, the ones that the project promises.
 """
@@ -30,6 +30,8 @@ from xml.etree import ElementTree
 import asyncpg
 import sqlalchemy
 from sqlalchemy.engine import make_url
+
+from async_loader.postgres import embedded_server
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         python = _environment(work, options.sqlalchemy)
         suite = _source(work, python, options.sqlalchemy)
         files = _files(suite, options.files)
-        with _databases(options.url) as (plain_url, batched_url):
+        with _server(options.url, work) as url, _databases(url) as (plain_url, batched_url):
             runs = [
                 Run(python, suite, work, plain_url, batched=False),
                 Run(python, suite, work, batched_url, batched=True),
@@ -77,16 +79,24 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--sqlalchemy", default=sqlalchemy.__version__, metavar="VERSION")
-    parser.add_argument("--url", default=os.environ.get("ASYNC_LOADER_TEST_URL"))
+    parser.add_argument("--url", help="a PostgreSQL server (default: an embedded one)")
     parser.add_argument("--work", help="keep the environment and the sources in this folder")
     parser.add_argument("--all", action="store_true", help="every file of test/orm")
     parser.add_argument("files", nargs="*", help="below test/orm/, such as test_cascade.py")
     options = parser.parse_args(argv)
-    if not options.url:
-        parser.error("no server: give --url or set ASYNC_LOADER_TEST_URL")
     if options.all:
         options.files = ["*"]
     return options
+
+
+@contextmanager
+def _server(url: str | None, work: Path) -> Iterator[str]:
+    if url is not None:
+        yield url
+        return
+    work.chmod(0o755)  # root's server runs as `nobody`
+    with embedded_server(work / "server") as server:
+        yield server.url
 
 
 def _environment(work: Path, version: str) -> Path:
