@@ -122,11 +122,18 @@ class OperationResult:
 
 @dataclass(frozen=True, slots=True)
 class ErrorResult:
-    """One class of failure: how often, in which operations, and one message as a sample."""
+    """
+    One class of failure: how often, in which operations, and one of them as a sample.
+
+    `sample`: its message in one line; `source`: the user's innermost line that it came from, as
+    `file:line in function`; `traceback`: all of it. None of them holds a statement's parameters.
+    """
 
     count: int
     by_operation: Mapping[str, int]
     sample: str
+    source: str | None = None
+    traceback: str | None = None
 
     def merged(self, other: ErrorResult) -> ErrorResult:
         """Return the two together, with the first one's sample."""
@@ -137,6 +144,8 @@ class ErrorResult:
                 n: self.by_operation.get(n, 0) + other.by_operation.get(n, 0) for n in names
             },
             sample=self.sample,
+            source=self.source,
+            traceback=self.traceback,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,6 +154,8 @@ class ErrorResult:
             "count": self.count,
             "by_operation": dict(self.by_operation),
             "sample": self.sample,
+            "source": self.source,
+            "traceback": self.traceback,
         }
 
 

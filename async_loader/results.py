@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from .findings import RepeatedStatement, ServerSide, merged_repeats
 from .histogram import Histogram
 from .result_parts import (
     CheckResult,
@@ -37,7 +38,9 @@ class RunResult:
     Everything a run found.
 
     `planned` is None for a run by duration. `settings` and `environment` are for the
-    reader: what was asked for and on what it ran, without passwords.
+    reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
+    the N+1 of its operations, most executions first. `server_side` is None where no server
+    was asked.
     """
 
     outcome: Outcome
@@ -53,6 +56,8 @@ class RunResult:
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    repeated_statements: tuple[RepeatedStatement, ...] = ()
+    server_side: ServerSide | None = None
 
     @property
     def completed(self) -> int:
@@ -105,6 +110,8 @@ class RunResult:
             pool=optional(PoolResult.merged, self.pool, other.pool),
             series=self.series.merged(other.series),
             process=self.process.merged(other.process),
+            repeated_statements=merged_repeats(self.repeated_statements, other.repeated_statements),
+            server_side=optional(ServerSide.merged, self.server_side, other.server_side),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +135,8 @@ class RunResult:
             "errors": {name: error.to_dict() for name, error in self.errors.items()},
             "checks": {name: check.to_dict() for name, check in self.checks.items()},
             "process": self.process.to_dict(),
+            "repeated_statements": [repeat.to_dict() for repeat in self.repeated_statements],
+            "server_side": self.server_side.to_dict() if self.server_side else None,
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -160,6 +169,10 @@ class RunResult:
                 process=ProcessResult.from_dict(data["process"]),
                 settings=data["settings"],
                 environment=data["environment"],
+                repeated_statements=tuple(
+                    map(RepeatedStatement.from_dict, data.get("repeated_statements", ()))
+                ),
+                server_side=_optional_part(ServerSide, data.get("server_side")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error
@@ -180,6 +193,11 @@ def merge(results: Iterable[RunResult]) -> RunResult:
 def _merged(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     names = [*mine, *(name for name in theirs if name not in mine)]
     return {name: optional(_merge_two, mine.get(name), theirs.get(name)) for name in names}
+
+
+def _optional_part(kind: Any, data: Mapping[str, Any] | None) -> Any:
+    """Return a part that older files do not have, and that a run may lack."""
+    return None if data is None else kind.from_dict(data)
 
 
 def _merge_two(mine: Any, theirs: Any) -> Any:

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
-    {"errors", "clock", "histogram", "failures", "tasks"},
+    {"errors", "clock", "histogram", "failures", "tasks", "source_lines"},
     {"limits", "workload", "throttles", "metrics", "proxy"}
-    | {"result_parts", "results", "diagnosis", "thresholds"},
+    | {"result_parts", "findings", "results", "diagnosis", "thresholds"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs"},
     {"jobs"},

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.histogram import Histogram
+from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.result_parts import OperationResult
 from async_loader.results import RunResult
 from async_loader.thresholds import verdicts_of
@@ -32,6 +33,9 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     if any(operation.split for operation in result.by_operation.values()):
         parts.append(_time_split(result))
     parts += [_row(label, text) for label, text in _measurements(result)]
+    if result.server_side is not None:
+        parts += [_row(label, text) for label, text in server_lines(result.server_side)]
+    parts += _repeats(result)
     parts += _errors(result)
     parts += _checks(result)
     parts += _thresholds(result)
@@ -169,6 +173,18 @@ def _errors(result: RunResult) -> Iterator[str]:
         yield f"  [red]{error.count:>7,}[/] {escape(name)} ({escape(where)})"
         if error.sample != name:
             yield f"          {escape(error.sample)}"
+        if error.source is not None:
+            yield f"          at {escape(error.source)}"
+
+
+def _repeats(result: RunResult) -> Iterator[RenderableType]:
+    """Return the N+1, each with what to look at."""
+    if not result.repeated_statements:
+        return
+    yield ""
+    yield "[bold]repeated statements[/]  (N+1)"
+    for line in repeat_lines(result):
+        yield f"  [yellow]{escape(line)}[/]"
 
 
 def _checks(result: RunResult) -> Iterator[str]:

@@ -6,6 +6,7 @@ import re
 
 from async_loader.diagnosis import bottleneck
 from async_loader.reports.console import milliseconds
+from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.results import RunResult
 from async_loader.thresholds import verdicts_of
 
@@ -42,8 +43,17 @@ def render(result: RunResult) -> str:
         lines.append(_row(_plain(name), f"{operation.count:,}", f"{bad:,}", *figures))
     lines += ["", "Latencies in milliseconds."]
     if result.errors:
-        lines += ["", "| error | count |", "|---|---:|"]
-        lines += [_row(_plain(name), f"{error.count:,}") for name, error in result.errors.items()]
+        lines += ["", "| error | count | sample at |", "|---|---:|---|"]
+        lines += [
+            _row(_plain(name), f"{error.count:,}", _plain(error.source or "-"))
+            for name, error in result.errors.items()
+        ]
+    if result.repeated_statements:
+        lines += ["", "Repeated statements (N+1):", ""]
+        lines += [f"- {_plain(line)}" for line in repeat_lines(result)]
+    if result.server_side is not None:
+        lines += ["", "Server:", ""]
+        lines += [f"- {_plain(text)}" for _, text in server_lines(result.server_side)]
     if sentence := bottleneck(result):
         lines += ["", sentence]
     return "\n".join(lines) + "\n"

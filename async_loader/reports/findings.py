@@ -1,0 +1,72 @@
+"""Repeated statements and the server's own account, as lines that every report can show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from async_loader.findings import DatabaseCounts, RepeatedStatement, ServerSide, ServerStatement
+from async_loader.results import RunResult
+
+MOST_REPEATS = 10
+MOST_STATEMENTS = 3
+MOST_WAITS = 5
+
+
+def repeat_lines(result: RunResult) -> Iterator[str]:
+    """Yield a line for each N+1, those with most executions first, and how many are not shown."""
+    for repeat in result.repeated_statements[:MOST_REPEATS]:
+        yield repeat_line(repeat, result)
+    if (more := len(result.repeated_statements) - MOST_REPEATS) > 0:
+        yield f"and {more} more, in the JSON"
+
+
+def repeat_line(repeat: RepeatedStatement, result: RunResult) -> str:
+    """Return one N+1: `read: SELECT ... ×40 in one operation, at shop/load.py:31 in ...`."""
+    operation = result.by_operation.get(repeat.operation)
+    of = f" of {operation.count:,}" if operation else ""
+    text = (
+        f"{repeat.operation}: {repeat.statement} ×{repeat.most} in one operation "
+        f"(mean {repeat.mean:.1f}, in {repeat.operations:,}{of})"
+    )
+    if repeat.source:
+        text += f", at {repeat.source}"
+    return f"{text} ({repeat.cause})" if repeat.cause else text
+
+
+def server_lines(side: ServerSide) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) for what the server counted, where it waited, and what is missing."""
+    if side.database is not None:
+        yield "server", ", ".join(_counts(side.database))
+    if side.samples:
+        yield "server waits", _waits(side)
+    for statement in (side.statements or ())[:MOST_STATEMENTS]:
+        yield "server SQL", _statement(statement, side.total_ms or 0.0)
+    for note in side.notes:
+        yield "server", note
+
+
+def _counts(counts: DatabaseCounts) -> Iterator[str]:
+    if counts.cache_hits is not None:
+        yield f"cache hits {counts.cache_hits:.1%}"
+    yield f"{counts.commits:,} commits"
+    yield f"{counts.rollbacks:,} rollbacks"
+    yield f"{counts.deadlocks:,} deadlocks"
+    size = f" ({counts.temp_bytes / 2**20:,.1f} MiB)" if counts.temp_files else ""
+    yield f"{counts.temp_files:,} temp files{size}"
+
+
+def _waits(side: ServerSide) -> str:
+    seen = sum(side.waits.values())
+    if not seen:
+        return f"nobody seen at work in {side.samples} samples"
+    busiest = sorted(side.waits.items(), key=lambda item: -item[1])[:MOST_WAITS]
+    shares = ", ".join(f"{name} {count / seen:.0%}" for name, count in busiest)
+    return f"{shares} ({seen / side.samples:.1f} connections at work, {side.samples} samples)"
+
+
+def _statement(statement: ServerStatement, total_ms: float) -> str:
+    share = f" ({statement.total_ms / total_ms:.0%})" if total_ms else ""
+    return (
+        f"{statement.total_ms / 1000:,.2f} s{share}, {statement.calls:,} × "
+        f"{statement.mean_ms:.3f} ms: {statement.statement}"
+    )

@@ -1,0 +1,103 @@
+"""
+Which line of the user's own code is at work, seen from below.
+
+Between the driver and the line that asked for something lie dozens of frames of libraries, and
+with SQLAlchemy's asyncio a change of stacks: the sync half runs in a greenlet, and the
+coroutine that waits for it is in the greenlet's parent.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import greenlet
+
+Origin = Literal["own", "installed", "machinery"]
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_WORKLOADS = _PACKAGE + "workloads" + os.sep
+_STANDARD = tuple(
+    path + os.sep for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))
+)
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+# What stands between an operation and its database, wherever it is installed.
+_BETWEEN = ("sqlalchemy", "greenlet", "asyncpg", "psycopg", "psycopg_pool", "aiosqlite", "uvloop")
+_MOST_FRAMES = 400
+
+
+@lru_cache(maxsize=4096)
+def origin_of(filename: str) -> Origin:
+    """
+    Return whose code a file holds: the user's own, an installed package's, or machinery.
+
+    Machinery is Python itself, this package and what lies between it and the database. Our
+    built-in workloads count as a user's.
+    """
+    if filename.startswith(_WORKLOADS):
+        return "own"
+    if filename.startswith((_PACKAGE, "<")):
+        return "machinery"
+    for folder in _INSTALLED:
+        _, found, rest = filename.partition(folder)
+        if found:
+            package = Path(rest).parts[0].removesuffix(".py")
+            return "machinery" if package in _BETWEEN else "installed"
+    return "machinery" if filename.startswith(_STANDARD) else "own"
+
+
+def user_line(lines: Iterable[tuple[str, int, str]]) -> str | None:
+    """
+    Return `file:line in function` of the first line that is the user's own.
+
+    `lines` are (file, line, function), the innermost first. Where all the user's code is
+    installed, the innermost of that; None where there is only machinery.
+    """
+    installed = None
+    for filename, line, function in lines:
+        origin = origin_of(filename)
+        if origin == "own":
+            return _written(filename, line, function)
+        if origin == "installed" and installed is None:
+            installed = _written(filename, line, function)
+    return installed
+
+
+def frames_outwards() -> Iterator[FrameType]:
+    """Yield the caller's frames, the innermost first, on through the parents of its greenlet."""
+    frame: FrameType | None = sys._getframe(1)
+    current = greenlet.getcurrent()
+    for _ in range(_MOST_FRAMES):
+        while frame is None:
+            parent = current.parent
+            if parent is None:
+                return
+            current, frame = parent, parent.gr_frame
+        yield frame
+        frame = frame.f_back
+
+
+def line_of(frame: FrameType) -> tuple[str, int, str]:
+    """Return where a frame is: (file, line, function)."""
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+
+
+def short_path(filename: str) -> str:
+    """Return a path as a person in the current folder would write it."""
+    try:
+        here = Path.cwd()
+    except OSError:  # the folder is gone
+        return filename
+    path = Path(filename)
+    return str(path.relative_to(here)) if path.is_relative_to(here) else filename
+
+
+def _written(filename: str, line: int, function: str) -> str:
+    where = f"{short_path(filename)}:{line}"
+    return where if function == "<module>" else f"{where} in {function}"
