@@ -180,6 +180,10 @@ def _classify_one(error: BaseException) -> Failure | None:
 
 
 def _by_class(error: BaseException) -> Failure | None:
+    # asyncpg's, by name because importing the driver takes long: the server's word that it ends
+    # the connection has arrived, the end itself has not, and nothing more is sent.
+    if type(error).__name__ == "InternalClientError":
+        return CLOSED
     return next((failure for kind, failure in _BY_CLASS.items() if isinstance(error, kind)), None)
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
+from asyncpg.exceptions import InternalClientError
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -30,9 +31,11 @@ _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{8}}")
 _LOCK_CLASS = 0x41534C44  # "ASLD": our half of the two-part advisory lock key
 _UNDEFINED_TABLE = "42P01"
 
-
+# What a statement raises on a connection that the server cuts: asyncpg's InternalClientError
+# while only half of the end has arrived, which SQLAlchemy 2.0 passes on as it is.
+_CUT = (DBAPIError, InternalClientError)
 # Whatever a server that is down, restarting or out of reach answers with.
-_TROUBLE = (DBAPIError, DatabaseError, OSError)
+_TROUBLE = (*_CUT, DatabaseError, OSError)
 
 _LOOK_EVERY = 0.25
 _RETURN_SECONDS = 1.5
@@ -180,7 +183,7 @@ async def _finish(guard: _Guard, keeper: asyncio.Task[None], name: str) -> None:
     try:
         try:
             await _drop(guard, name)
-        except DBAPIError as error:
+        except _CUT as error:
             if sqlstate_of(error) == _UNDEFINED_TABLE:
                 return  # it was never made
             await guard.connect()

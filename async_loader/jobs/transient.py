@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ..clock import Clock
 from ..database import first_line
 from ..errors import DatabaseError
-from ..failures import sqlstate_of
+from ..failures import CLOSED, classify, sqlstate_of
 
 # serialization_failure, deadlock_detected, lock_not_available; too_many_connections,
 # cannot_connect_now; the ends of a connection from the server's side.
@@ -41,6 +41,8 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
     if any(getattr(link, "sqlite_errorname", "").startswith(_LOCKED) for link in links):
         return True
     if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
+        return True
+    if classify(error) is CLOSED:
         return True
     passing = (ConnectionError, PoolTimeoutError)
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)

@@ -43,9 +43,10 @@ class Home:
             )
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         for path in reversed(missing):
-            path.mkdir(mode=0o700, exist_ok=True)
+            # Open at once where `nobody` has to pass: whoever starts beside us looks, too.
+            path.mkdir(mode=0o755 if account.switched else 0o700, exist_ok=True)
             if account.switched:
-                path.chmod(0o755)  # whatever the umask: `nobody` has to pass
+                path.chmod(0o755)  # whatever the umask
         return cls(folder, account)
 
     @property
