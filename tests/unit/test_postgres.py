@@ -224,7 +224,9 @@ def test_data_that_is_not_ours_is_refused_and_kept(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "\n", "12", f"{os.getpid()}\n/x\n1\n5432\n/s\n\n\nready\n"]
+    "content",
+    ["", "\n", "12", f"{os.getpid()}\n/x\n1\n5432\n/s\n\n\nready\n"],
+    ids=["empty", "a line", "a number", "another process"],
 )
 def test_pid_file_alone_is_no_server(tmp_path: Path, content: str) -> None:
     (tmp_path / "postmaster.pid").write_text(content)
