@@ -21,14 +21,16 @@ class Histogram:
     Durations in integer nanoseconds, from 1 ns to 1 hour (longer ones count as an hour).
 
     A percentile is the highest value equivalent to the one at that rank, so it is at most
-    0.1 % above the exact one. Microsecond buckets would miss that at 0.6 ms.
+    0.1 % above the exact one. Microsecond buckets would miss that at 0.6 ms. One that is
+    `followed` also tells, by `drain`, what is new.
     """
 
-    __slots__ = ("_hdr", "_pending")
+    __slots__ = ("_fresh", "_hdr", "_pending")
 
-    def __init__(self) -> None:
+    def __init__(self, *, followed: bool = False) -> None:
         self._hdr: Any = HdrHistogram(1, HIGHEST_NS, 3)
         self._pending: dict[int, int] = {}
+        self._fresh: dict[int, int] | None = {} if followed else None
 
     def record(self, ns: int) -> None:
         """
@@ -79,6 +81,17 @@ class Histogram:
         """Count everything that the other histogram holds in this one too."""
         self._settled().add(other._settled())
 
+    def drain(self) -> dict[int, int]:
+        """
+        Return how often each duration, in nanoseconds, was recorded since the last call.
+
+        Each is the lowest of its bucket, and stays recorded. Only for one that is followed.
+        """
+        self._settled()
+        fresh, self._fresh = self._fresh, {}
+        assert fresh is not None, "this histogram is not followed"
+        return fresh
+
     def clear(self) -> None:
         """
         Forget everything, in place.
@@ -121,5 +134,8 @@ class Histogram:
         """Move what is pending to the HDR array and return that."""
         for ns, count in self._pending.items():
             self._hdr.record_value(min(ns, HIGHEST_NS), count)
+        if self._fresh is not None:
+            for ns, count in self._pending.items():
+                self._fresh[ns] = self._fresh.get(ns, 0) + count
         self._pending.clear()
         return self._hdr

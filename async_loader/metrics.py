@@ -24,6 +24,8 @@ from .result_parts import (
     Series,
     TimeSplit,
 )
+from .slice_tally import SliceTally
+from .slices import Slices
 from .workload import Kind, Operation
 
 SECOND_NS = 1_000_000_000
@@ -90,7 +92,7 @@ class OperationTally:
     """The running counts of one operation."""
 
     kind: Kind
-    histogram: Histogram = field(default_factory=Histogram)
+    histogram: Histogram = field(default_factory=lambda: Histogram(followed=True))
     failed: int = 0
     indeterminate: int = 0
     split: SplitTally | None = None
@@ -133,7 +135,9 @@ class Metrics:
     """
     The counts of one run.
 
-    Everything is counted in bounded memory: a histogram an operation, a number a second.
+    Everything is counted in bounded memory: a histogram an operation, a number a second, at
+    most 128 slices of time. An operation is counted once, in its histogram: what came to that
+    since is what a slice or a second gets when its time is over.
     """
 
     def __init__(self, operations: Iterable[Operation], clock: Clock) -> None:
@@ -141,6 +145,7 @@ class Metrics:
         self._operations = {o.name: OperationTally(o.kind) for o in operations}
         self._errors: dict[str, ErrorTally] = {}
         self._checks: dict[tuple[str, bool], int] = defaultdict(int)
+        self._slices = SliceTally(self._operations)
         self._done: dict[int, int] = defaultdict(int)
         self._bad: dict[int, int] = defaultdict(int)
         self._in_use: dict[int, int] = defaultdict(int)
@@ -149,19 +154,22 @@ class Metrics:
         self.loop_lag = Histogram()
         self.started_ns = clock.now_ns()
         self.last_success_ns = self.last_failure_ns = self.started_ns
+        self._began_ns = 0  # the time, of the run's own, for which nothing is drained yet
+        self._over_ns = self.started_ns + self._slices.width_ns
 
     def succeeded(
         self, name: str, started_ns: int, ended_ns: int, times: Times | None = None
     ) -> None:
         """Count an operation that ended well, and where its time went if that was timed."""
         self.last_success_ns = ended_ns
+        if ended_ns >= self._over_ns:
+            self._drain(ended_ns)
         tally = self._operations[name]
         tally.histogram.record(ended_ns - started_ns)
         if times is not None:
             if tally.split is None:
                 tally.split = SplitTally()
             tally.split.record(ended_ns - started_ns, times)
-        self._done[(ended_ns - self.started_ns) // SECOND_NS] += 1
 
     def failed(self, name: str, failure: Failure, error: BaseException | None) -> None:
         """Count an operation that did not; a write whose reply is lost is indeterminate."""
@@ -175,6 +183,9 @@ class Metrics:
             tally = self._errors[failure.name] = ErrorTally(_sample(error, failure))
         tally.by_operation[name] += 1
         self.last_failure_ns = self._clock.now_ns()
+        if self.last_failure_ns >= self._over_ns:
+            self._drain(self.last_failure_ns)
+        self._slices.fail(name)
         self._bad[(self.last_failure_ns - self.started_ns) // SECOND_NS] += 1
 
     def checked(self, name: str, passed: bool) -> None:
@@ -197,7 +208,9 @@ class Metrics:
         self, gauge: PoolGauge | None, planned: int | None, duration: float | None
     ) -> Snapshot:
         """Return the state of the run now."""
-        elapsed = self._clock.now_ns() - self.started_ns
+        now = self._clock.now_ns()
+        self._drain(now)
+        elapsed = now - self.started_ns
         second = elapsed // SECOND_NS
         latency = self._all
         latency.clear()
@@ -239,8 +252,15 @@ class Metrics:
             for name in names
         }
 
+    def slices(self, seconds: float) -> Slices:
+        """Return what happened in each slice of a run of this length."""
+        elapsed_ns = int(seconds * SECOND_NS)
+        self._drain(self.started_ns + elapsed_ns)
+        return self._slices.result(elapsed_ns)
+
     def series(self, seconds: float) -> Series:
         """Return what happened in each second of a run of this length."""
+        self._drain(self.started_ns + int(seconds * SECOND_NS))
         length = max([int(seconds), *self._done, *self._bad]) + 1
 
         def column(counts: Mapping[int, int]) -> tuple[int, ...]:
@@ -252,6 +272,19 @@ class Metrics:
             in_use=column(self._in_use),
             waiting=column(self._waiting),
         )
+
+    def _drain(self, now_ns: int) -> None:
+        """Give the open slice and second what was recorded, and go on to those of now."""
+        done = 0
+        for name, tally in self._operations.items():
+            fresh = tally.histogram.drain()
+            self._slices.add(name, fresh)
+            done += sum(fresh.values())
+        self._done[self._began_ns // SECOND_NS] += done
+        self._began_ns = now_ns - self.started_ns
+        self._slices.advance(self._began_ns)
+        next_second = (self._began_ns // SECOND_NS + 1) * SECOND_NS
+        self._over_ns = self.started_ns + min(self._slices.closes_ns, next_second)
 
 
 def pool_result(gauge: PoolGauge | None) -> PoolResult | None:

@@ -23,6 +23,7 @@ from .result_parts import (
     optional,
     sum_of,
 )
+from .slices import Slices
 
 RESULT_SCHEMA = 1
 
@@ -40,7 +41,7 @@ class RunResult:
     `planned` is None for a run by duration. `settings` and `environment` are for the
     reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
     the N+1 of its operations, most executions first. `server_side` is None where no server
-    was asked.
+    was asked, `slices` in a result of an older version.
     """
 
     outcome: Outcome
@@ -58,6 +59,7 @@ class RunResult:
     environment: Mapping[str, Any] = field(default_factory=dict)
     repeated_statements: tuple[RepeatedStatement, ...] = ()
     server_side: ServerSide | None = None
+    slices: Slices | None = None
 
     @property
     def completed(self) -> int:
@@ -109,6 +111,8 @@ class RunResult:
             checks=_merged(self.checks, other.checks),
             pool=optional(PoolResult.merged, self.pool, other.pool),
             series=self.series.merged(other.series),
+            # Slices of a part of the shards would pass for the whole run's.
+            slices=self.slices.merged(other.slices) if self.slices and other.slices else None,
             process=self.process.merged(other.process),
             repeated_statements=merged_repeats(self.repeated_statements, other.repeated_statements),
             server_side=optional(ServerSide.merged, self.server_side, other.server_side),
@@ -132,6 +136,7 @@ class RunResult:
             "by_operation": {name: o.to_dict() for name, o in self.by_operation.items()},
             "pool": self.pool.to_dict() if self.pool else None,
             "series": self.series.to_dict(),
+            "slices": self.slices.to_dict() if self.slices else None,
             "errors": {name: error.to_dict() for name, error in self.errors.items()},
             "checks": {name: check.to_dict() for name, check in self.checks.items()},
             "process": self.process.to_dict(),
@@ -166,6 +171,7 @@ class RunResult:
                 checks={n: CheckResult(**check) for n, check in data.get("checks", {}).items()},
                 pool=PoolResult(**data["pool"]) if data["pool"] else None,
                 series=Series.from_dict(data["series"]),
+                slices=Slices.from_dict(data.get("slices")),
                 process=ProcessResult.from_dict(data["process"]),
                 settings=data["settings"],
                 environment=data["environment"],

@@ -115,6 +115,7 @@ async def run(
                 checks=metrics.checks(),
                 pool=pool_result(pool),
                 series=metrics.series(seconds),
+                slices=metrics.slices(seconds),
                 process=meter.result(metrics.loop_lag),
             )
 

@@ -90,6 +90,7 @@ def run_sync(
             checks=metrics.checks(),
             pool=pool_result(pool),
             series=metrics.series(seconds),
+            slices=metrics.slices(seconds),
             process=meter.result(metrics.loop_lag, busy),
         )
 

@@ -9,6 +9,7 @@ import pytest
 from async_loader import Histogram, OperationResult, RunResult, merge
 from async_loader.reports import json as json_report
 from async_loader.result_parts import ErrorResult, PoolResult, ProcessResult, Series
+from async_loader.slices import Slice, Slices
 
 
 def histogram_of(*values: int) -> Histogram:
@@ -100,3 +101,14 @@ def test_another_schema_or_damage_is_refused(change: dict[str, object], message:
     document = result_of(1).to_dict() | change
     with pytest.raises(ValueError, match=message):
         RunResult.from_dict(document)
+
+
+def test_a_result_without_slices_loads_and_merges() -> None:
+    """As older versions wrote it."""
+    document = result_of(1, 2).to_dict()
+    del document["slices"]
+    old = RunResult.from_dict(document)
+    new = replace(old, slices=Slices(1.0, {"create": (Slice(2),)}))
+    assert old.slices is None
+    assert old.merged(new).slices is None, "slices of a part would pass for those of the whole"
+    assert RunResult.from_dict(new.to_dict()).slices is not None
