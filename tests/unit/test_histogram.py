@@ -79,3 +79,15 @@ def test_a_cleared_one_is_as_new() -> None:
     assert histogram.encode() == Histogram().encode()
     histogram.record(6)
     assert histogram.summary_ms() == histogram_of([6]).summary_ms()
+
+
+def test_a_followed_one_tells_what_is_new() -> None:
+    histogram = Histogram(followed=True)
+    histogram.record(5)
+    assert histogram.count == 1  # which must not take it away
+    histogram.record(5)
+    assert histogram.drain() == {5: 2}
+    histogram.record(7)
+    assert histogram.drain() == {7: 1}
+    assert histogram.drain() == {}
+    assert histogram.count == 3
