@@ -141,6 +141,7 @@ async def _run_async(
         give_up=settings.give_up,
         stop=stop,
         time_split=settings.time_split,
+        n_plus_one=settings.n_plus_one,
         on_progress=on_progress,
     )
 
@@ -185,6 +186,7 @@ async def _run_sync(
                 shared=shared,
                 stop=stop,
                 time_split=settings.time_split,
+                n_plus_one=settings.n_plus_one,
                 on_progress=on_progress,
             )
             return await asyncio.to_thread(work)

@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from .errors import ConfigurationError
+from .repeats import Site, repeat_site
 
 
 class OperationTimes:
@@ -27,16 +28,19 @@ class OperationTimes:
 
     Nothing is counted twice: what a new connection says to the server is part of the wait
     for it, and of statements that an operation runs side by side one is timed. `timing` is
-    what is being timed now.
+    what is being timed now. `seen`: how often each statement was executed, and `repeated`
+    where those come from that were often (see `repeats`).
     """
 
-    __slots__ = ("database_ns", "pool_ns", "statements", "timing")
+    __slots__ = ("database_ns", "pool_ns", "repeated", "seen", "statements", "timing")
 
     def __init__(self) -> None:
         self.pool_ns = 0
         self.database_ns = 0
         self.statements = 0
         self.timing: Literal["pool", "database"] | None = None
+        self.seen: dict[str, int] = {}
+        self.repeated: dict[str, Site] = {}
 
 
 # A context variable: SQLAlchemy's greenlets run in the context of the task that spawned them.
@@ -151,18 +155,21 @@ class DialectTimer:
     """
     A context manager that times what one engine's dialect asks of the database.
 
-    The dialect's methods, not events: COMMIT and ROLLBACK fire none after them.
+    The dialect's methods, not events: COMMIT and ROLLBACK fire none after them. A statement
+    that one operation executes `n_plus_one` times is noted as repeated; 0 notes none.
     """
 
     _EXECUTES = ("do_execute", "do_execute_no_params", "do_executemany")
     _OTHERS = ("do_begin", "do_commit", "do_rollback")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, n_plus_one: int = 0) -> None:
         self._dialect = engine.dialect
+        self._n_plus_one = n_plus_one
 
     def __enter__(self) -> Self:
         for name in self._EXECUTES:
-            setattr(self._dialect, name, _timed_execute(getattr(self._dialect, name)))
+            method = getattr(self._dialect, name)
+            setattr(self._dialect, name, _timed_execute(method, self._n_plus_one))
         for name in self._OTHERS:
             setattr(self._dialect, name, _timed(getattr(self._dialect, name)))
         return self
@@ -188,7 +195,7 @@ def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
     return timed
 
 
-def _timed_execute(method: Callable[..., Any]) -> Callable[..., Any]:
+def _timed_execute(method: Callable[..., Any], n_plus_one: int) -> Callable[..., Any]:
     timed = _timed(method)
     many = method.__name__ == "do_executemany"
 
@@ -196,6 +203,11 @@ def _timed_execute(method: Callable[..., Any]) -> Callable[..., Any]:
         times = current_times.get()
         if times is not None and times.timing != "pool":
             times.statements += len(parameters) if many else 1
+            if n_plus_one and not many:
+                times.seen[statement] = seen = times.seen.get(statement, 0) + 1
+                # Once an operation: the look at the stack is what costs.
+                if seen == n_plus_one and (site := repeat_site()) is not None:
+                    times.repeated[statement] = site
         timed(cursor, statement, parameters, *args, **kw)
         if times is not None and getattr(cursor, "server_side", False):
             _time_fetches(cursor, times)

@@ -14,7 +14,9 @@ from typing import Protocol
 
 from .clock import Clock
 from .failures import Failure
+from .findings import RepeatedStatement
 from .histogram import Histogram
+from .repeats import RepeatTally, Statements
 from .result_parts import (
     CheckResult,
     ErrorResult,
@@ -54,7 +56,7 @@ class PoolGauge(Protocol):
         ...
 
 
-class Times(Protocol):
+class Times(Statements, Protocol):
     """What was timed within one operation."""
 
     pool_ns: int
@@ -146,6 +148,7 @@ class Metrics:
         self._errors: dict[str, ErrorTally] = {}
         self._checks: dict[tuple[str, bool], int] = defaultdict(int)
         self._slices = SliceTally(self._operations)
+        self._repeats = RepeatTally()
         self._done: dict[int, int] = defaultdict(int)
         self._bad: dict[int, int] = defaultdict(int)
         self._in_use: dict[int, int] = defaultdict(int)
@@ -170,6 +173,8 @@ class Metrics:
             if tally.split is None:
                 tally.split = SplitTally()
             tally.split.record(ended_ns - started_ns, times)
+            if times.repeated:
+                self._repeats.count(name, times)
 
     def failed(self, name: str, failure: Failure, error: BaseException | None) -> None:
         """Count an operation that did not; a write whose reply is lost is indeterminate."""
@@ -257,6 +262,10 @@ class Metrics:
         elapsed_ns = int(seconds * SECOND_NS)
         self._drain(self.started_ns + elapsed_ns)
         return self._slices.result(elapsed_ns)
+
+    def repeated_statements(self) -> tuple[RepeatedStatement, ...]:
+        """Return the statements that operations repeated, those with most executions first."""
+        return self._repeats.result()
 
     def series(self, seconds: float) -> Series:
         """Return what happened in each second of a run of this length."""

@@ -22,6 +22,7 @@ from .failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
 from .instruments import DialectTimer, OperationTimes, PoolWatch, current_times, holder
 from .limits import Limit, Stop
 from .metrics import SECOND_NS, Metrics, ProcessMeter, Snapshot, pool_result, watch_loop
+from .repeats import LEAST
 from .results import Outcome, RunResult
 from .tasks import CLOSING, cancel, end, first_of
 from .throttles import Semaphore, Throttle
@@ -53,6 +54,7 @@ async def run(
     give_up: float = 60.0,
     stop: Stop | None = None,
     time_split: bool = True,
+    n_plus_one: int = LEAST,
     on_progress: OnProgress | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RunResult:
@@ -68,8 +70,8 @@ async def run(
     Operations that find the server down or full wait before the next attempt. When some fail
     and none has succeeded for `give_up` seconds, or two `op_timeout` if that is longer, the
     run ends: its outcome is "aborted". `time_split` also tells where each operation's time
-    goes, for some 2 % of the throughput. Cancelling `run` leaves no task and no checked-out
-    connection.
+    goes, for some 2 % of the throughput, and names a statement that one operation executes
+    `n_plus_one` times (0: none). Cancelling `run` leaves no task and no checked-out connection.
 
     Raises `ConfigurationError` before anything runs, and `SetupError` when the workload's
     set-up raised. Operations' own errors are counted, not raised.
@@ -83,7 +85,7 @@ async def run(
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
     async with prepared(workload, sessions=sessions, seed=seed, stop=stop) as shared:
         with ExitStack() as stack:
-            pool = _attach_instruments(sessions, time_split, stack)
+            pool = _attach_instruments(sessions, time_split, n_plus_one, stack)
             phase = _Phase(
                 mix=mix,
                 throttle=throttle,
@@ -117,6 +119,7 @@ async def run(
                 series=metrics.series(seconds),
                 slices=metrics.slices(seconds),
                 process=meter.result(metrics.loop_lag),
+                repeated_statements=metrics.repeated_statements(),
             )
 
 
@@ -144,7 +147,7 @@ async def prepared(
 
 
 def _attach_instruments(
-    sessions: Sessions | None, time_split: bool, stack: ExitStack
+    sessions: Sessions | None, time_split: bool, n_plus_one: int, stack: ExitStack
 ) -> PoolWatch | None:
     """Watch the engine of the factory's sessions, where it names one, until the stack ends."""
     bind = sessions.kw.get("bind") if sessions is not None else None
@@ -152,7 +155,7 @@ def _attach_instruments(
         return None
     pool = stack.enter_context(PoolWatch(bind.sync_engine))
     if time_split:
-        stack.enter_context(DialectTimer(bind.sync_engine))
+        stack.enter_context(DialectTimer(bind.sync_engine, n_plus_one=n_plus_one))
     return pool
 
 
@@ -161,7 +164,7 @@ async def _set_up(workload: Workload, sessions: Sessions | None, seed: int, stop
     if workload.setup_hook is None:
         return None
     with ExitStack() as stack:
-        pool = _attach_instruments(sessions, False, stack)
+        pool = _attach_instruments(sessions, False, 0, stack)
         token = holder.set(workload)
         task = asyncio.create_task(workload.setup_hook(sessions=sessions, seed=seed))
         holder.reset(token)

@@ -33,6 +33,7 @@ from .option_types import (
     threshold_text,
     workload_target,
 )
+from .repeats import LEAST
 from .workloads.mixed import ReadFrom, ReadVia
 
 ENV_PREFIX = "ASYNC_LOADER_"
@@ -186,6 +187,12 @@ class LoadOptions(Group):
     time_split: bool = Field(
         True, description="tell pool wait, database and ORM apart, and count statements"
     )
+    n_plus_one: Annotated[
+        int,
+        Field(ge=0, description="name a statement that one operation executes so often "
+                                "(0: off; needs the time split)"),
+        Metavar("N"),
+    ] = LEAST  # fmt: skip
     loop: Literal["auto", "uvloop", "asyncio"] = Field(
         "auto", description="the event loop: uvloop where it exists"
     )

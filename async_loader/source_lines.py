@@ -56,8 +56,8 @@ def user_line(lines: Iterable[tuple[str, int, str]]) -> str | None:
     """
     Return `file:line in function` of the first line that is the user's own.
 
-    `lines` are (file, line, function), the innermost first. Where all the user's code is
-    installed, the innermost of that; None where there is only machinery.
+    `lines` are (file, line, function), the innermost first. Where all code between the database
+    and this package's own is installed, the innermost of that; None where all is machinery.
     """
     installed = None
     for filename, line, function in lines:
@@ -66,6 +66,8 @@ def user_line(lines: Iterable[tuple[str, int, str]]) -> str | None:
             return _written(filename, line, function)
         if origin == "installed" and installed is None:
             installed = _written(filename, line, function)
+        if installed is not None and filename.startswith(_PACKAGE):
+            break  # who calls operations: beyond is whoever started the run
     return installed
 
 

@@ -28,6 +28,7 @@ from .metrics import (
     pool_result,
     thread_busy_seconds,
 )
+from .repeats import LEAST
 from .results import RunResult
 from .workload import Kind, Mix, Operation, Workload
 
@@ -50,6 +51,7 @@ def run_sync(
     shared: Any = None,
     stop: Stop | None = None,
     time_split: bool = True,
+    n_plus_one: int = LEAST,
     on_progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
     """
@@ -65,7 +67,7 @@ def run_sync(
     stop = stop or Stop()
     stop.heeded = True
     with ExitStack() as stack:
-        pool = _attach_instruments(sessions, time_split, stack)
+        pool = _attach_instruments(sessions, time_split, n_plus_one, stack)
         crew = _Crew(
             mix=mix,
             sessions=sessions,
@@ -92,6 +94,7 @@ def run_sync(
             series=metrics.series(seconds),
             slices=metrics.slices(seconds),
             process=meter.result(metrics.loop_lag, busy),
+            repeated_statements=metrics.repeated_statements(),
         )
 
 
@@ -106,14 +109,14 @@ def require_twins(workload: str, mix: Mix) -> None:
 
 
 def _attach_instruments(
-    sessions: SyncSessions | None, time_split: bool, stack: ExitStack
+    sessions: SyncSessions | None, time_split: bool, n_plus_one: int, stack: ExitStack
 ) -> PoolWatch | None:
     bind = sessions.kw.get("bind") if sessions is not None else None
     if not isinstance(bind, Engine):
         return None
     pool = stack.enter_context(PoolWatch(bind))
     if time_split:
-        stack.enter_context(DialectTimer(bind))
+        stack.enter_context(DialectTimer(bind, n_plus_one=n_plus_one))
     return pool
 
 

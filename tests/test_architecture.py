@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines"},
     {"limits", "workload", "throttles", "metrics", "proxy"}
-    | {"slice_tally", "slices", "result_parts", "findings", "results", "diagnosis", "thresholds"},
+    | {"slice_tally", "slices", "result_parts", "findings", "repeats", "results", "diagnosis"}
+    | {"thresholds"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs"},
     {"jobs"},
