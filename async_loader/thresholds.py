@@ -40,13 +40,19 @@ _PERCENTILE = re.compile(r"p\((\d+(?:\.\d+)?)\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
-    """One bound on one figure; `text` is how the user wrote it."""
+class Figure:
+    """A figure of a result; `text` is how the user wrote what it is asked for."""
 
     text: str
     metric: str
     operation: str | None
     aggregate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold(Figure):
+    """One bound on one figure."""
+
     comparison: str
     value: float
 
@@ -89,16 +95,22 @@ def parse(text: str) -> Threshold:
     """Return the threshold; raises `ConfigurationError` that marks the wrong place by `▶`."""
     left, *rest = _TOKENS.split(text, maxsplit=1)
     if not rest:
-        raise _wrong(text, len(text), f"expected a comparison, one of {' '.join(_OPERATORS)}")
+        raise wrong(text, len(text), f"expected a comparison, one of {' '.join(_OPERATORS)}")
     comparison, right = rest
+    figure = parse_figure(text, left)
+    value = _value(text, right, figure.metric, figure.aggregate)
+    return Threshold(text, figure.metric, figure.operation, figure.aggregate, comparison, value)
+
+
+def parse_figure(text: str, left: str) -> Figure:
+    """Return the figure that `left`, the beginning of the text, names; raises as `parse`."""
     selector, _, aggregate = left.partition(":") if "{" not in left else _after_brace(left)
     metric, operation = _selector(text, selector.strip())
     aggregate = aggregate.strip()
     if metric not in _AGGREGATES:
-        raise _wrong(text, 0, f"unknown metric {metric!r}; {_closest(metric, _AGGREGATES)}")
+        raise wrong(text, 0, f"unknown metric {metric!r}; {_closest(metric, _AGGREGATES)}")
     _check_aggregate(text, left, metric, aggregate)
-    value = _value(text, right, metric, aggregate)
-    return Threshold(text, metric, operation, aggregate, comparison, value)
+    return Figure(text, metric, operation, aggregate)
 
 
 def judge(result: RunResult, thresholds: Iterable[Threshold]) -> list[Verdict]:
@@ -122,7 +134,7 @@ def verdicts_of(result: RunResult) -> list[Verdict]:
     return judge(result, map(parse, result.settings.get("threshold", [])))
 
 
-def figure_of(result: RunResult, threshold: Threshold) -> float | None:
+def figure_of(result: RunResult, threshold: Figure) -> float | None:
     """Return the figure that a threshold is about, None where there is none."""
     if threshold.metric == "checks":
         return _of_checks(result, threshold)
@@ -176,7 +188,7 @@ def _of_errors(operations: Operations, aggregate: str) -> float | None:
     return bad / ended if ended else None
 
 
-def _of_checks(result: RunResult, threshold: Threshold) -> float | None:
+def _of_checks(result: RunResult, threshold: Figure) -> float | None:
     """Return the share of checks that held, or how many did; `{op:...}` is a check's name."""
     checks = [c for n, c in result.checks.items() if threshold.operation in (None, n)]
     passed = sum(check.passed for check in checks)
@@ -196,10 +208,10 @@ def _selector(text: str, selector: str) -> tuple[str, str | None]:
     if not brace:
         return metric, None
     if not tag.endswith("}"):
-        raise _wrong(text, len(selector), "expected } after the operation's name")
+        raise wrong(text, len(selector), "expected } after the operation's name")
     key, colon, name = tag[:-1].partition(":")
     if key.strip() != "op" or not colon or not name.strip():
-        raise _wrong(text, len(metric) + 1, "expected op:NAME between the braces")
+        raise wrong(text, len(metric) + 1, "expected op:NAME between the braces")
     return metric.strip(), name.strip()
 
 
@@ -211,24 +223,25 @@ def _check_aggregate(text: str, left: str, metric: str, aggregate: str) -> None:
     if aggregate not in allowed or aggregate == "p(N)":
         place = left.rindex(aggregate)  # an empty one is found at the very end
         choices = ", ".join(allowed)
-        raise _wrong(text, place, f"{metric} has the aggregates {choices}")
+        raise wrong(text, place, f"{metric} has the aggregates {choices}")
 
 
 def _value(text: str, right: str, metric: str, aggregate: str) -> float:
     match = _VALUE.fullmatch(right.strip())
     place = len(text) - len(right)
     if match is None:
-        raise _wrong(text, place, "expected a number, with a unit such as ms, s or %")
+        raise wrong(text, place, "expected a number, with a unit such as ms, s or %")
     unit = match[2] or ""
     timed = metric in _TRENDS and aggregate != "count"
     if (unit in _OF_DURATIONS and not timed) or (
         unit == "%" and metric not in ("errors", "checks")
     ):
-        raise _wrong(text, place, f"{metric}:{aggregate} is not measured in {unit}")
+        raise wrong(text, place, f"{metric}:{aggregate} is not measured in {unit}")
     return float(match[1]) / _UNITS[unit]
 
 
-def _wrong(text: str, place: int, problem: str) -> ConfigurationError:
+def wrong(text: str, place: int, problem: str) -> ConfigurationError:
+    """Return the error of an expression, its wrong place marked."""
     return ConfigurationError(f"threshold {text[:place]}▶{text[place:]}: {problem}")
 
 
