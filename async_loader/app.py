@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from .backends import Backend, backend_of
+from .calls import Sessions
 from .database import Namespace, ServerInfo, closing, parse_url, place, redact
 from .errors import ConfigurationError, DatabaseError, WorkloadError
 from .inserts import enable_batch_inserting
@@ -29,9 +30,10 @@ from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
 from .option_types import SYNC_MODES
+from .phase import OnProgress
 from .postgres import embedded_server
 from .results import RunResult
-from .runner import OnProgress, Sessions, prepared, run
+from .runner import prepared, run
 from .settings import UNBOUNDED_POOL, InsertsSettings, RunSettings, ServerOptions
 from .sync_runner import require_twins, run_sync
 from .tasks import to_the_end

@@ -8,7 +8,8 @@ nothing else, and leave it as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from contextvars import ContextVar
 from time import perf_counter_ns
 from typing import Any, Literal, Self
@@ -16,6 +17,8 @@ from typing import Any, Literal, Self
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from .errors import ConfigurationError
@@ -48,6 +51,31 @@ current_times: ContextVar[OperationTimes | None] = ContextVar("current_times", d
 
 # Who takes connections, in tasks of their own too: a session closes in one that is shielded.
 holder: ContextVar[object | None] = ContextVar("holder", default=None)
+
+
+def attached(
+    sessions: async_sessionmaker[AsyncSession] | sessionmaker[Session] | None,
+    stack: ExitStack,
+    *,
+    time_split: bool,
+    n_plus_one: int = 0,
+) -> PoolWatch | None:
+    """Watch the engine of the factory's sessions, where it names one, until the stack ends."""
+    bind = sessions.kw.get("bind") if sessions is not None else None
+    engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
+    if not isinstance(engine, Engine):
+        return None
+    pool = stack.enter_context(PoolWatch(engine))
+    if time_split:
+        stack.enter_context(DialectTimer(engine, n_plus_one=n_plus_one))
+    return pool
+
+
+def break_off(pool: PoolWatch | None, holders: Collection[object]) -> None:
+    """Break off the connections that these have in a pool that is watched."""
+    if pool is not None:
+        for whose in tuple(holders):
+            pool.break_off(whose)
 
 
 class PoolWatch:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .clock import Clock
 from .errors import ConfigurationError
 
 
@@ -20,6 +22,20 @@ class Limit:
             raise ConfigurationError("a run needs either a number of operations or a duration")
         if (self.ops if self.ops is not None else self.duration or 0) < 0:
             raise ConfigurationError("a run's operations or duration cannot be negative")
+
+    def cut(
+        self, numbers: Iterator[int], clock: Clock, closed: Callable[[], bool]
+    ) -> Iterator[int]:
+        """Yield numbers until the limit, which starts now, or until it is closed."""
+        if self.ops is not None:
+            for _ in range(self.ops):
+                if closed():
+                    return
+                yield next(numbers)
+        elif self.duration is not None:
+            until = clock.now_ns() + int(self.duration * 1e9)
+            while clock.now_ns() < until and not closed():
+                yield next(numbers)
 
 
 class Stop:

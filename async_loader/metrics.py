@@ -14,7 +14,6 @@ from typing import Protocol
 
 from .clock import Clock
 from .failures import Failure
-from .findings import RepeatedStatement
 from .histogram import Histogram
 from .repeats import RepeatTally, Statements
 from .result_parts import (
@@ -26,6 +25,7 @@ from .result_parts import (
     Series,
     TimeSplit,
 )
+from .results import Outcome, RunResult
 from .slice_tally import SliceTally
 from .slices import Slices
 from .workload import Kind, Operation
@@ -233,6 +233,34 @@ class Metrics:
             in_use=gauge.in_use if gauge else None,
         )
 
+    def result(
+        self,
+        *,
+        outcome: Outcome,
+        mode: str,
+        workload: str,
+        seconds: float,
+        planned: int | None,
+        pool: PoolGauge | None,
+        process: ProcessResult,
+    ) -> RunResult:
+        """Return everything that was counted, for a run of so many seconds."""
+        return RunResult(
+            outcome=outcome,
+            mode=mode,
+            workload=workload,
+            seconds=seconds,
+            planned=planned,
+            by_operation=self.operations(),
+            errors=self.errors(),
+            checks=self.checks(),
+            pool=pool_result(pool),
+            series=self.series(seconds),
+            slices=self.slices(seconds),
+            process=process,
+            repeated_statements=self._repeats.result(),
+        )
+
     def operations(self) -> dict[str, OperationResult]:
         """Return each operation's counts and latencies."""
         return {name: tally.result() for name, tally in self._operations.items()}
@@ -262,10 +290,6 @@ class Metrics:
         elapsed_ns = int(seconds * SECOND_NS)
         self._drain(self.started_ns + elapsed_ns)
         return self._slices.result(elapsed_ns)
-
-    def repeated_statements(self) -> tuple[RepeatedStatement, ...]:
-        """Return the statements that operations repeated, those with most executions first."""
-        return self._repeats.result()
 
     def series(self, seconds: float) -> Series:
         """Return what happened in each second of a run of this length."""

@@ -12,27 +12,22 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session, sessionmaker
-
+from .calls import SyncSessions, sync_call_of
 from .clock import SYSTEM_CLOCK
 from .errors import ConfigurationError
 from .failures import classify
-from .instruments import DialectTimer, OperationTimes, PoolWatch, current_times
+from .instruments import OperationTimes, PoolWatch, attached, current_times
 from .limits import Limit, Stop
 from .metrics import (
     SECOND_NS,
     Metrics,
     ProcessMeter,
     Snapshot,
-    pool_result,
     thread_busy_seconds,
 )
 from .repeats import LEAST
 from .results import RunResult
-from .workload import Kind, Mix, Operation, Workload
-
-SyncSessions = sessionmaker[Session]
+from .workload import Kind, Mix, Workload
 
 _SAMPLE_EVERY = 0.05
 _PROGRESS_EVERY = 0.5
@@ -67,7 +62,7 @@ def run_sync(
     stop = stop or Stop()
     stop.heeded = True
     with ExitStack() as stack:
-        pool = _attach_instruments(sessions, time_split, n_plus_one, stack)
+        pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
         crew = _Crew(
             mix=mix,
             sessions=sessions,
@@ -81,20 +76,14 @@ def run_sync(
             crew.perform_all(threads or 1, warmup, count(-1, -1), None)
         meter = ProcessMeter()
         metrics, seconds, busy = crew.perform_all(threads or 1, limit, count(), on_progress)
-        return RunResult(
+        return metrics.result(
             outcome="interrupted" if stop.requested.is_set() else "done",
             mode="sync" if threads is None else "threads",
             workload=workload.name,
             seconds=seconds,
             planned=limit.ops,
-            by_operation=metrics.operations(),
-            errors=metrics.errors(),
-            checks=metrics.checks(),
-            pool=pool_result(pool),
-            series=metrics.series(seconds),
-            slices=metrics.slices(seconds),
+            pool=pool,
             process=meter.result(metrics.loop_lag, busy),
-            repeated_statements=metrics.repeated_statements(),
         )
 
 
@@ -106,18 +95,6 @@ def require_twins(workload: str, mix: Mix) -> None:
                 f"operation {operation.name!r} of workload {workload!r} has no sync twin, which "
                 f"the modes sync and threads need: add one with @{operation.name}.sync"
             )
-
-
-def _attach_instruments(
-    sessions: SyncSessions | None, time_split: bool, n_plus_one: int, stack: ExitStack
-) -> PoolWatch | None:
-    bind = sessions.kw.get("bind") if sessions is not None else None
-    if not isinstance(bind, Engine):
-        return None
-    pool = stack.enter_context(PoolWatch(bind))
-    if time_split:
-        stack.enter_context(DialectTimer(bind, n_plus_one=n_plus_one))
-    return pool
 
 
 class _Crew:
@@ -135,11 +112,11 @@ class _Crew:
         stop: Stop,
     ) -> None:
         self._mix = mix
-        self._sessions: dict[Kind, SyncSessions | None] = {
-            "write": sessions,
-            "read": read_sessions,
+        by_kind: dict[Kind, SyncSessions | None] = {"write": sessions, "read": read_sessions}
+        self._calls = {
+            o.name: sync_call_of(o, mix, by_kind, shared, self._check) for o in mix.operations
         }
-        self._shared = shared
+        self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
         self._pool = pool
         self._time_split = time_split and pool is not None
         self._stop = stop
@@ -154,11 +131,11 @@ class _Crew:
     ) -> tuple[Metrics, float, float]:
         """Perform until the limit; return counts, seconds, and how busy Python was (0 to 1)."""
         cpu = time.process_time()
-        metrics = Metrics(self._mix.operations, SYSTEM_CLOCK)
-        feed = self._feed(limit, numbers)
+        metrics = self._metrics = Metrics(self._mix.operations, SYSTEM_CLOCK)
+        feed = limit.cut(numbers, SYSTEM_CLOCK, self._stop.requested.is_set)
         busy: list[float] = []
         crew = [
-            threading.Thread(target=self._work, args=(feed, metrics, busy), daemon=True)
+            threading.Thread(target=self._work, args=(feed, busy), daemon=True)
             for _ in range(threads)
         ]
         for thread in crew:
@@ -189,16 +166,7 @@ class _Crew:
         if on_progress is not None:
             on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
 
-    def _feed(self, limit: Limit, numbers: Iterator[int]) -> Iterator[int]:
-        stopping = self._stop.requested.is_set
-        end = SYSTEM_CLOCK.now_ns() + int((limit.duration or 0) * SECOND_NS)
-        for fed in count():
-            over = fed >= limit.ops if limit.ops is not None else SYSTEM_CLOCK.now_ns() >= end
-            if over or stopping():
-                return
-            yield next(numbers)
-
-    def _work(self, feed: Iterator[int], metrics: Metrics, busy: list[float]) -> None:
+    def _work(self, feed: Iterator[int], busy: list[float]) -> None:
         started = thread_busy_seconds()
         while True:
             with self._lock:  # a generator serves one thread at a time
@@ -206,35 +174,25 @@ class _Crew:
             if index is None:
                 busy.append(thread_busy_seconds() - started)
                 return
-            self._perform(index, metrics)
+            self._perform(index)
 
-    def _perform(self, index: int, metrics: Metrics) -> None:
-        operation = self._mix.choose(index)
+    def _perform(self, index: int) -> None:
+        name = self._mix.choose(index).name
         times = None
         if self._time_split:
             times = OperationTimes()
             current_times.set(times)
         started = SYSTEM_CLOCK.now_ns()
         try:
-            self._call(operation, index, metrics.checked)
+            self._calls[name](index)
         except Exception as error:
             with self._lock:
-                metrics.failed(operation.name, classify(error), error)
+                self._metrics.failed(name, classify(error), error)
         else:
             ended = SYSTEM_CLOCK.now_ns()
             with self._lock:
-                metrics.succeeded(operation.name, started, ended, times)
+                self._metrics.succeeded(name, started, ended, times)
 
-    def _call(self, operation: Operation, index: int, checks: Callable[[str, bool], None]) -> None:
-        twin = operation.twin
-        assert twin is not None
-        arguments: dict[str, Any] = {}
-        if "op" in twin.wants:
-            arguments["op"] = self._mix.context(index, self._shared, checks)
-        if "session" not in twin.wants:
-            twin.function(**arguments)
-            return
-        sessions = self._sessions[operation.kind]
-        assert sessions is not None
-        with sessions() as session:
-            twin.function(session=session, **arguments)
+    def _check(self, name: str, passed: bool) -> None:
+        with self._lock:
+            self._metrics.checked(name, passed)

@@ -18,7 +18,16 @@ LAYERS = [
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs"},
     {"jobs"},
-    {"runner", "sync_runner", "workloads", "inserts_bench", "reports"},
+    {
+        "calls",
+        "in_flight",
+        "phase",
+        "runner",
+        "sync_runner",
+        "workloads",
+        "inserts_bench",
+        "reports",
+    },
     {"option_types", "settings", "job_settings", "settings_sources", "testing"},
     {"loading", "app"},
     {"runtime", "child", "compare", "job_commands"},

@@ -1,0 +1,180 @@
+"""The warm-up or the run itself: operations let in by a throttle, watched and counted."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, current_task
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .calls import Sessions, call_of
+from .clock import Clock
+from .failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
+from .in_flight import InFlight
+from .instruments import OperationTimes, PoolWatch, current_times, holder
+from .limits import Limit, Stop
+from .metrics import SECOND_NS, Metrics, Snapshot, watch_loop
+from .tasks import cancel, end, first_of
+from .throttles import Throttle
+from .workload import Kind, Mix
+
+OnProgress = Callable[[Snapshot], None]
+
+# An operation that never waits would keep every timer of the loop waiting.
+_YIELD_EVERY = 128
+_PROGRESS_EVERY = 0.5
+_WATCH_EVERY = 0.5
+
+
+class Phase:
+    """What the warm-up and the run share: `perform_all` is one of them from start to end."""
+
+    def __init__(
+        self,
+        *,
+        mix: Mix,
+        throttle: Throttle,
+        shared: Any,
+        sessions: Sessions | None,
+        read_sessions: Sessions | None,
+        pool: PoolWatch | None,
+        time_split: bool,
+        op_timeout: float,
+        grace: float,
+        give_up: float,
+        stop: Stop,
+        clock: Clock,
+    ) -> None:
+        self._mix = mix
+        self._throttle = throttle
+        self._pool = pool
+        self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
+        self._grace = grace
+        self._give_up = give_up
+        self._stop = stop
+        self._clock = clock
+        self._in_flight = InFlight(op_timeout, pool)
+        self._backoff = Backoff()
+        self._closed = asyncio.Event()  # no more operations are let in
+        self._closed.set()
+        self.gave_up = asyncio.Event()
+        self._timed = frozenset(
+            o.name for o in mix.operations if time_split and pool and "session" in o.wants
+        )
+        by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
+        self._calls = {
+            o.name: call_of(o, mix, by_kind, shared, self._check) for o in mix.operations
+        }
+        self._metrics = Metrics(mix.operations, clock)
+
+    async def perform_all(
+        self, limit: Limit, numbers: Iterator[int], on_progress: OnProgress | None = None
+    ) -> tuple[Metrics, float]:
+        """Perform operations until the limit or the stop; return the counts and the seconds."""
+        metrics = self._metrics = Metrics(self._mix.operations, self._clock)
+        if not (self._stop.requested.is_set() or self.gave_up.is_set()):
+            self._closed.clear()
+        watchers = [
+            asyncio.create_task(
+                watch_loop(self._clock, lambda lag: metrics.sample(self._pool, lag))
+            ),
+            asyncio.create_task(self._watch()),
+        ]
+        if on_progress is not None:
+            watchers.append(asyncio.create_task(self._report(limit, on_progress)))
+        try:
+            await self._drive(limit, numbers)
+        finally:
+            seconds = (self._clock.now_ns() - metrics.started_ns) / SECOND_NS
+            await cancel(*watchers)
+        if on_progress is not None:
+            on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+        return metrics, seconds
+
+    async def _drive(self, limit: Limit, numbers: Iterator[int]) -> None:
+        """Let the throttle run to its end, or for `grace` seconds once asked to stop."""
+        driver = asyncio.create_task(
+            self._throttle.drive(self._feed(limit, numbers), self._perform)
+        )
+        try:
+            await first_of(driver, self._stop.requested, self.gave_up)
+            self._closed.set()
+            await first_of(driver, self._stop.at_once, timeout=self._grace)
+        finally:
+            self._closed.set()  # also for a worker whose operation swallows the cancellation
+            await end(driver, self._in_flight.break_off)
+        if not driver.cancelled():
+            driver.result()  # a defect of ours, if any: operations' errors are counted
+
+    def _feed(self, limit: Limit, numbers: Iterator[int]) -> Iterator[int]:
+        """Yield the next operation's number when one can start: lazily, by whoever is free."""
+        yield from limit.cut(numbers, self._clock, self._is_closed)
+        self._closed.set()
+
+    def _is_closed(self) -> bool:
+        return self._stop.requested.is_set() or self._closed.is_set()
+
+    async def _perform(self, index: int) -> None:
+        """Perform one operation from the opening of its session to its close, and count it."""
+        name = self._mix.choose(index).name
+        task = current_task()
+        assert task is not None
+        times = None
+        if name in self._timed:
+            times = OperationTimes()
+            current_times.set(times)
+        now = self._clock.now_ns
+        holder.set(task)
+        self._in_flight.since[task] = started = now()
+        failure = None
+        try:
+            await self._calls[name](index)
+        except CancelledError as error:
+            if not self._in_flight.timed_out(task):
+                self._metrics.failed(name, CANCELLED, error)
+                raise
+            self._metrics.failed(name, TIMEOUT, None)
+        except Exception as error:
+            failure = self._in_flight.why_ended(task) or classify(error)
+            self._metrics.failed(name, failure, error)
+        else:
+            self._metrics.succeeded(name, started, now(), times)
+            self._in_flight.why_ended(task)
+        finally:
+            self._in_flight.ended(task)
+        if failure is not None and failure.pause:
+            await self._back_off(failure)
+        elif index % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+
+    async def _back_off(self, failure: Failure) -> None:
+        """Wait before the next attempt, but not when there will be none."""
+        pause = self._backoff.pause(failure, self._clock.now_ns() / SECOND_NS)
+        if not self._closed.is_set():
+            pausing = asyncio.ensure_future(self._clock.sleep(pause))
+            try:
+                await first_of(pausing, self._closed)
+            finally:
+                await cancel(pausing)
+
+    def _check(self, name: str, passed: bool) -> None:
+        self._metrics.checked(name, passed)
+
+    async def _watch(self) -> None:
+        """See to what takes too long, and give up in time: one task, for all operations."""
+        while True:
+            await self._clock.sleep(self._watch_every)
+            now = self._clock.now_ns()
+            self._in_flight.cancel_overdue(now)
+            self._consider_giving_up(now)
+
+    def _consider_giving_up(self, now: int) -> None:
+        succeeded = self._metrics.last_success_ns
+        failing = self._metrics.last_failure_ns > succeeded
+        if failing and now - succeeded > self._give_up * SECOND_NS:
+            self.gave_up.set()
+
+    async def _report(self, limit: Limit, on_progress: OnProgress) -> None:
+        while True:
+            on_progress(self._metrics.snapshot(self._pool, limit.ops, limit.duration))
+            await self._clock.sleep(_PROGRESS_EVERY)
