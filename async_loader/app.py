@@ -44,6 +44,8 @@ from .workloads import mixed, noop, sequences
 T = TypeVar("T")
 Say = Callable[[str], None]
 
+# What changes nothing in a run.
+_NOT_SHOWN = {"debug", "config", "out", "html", "junit", "progress"}
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 # Left free of a server's connections: our guard, and somebody who wants to look.
 _SPARE_CONNECTIONS = 3
@@ -364,7 +366,7 @@ def _database_facts(
 
 def shown_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings for the report, as JSON has them and without secrets."""
-    shown = settings.model_dump(mode="json", exclude={"debug", "config", "out", "progress"})
+    shown = settings.model_dump(mode="json", exclude=_NOT_SHOWN)
     shown["ops"], shown["duration"] = settings.limit.ops, settings.limit.duration
     shown["read_autocommit"] = settings.reads_autocommit
     shown.pop("database_url")

@@ -23,14 +23,15 @@ from .compare import check, compare
 from .errors import AsyncLoaderError
 from .job_commands import run_job_command
 from .job_settings import JOB_COMMANDS
-from .outputs import DONE, Forms, check_outputs, complain, show, write_outputs
+from .outputs import DONE, check_outputs, complain, show, write_outputs
 from .progress import progress_view
+from .report_commands import print_schema, run_report
+from .report_settings import ReportSettings, SchemaSettings
 from .reports import comparison as comparison_report
 from .reports import console as console_report
 from .reports import inserts as inserts_report
-from .reports import json as json_report
-from .reports import junit as junit_report
-from .reports import markdown as markdown_report
+from .reports.comparison import group
+from .reports.forms import COMPARE_FORMS, RUN_FORMS, Forms
 from .results import RunResult
 from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
 from .settings import CompareSettings, InsertsSettings, RunSettings
@@ -41,13 +42,7 @@ TOO_MANY_FAILED = 1
 STOPPED = 105
 THRESHOLD = 99
 
-RUN_FORMS: Forms = {
-    "json": json_report.render,
-    "junit": junit_report.render,
-    "markdown": markdown_report.render,
-}
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
-COMPARE_FORMS: Forms = {"json": json_report.render_comparison}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(settings: RunSettings) -> int:
-    check_outputs(settings.out, RUN_FORMS)
+    check_outputs(settings.outputs, RUN_FORMS)
     if not settings.debug:
         leave_errors_to_the_report()
     with Signals() as signals:
@@ -88,16 +83,16 @@ def _run(settings: RunSettings) -> int:
                 settings.loop,
             )
         result = finished.result
-        shown = show(partial(console_report.render, result), settings.out)
+        shown = show(partial(console_report.render, result), settings.outputs)
         code = _verdict(result, settings) or shown
-        code = write_outputs(settings.out, RUN_FORMS, result, code)
+        code = write_outputs(settings.outputs, RUN_FORMS, result, code)
         if finished.cleanup_error is not None:
             code = complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
         return STOPPED if signals.stop.requested.is_set() else code
 
 
 def _compare(settings: CompareSettings) -> int:
-    check_outputs(settings.out, COMPARE_FORMS)
+    check_outputs(settings.outputs, COMPARE_FORMS)
     check(settings)
     runs: list[RunResult] = []
     code = DONE
@@ -113,18 +108,21 @@ def _compare(settings: CompareSettings) -> int:
         code = complain(str(error), error.exit_code)
     if not runs:
         return code or STOPPED
-    shown = show(partial(comparison_report.render, runs), settings.out)
+    compared = group(runs)
+    shown = show(partial(comparison_report.render, compared), settings.outputs)
     code = code or shown
     if len(runs) < settings.rounds * len(settings.modes):
         code = code or STOPPED
-    return write_outputs(settings.out, COMPARE_FORMS, runs, code)
+    return write_outputs(settings.outputs, COMPARE_FORMS, compared, code)
 
 
 def _inserts(settings: InsertsSettings) -> int:
-    check_outputs(settings.out, INSERTS_FORMS)
+    check_outputs(settings.outputs, INSERTS_FORMS)
     measures = run_until_stopped(lambda _stop: measure(settings), "auto", stock_collector=True)
-    shown = show(partial(inserts_report.render, measures, latency=settings.latency), settings.out)
-    return write_outputs(settings.out, INSERTS_FORMS, measures, shown)
+    shown = show(
+        partial(inserts_report.render, measures, latency=settings.latency), settings.outputs
+    )
+    return write_outputs(settings.outputs, INSERTS_FORMS, measures, shown)
 
 
 def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
@@ -153,5 +151,7 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     RunSettings.command: _run,
     CompareSettings.command: _compare,
     InsertsSettings.command: _inserts,
+    ReportSettings.command: run_report,
+    SchemaSettings.command: print_schema,
     **{model.command: run_job_command for model in JOB_COMMANDS},
 }

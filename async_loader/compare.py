@@ -45,7 +45,7 @@ def run_settings(settings: CompareSettings, way: Way) -> RunSettings:
     shared = {
         name: getattr(settings, name)
         for name in RunSettings.model_fields
-        if name in CompareSettings.model_fields and name not in ("out", "config")
+        if name in CompareSettings.model_fields and name not in ("out", "html", "junit", "config")
     }
     if way == "unbounded":
         shared["pool_size"] = settings.unbounded_pool_size

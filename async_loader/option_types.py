@@ -14,7 +14,7 @@ from .errors import ConfigurationError
 from .limits import Limit
 
 BUILT_IN = ("mixed", "sequences", "noop")
-OUTPUTS = ("json", "junit", "markdown")
+OUTPUTS = ("html", "json", "junit", "markdown")
 
 Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
 SYNC_MODES = ("sync", "threads")

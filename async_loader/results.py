@@ -125,7 +125,7 @@ class RunResult:
             "outcome": self.outcome,
             "mode": self.mode,
             "workload": self.workload,
-            "seconds": round(self.seconds, 6),
+            "seconds": self.seconds,
             "throughput": round(self.throughput, 3),
             "operations": {
                 "planned": self.planned,

@@ -247,20 +247,44 @@ class OutputOptions(Group):
         NoDecode,
         BeforeValidator(split_commas),
         Field(
-            description="also write json=FILE, junit=FILE or markdown=FILE (-: stdout); "
-            "may be repeated"
+            description="also write html=FILE, json=FILE, junit=FILE or markdown=FILE "
+            "(-: stdout); may be repeated"
         ),
         Metavar("FORM=FILE"),
     ] = Field(default_factory=list)
 
+    @property
+    def outputs(self) -> list[str]:
+        """Every output that is wanted, as FORM=FILE."""
+        return list(self.out)
+
     @model_validator(mode="after")
     def _one_stdout(self) -> Self:
-        if sum(output.endswith("=-") for output in self.out) > 1:
-            raise ValueError("only one --out can go to stdout")
+        if sum(output.endswith("=-") for output in self.outputs) > 1:
+            raise ValueError("only one output can go to stdout")
         return self
 
 
-class ReportOptions(OutputOptions):
+class ResultOutputOptions(OutputOptions):
+    """What is written of a result, with short forms for what a pipeline asks for."""
+
+    title: ClassVar[str] = "Report"
+
+    html: Annotated[
+        str | None, Field(min_length=1, description="a page, as --out html=FILE"), Metavar("FILE")
+    ] = None
+    junit: Annotated[
+        str | None, Field(min_length=1, description="as --out junit=FILE"), Metavar("FILE")
+    ] = None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Every output that is wanted, as FORM=FILE."""
+        short = {"html": self.html, "junit": self.junit}
+        return [*self.out, *(f"{form}={path}" for form, path in short.items() if path)]
+
+
+class ReportOptions(ResultOutputOptions):
     """What is shown meanwhile."""
 
     title: ClassVar[str] = "Report"

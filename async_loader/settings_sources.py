@@ -27,6 +27,7 @@ from pydantic_settings.exceptions import SettingsError
 from .errors import ConfigurationError
 from .job_settings import JOB_COMMANDS
 from .option_types import Metavar
+from .report_settings import ReportSettings, SchemaSettings
 from .settings import (
     ENV_PREFIX,
     CompareSettings,
@@ -38,7 +39,13 @@ from .settings import (
 
 DOTENV = Path(".env")
 
-_MODELS: list[type[GeneralOptions]] = [RunSettings, CompareSettings, InsertsSettings]
+_MODELS: list[type[GeneralOptions]] = [
+    RunSettings,
+    CompareSettings,
+    InsertsSettings,
+    ReportSettings,
+    SchemaSettings,
+]
 COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
 # One source that sets one of these takes the other out of the sources below it.
 EXCLUSIVE = (("ops", "duration"),)

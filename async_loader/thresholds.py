@@ -134,6 +134,18 @@ def verdicts_of(result: RunResult) -> list[Verdict]:
     return judge(result, map(parse, result.settings.get("threshold", [])))
 
 
+def figure_text(verdict: Verdict) -> str:
+    """Return the figure a verdict was made on, in the unit of its metric."""
+    figure, threshold = verdict.figure, verdict.threshold
+    if figure is None:
+        return "no figure"
+    if threshold.metric in _TRENDS and threshold.aggregate != "count":
+        return f"{figure:,.4g} ms"
+    if threshold.metric in _SHARES and threshold.aggregate == "rate":
+        return f"{figure:.4%}"
+    return f"{figure:,.0f}" if threshold.aggregate == "count" else f"{figure:,.4g}"
+
+
 def figure_of(result: RunResult, threshold: Figure) -> float | None:
     """Return the figure that a threshold is about, None where there is none."""
     if threshold.metric == "checks":

@@ -14,7 +14,8 @@ LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines"},
     {"limits", "workload", "throttles", "metrics", "proxy"}
     | {"slice_tally", "slices", "result_parts", "findings", "repeats", "results", "diagnosis"}
-    | {"thresholds"},
+    | {"thresholds", "verdict", "result_document", "saved"},
+    {"verdict", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs"},
     {"jobs"},
@@ -28,9 +29,9 @@ LAYERS = [
         "inserts_bench",
         "reports",
     },
-    {"option_types", "settings", "job_settings", "settings_sources", "testing"},
+    {"option_types", "settings", "job_settings", "report_settings", "settings_sources", "testing"},
     {"loading", "app"},
-    {"runtime", "child", "compare", "job_commands"},
+    {"runtime", "child", "compare", "job_commands", "report_commands"},
     {"cli", "__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.
@@ -103,4 +104,6 @@ def test_only_the_top_knows_the_settings() -> None:
         "job_commands",
         "cli",
         "job_settings",
+        "report_commands",
+        "report_settings",
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from itertools import zip_longest
 
+from async_loader.reports.comparison import Comparison
 from async_loader.results import RESULT_SCHEMA, RunResult
 
 
@@ -13,7 +14,8 @@ def render(result: RunResult) -> str:
     return json.dumps(result.to_dict(), indent=1) + "\n"
 
 
-def render_comparison(runs: Iterable[RunResult]) -> str:
-    """Return several runs as one document, in the order in which they ran."""
-    document = {"schema": RESULT_SCHEMA, "runs": [run.to_dict() for run in runs]}
-    return json.dumps(document, indent=1) + "\n"
+def render_comparison(comparison: Comparison) -> str:
+    """Return several runs as one document, in turns as they ran: A B C A B C."""
+    rounds = zip_longest(*comparison.values())
+    runs = [run.to_dict() for turn in rounds for run in turn if run is not None]
+    return json.dumps({"schema": RESULT_SCHEMA, "runs": runs}, indent=1) + "\n"

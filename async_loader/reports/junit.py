@@ -1,39 +1,94 @@
-"""JUnit XML, as CI systems show it: a test case for the error rate and for each threshold."""
+"""
+JUnit XML, as CI systems show it.
+
+A suite for each run, in it a case for the run itself, for the error rate and for each threshold.
+"""
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree as ET
 
+from async_loader.reports.comparison import Comparison
 from async_loader.results import RunResult
-from async_loader.thresholds import verdicts_of
+from async_loader.thresholds import figure_text, verdicts_of
+
+# What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(result: RunResult) -> str:
-    """Return the document; each case's time is the run's, for none has one of its own."""
-    suite = ET.Element("testsuite", name="async_loader", time=f"{result.seconds:.3f}")
+    """Return the document of one run."""
+    return _document([_suite(result, result.workload)])
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the document of several runs: a suite for each round of each."""
+    suites = []
+    for label, runs in comparison.items():
+        for number, run in enumerate(runs, 1):
+            name = f"{label}, round {number}" if len(runs) > 1 else label
+            suites.append(_suite(run, f"{run.workload}: {name}"))
+    return _document(suites)
+
+
+def _document(suites: list[ET.Element]) -> str:
+    root = ET.Element("testsuites", name="async_loader")
+    root.extend(suites)
+    for key in ("tests", "failures", "errors"):
+        root.set(key, str(sum(int(suite.get(key, 0)) for suite in suites)))
+    root.set("time", f"{sum(float(suite.get('time', 0)) for suite in suites):.3f}")
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(result: RunResult, name: str) -> ET.Element:
+    suite = ET.Element("testsuite", name=_printable(name), time=f"{result.seconds:.3f}")
+    _case(suite, "the run", _summary(result), seconds=result.seconds)
+    if result.outcome != "done":
+        ET.SubElement(suite[0], "error", message=f"the run was {result.outcome}")
     allowed = result.settings.get("max_error_rate")
     if allowed is not None:
         found = f"{result.error_rate:.4%} of the operations failed"
-        _case(suite, f"error rate at most {allowed:.4%}", found, result.error_rate <= allowed)
+        kept = result.error_rate <= allowed
+        _case(suite, f"error rate at most {allowed:.4%}", found, failed="" if kept else found)
     for verdict in verdicts_of(result):
-        figure = "there is no such figure" if verdict.figure is None else f"{verdict.figure:.6g}"
-        _case(suite, verdict.threshold.text, f"found: {figure}", verdict.passed)
-    failures = len(suite.findall("testcase/failure"))
-    suite.set("tests", str(len(suite)))
-    suite.set("failures", str(failures))
-    suite.set("errors", "0")
-    if result.outcome != "done":
-        stopped = ET.SubElement(suite, "testcase", classname="async_loader", name="the run ended")
-        ET.SubElement(stopped, "error", message=f"the run was {result.outcome}")
-        suite.set("tests", str(len(suite.findall("testcase"))))
-        suite.set("errors", "1")
-    ET.indent(suite)
-    return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+        found = f"found: {figure_text(verdict)}"
+        failed = "" if verdict.passed else f"{verdict.threshold.text}: {found}"
+        _case(suite, verdict.threshold.text, found, failed=failed)
+    for key, tag in (("tests", "."), ("failures", "failure"), ("errors", "error")):
+        suite.set(key, str(len(suite.findall(f"testcase/{tag}"))))
+    return suite
 
 
-def _case(suite: ET.Element, name: str, found: str, passed: bool) -> None:
-    classname = f"async_loader.{suite.get('name')}"
-    case = ET.SubElement(suite, "testcase", classname=classname, name=name)
-    if not passed:
-        ET.SubElement(case, "failure", message=found)
-    ET.SubElement(case, "system-out").text = found
+def _case(
+    suite: ET.Element, name: str, found: str, *, failed: str = "", seconds: float = 0.0
+) -> None:
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=f"async_loader.{suite.get('name')}",
+        name=_printable(name),
+        time=f"{seconds:.3f}",  # the run's is the first case's: CI systems add them up
+    )
+    if failed:
+        ET.SubElement(case, "failure", type="threshold", message=_printable(failed))
+    ET.SubElement(case, "system-out").text = _printable(found)
+
+
+def _summary(result: RunResult) -> str:
+    lines = [
+        f"{result.outcome}: {result.completed:,} operations in {result.seconds:.2f} s, "
+        f"{result.throughput:,.0f} operations/s"
+    ]
+    for name, operation in result.by_operation.items():
+        latency = operation.histogram.summary_ms()
+        figures = ", ".join(f"{key} {latency[key]:.4g} ms" for key in ("p50", "p95", "p99", "max"))
+        lines.append(f"{name}: {operation.count:,} ended well, {figures}")
+    for name, error in result.errors.items():
+        lines.append(f"{error.count:,} failed by {name}: {error.sample}")
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -3,60 +3,123 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from math import isnan
+from statistics import median
 
-from async_loader.diagnosis import bottleneck
+from async_loader.diagnosis import bottleneck, serialised_writes
+from async_loader.reports.comparison import Comparison, base_of, ratios
 from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.results import RunResult
-from async_loader.thresholds import verdicts_of
+from async_loader.thresholds import figure_text, verdicts_of
+from async_loader.verdict import Conclusion, conclusion
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
+_MOST_ERRORS = 10
+_SIGNS = {"passed": "✅", "failed": "❌", "stopped": "⚠️"}
 
 
 def render(result: RunResult) -> str:
-    """Return the verdict, the thresholds and a row for each operation."""
-    verdicts = verdicts_of(result)
+    """Return the verdict with its reasons, the thresholds and a row for each operation."""
     lines = [
-        f"### {result.outcome}: {result.completed:,} operations in {result.seconds:.2f} s, "
+        f"### {_headline(conclusion(result))}: {_plain(result.workload)}, "
         f"{result.throughput:,.0f} operations/s",
         "",
+        f"{result.outcome}: {result.completed:,} operations in {result.seconds:.2f} s, "
+        f"{result.error_rate:.2%} failed",
+        "",
+        *(f"- {_plain(reason)}" for reason in conclusion(result).reasons),
+        "",
+        *_thresholds(result),
+        *_operations(result),
+        *_errors(result),
+        *_findings(result),
     ]
-    if verdicts:
-        lines += ["| threshold | found | |", "|---|---:|---|"]
-        lines += [
+    for sentence in (bottleneck(result), serialised_writes(result)):
+        lines += ["", f"> {_plain(sentence)}"] if sentence else []
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return a row for each way, with the medians of its rounds, and what kept one from passing."""
+    base = base_of(comparison)
+    against = ratios(comparison, base)
+    lines = [
+        f"### {len(comparison)} ways compared",
+        "",
+        _row("", "", "ops/s", "p50", "p95", "p99", "failed", f"x {_plain(base)}"),
+        "|---|---|" + "---:|" * 6,
+    ]
+    for label, runs in comparison.items():
+        latencies = [run.latency().summary_ms() for run in runs]
+        worst = max((conclusion(run) for run in runs), key=lambda c: list(_SIGNS).index(c.word))
+        lines.append(
             _row(
-                f"`{verdict.threshold.text.replace('|', '')}`",
-                "-" if verdict.figure is None else f"{verdict.figure:,.4g}",
-                "holds" if verdict.passed else "**fails**",
+                _SIGNS[worst.word],
+                _plain(label),
+                f"{median(run.throughput for run in runs):,.0f}",
+                *(milliseconds(median(x[p] for x in latencies)) for p in ("p50", "p95", "p99")),
+                f"{max(run.error_rate for run in runs):.2%}",
+                "-" if isnan(against[label]) else f"{against[label]:.2f}",
             )
-            for verdict in verdicts
-        ]
-        lines.append("")
-    lines += [
-        _row("operation", "count", "failed", *(name.replace("_", ".") for name in _LATENCIES)),
-        "|---|" + "---:|" * (len(_LATENCIES) + 2),
-    ]
+        )
+    lines += ["", "Medians over the rounds; latencies in milliseconds.", ""]
+    for label, runs in comparison.items():
+        reasons = dict.fromkeys(reason for run in runs for reason in conclusion(run).reasons)
+        lines += [f"- {_plain(label)}: {_plain(reason)}" for reason in reasons]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _headline(found: Conclusion) -> str:
+    return f"{_SIGNS[found.word]} {found.word}"
+
+
+def _thresholds(result: RunResult) -> Iterator[str]:
+    verdicts = verdicts_of(result)
+    if not verdicts:
+        return
+    yield "| threshold | found | |"
+    yield "|---|---:|---|"
+    for verdict in verdicts:
+        yield _row(
+            f"`{re.sub('[|`]', '', verdict.threshold.text)}`",
+            figure_text(verdict),
+            "holds" if verdict.passed else "**fails**",
+        )
+    yield ""
+
+
+def _operations(result: RunResult) -> Iterator[str]:
+    yield _row("operation", "count", "failed", *(name.replace("_", ".") for name in _LATENCIES))
+    yield "|---|" + "---:|" * (len(_LATENCIES) + 2)
     for name, operation in result.by_operation.items():
         latency = operation.histogram.summary_ms()
         bad = operation.failed + operation.indeterminate
         figures = [milliseconds(latency[key]) if operation.count else "-" for key in _LATENCIES]
-        lines.append(_row(_plain(name), f"{operation.count:,}", f"{bad:,}", *figures))
-    lines += ["", "Latencies in milliseconds."]
-    if result.errors:
-        lines += ["", "| error | count | sample at |", "|---|---:|---|"]
-        lines += [
-            _row(_plain(name), f"{error.count:,}", _plain(error.source or "-"))
-            for name, error in result.errors.items()
-        ]
+        yield _row(_plain(name), f"{operation.count:,}", f"{bad:,}", *figures)
+    yield from ("", "Latencies in milliseconds.")
+
+
+def _errors(result: RunResult) -> Iterator[str]:
+    if not result.errors:
+        return
+    yield from ("", "| error | count | for example | at |", "|---|---:|---|---|")
+    errors = sorted(result.errors.items(), key=lambda item: -item[1].count)
+    for name, error in errors[:_MOST_ERRORS]:
+        sample, source = error.sample[:200], error.source or "-"
+        yield _row(_plain(name), f"{error.count:,}", _plain(sample), _plain(source))
+    if len(errors) > _MOST_ERRORS:
+        yield _row(f"and {len(errors) - _MOST_ERRORS} more", "", "", "")
+
+
+def _findings(result: RunResult) -> Iterator[str]:
     if result.repeated_statements:
-        lines += ["", "Repeated statements (N+1):", ""]
-        lines += [f"- {_plain(line)}" for line in repeat_lines(result)]
+        yield from ("", "Repeated statements (N+1):", "")
+        yield from (f"- {_plain(line)}" for line in repeat_lines(result))
     if result.server_side is not None:
-        lines += ["", "Server:", ""]
-        lines += [f"- {_plain(text)}" for _, text in server_lines(result.server_side)]
-    if sentence := bottleneck(result):
-        lines += ["", sentence]
-    return "\n".join(lines) + "\n"
+        yield from ("", "Server:", "")
+        yield from (f"- {_plain(text)}" for _, text in server_lines(result.server_side))
 
 
 def _row(*cells: str) -> str:
@@ -64,5 +127,6 @@ def _row(*cells: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that ends no cell and starts no markup."""
-    return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", text)
+    """Return text on one line that ends no cell, starts no markup and calls nobody by @name."""
+    escaped = re.sub(r"([\\|<>*_`\[\]#~])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("@", "@\N{ZERO WIDTH SPACE}")

@@ -227,11 +227,14 @@ def test_thresholds_decide(command: Command) -> None:
 def test_documents_for_ci(command: Command, tmp_path: Path) -> None:
     done = command(
         "--workload", "noop", "--ops", "50", "--threshold", "ops:count==50",
-        "--out", "junit=gate.xml", "--out", "markdown=summary.md",
+        "--junit", "gate.xml", "--out", "markdown=summary.md",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert 'tests="2" failures="0"' in (tmp_path / "gate.xml").read_text()
+    assert 'tests="3" failures="0"' in (tmp_path / "gate.xml").read_text()
     assert "| `ops:count==50` | 50 | holds |" in (tmp_path / "summary.md").read_text()
-    wrong = command("compare", "--workload", "noop", "--out", "junit=x.xml")
+    wrong = command("inserts", "--out", "junit=x.xml")
     assert wrong.returncode == 104
     assert "this command writes json" in wrong.stderr
+    nowhere = command("--workload", "noop", "--junit", "no/such/folder.xml")
+    assert nowhere.returncode == 104
+    assert "cannot write a file there" in nowhere.stderr

@@ -24,7 +24,7 @@ def test_ratios_are_medians_of_the_rounds_own() -> None:
 
 
 def test_it_fits_80_columns_and_is_plain() -> None:
-    text = render(RUNS)
+    text = render(group(RUNS))
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
     row = next(line for line in text.splitlines() if line.split()[:1] == ["chunks"])
@@ -32,19 +32,19 @@ def test_it_fits_80_columns_and_is_plain() -> None:
 
 
 def test_the_chart_has_every_mode() -> None:
-    text = render(RUNS)
+    text = render(group(RUNS))
     assert "connections in use" in text
     assert "(1 sync, c chunks)" in text
     assert "ccc" in text or "c" in text.split("connections in use")[1]
 
 
 def test_without_sync_the_first_mode_is_the_base() -> None:
-    assert "x chunks" in render([run("chunks", 2.0), run("threads", 2.0)])
+    assert "x chunks" in render(group([run("chunks", 2.0), run("threads", 2.0)]))
 
 
 def test_runs_that_did_different_work_are_said_to() -> None:
-    assert "created 3, read 0 in every run" in render(RUNS)
+    assert "created 3, read 0 in every run" in render(group(RUNS))
     other = replace(result_of(1, failed=2), mode="threads")
-    text = render([*RUNS, other])
+    text = render(group([*RUNS, other]))
     assert "differ" in text
     assert "threads: 2 operations failed" in text

@@ -1,0 +1,300 @@
+"""
+The shape of the JSON that `--out json=` writes, and its JSON Schema.
+
+`RunResult.to_dict` makes such a document; this says what is in it, for a reader in another
+language and for `saved.py`. Tests hold the two together: a key that only one of them has is an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(ge=0, description="milliseconds")]
+EncodedHistogram = Annotated[
+    str, Field(description="HdrHistogram V2, compressed, base64; values in nanoseconds")
+]
+PerSecond = Annotated[list[Count], Field(description="one value for each second of the run")]
+
+# These keys and no others, and a value is what it is said to be: no "1" for 1.
+_exact = with_config(ConfigDict(extra="forbid", strict=True))
+
+
+@_exact
+class Summary(TypedDict):
+    """Durations in milliseconds: their mean, percentiles and the longest."""
+
+    mean: Milliseconds
+    p50: Milliseconds
+    p90: Milliseconds
+    p95: Milliseconds
+    p99: Milliseconds
+    p99_9: Milliseconds
+    max: Milliseconds
+
+
+@_exact
+class SplitSummaries(TypedDict):
+    """Where the time went; the means add up to the latency's."""
+
+    pool_wait: Summary
+    database: Summary
+    orm: Summary
+
+
+@_exact
+class SplitHistograms(TypedDict):
+    """What `time_split_ms` sums up."""
+
+    pool_wait: EncodedHistogram
+    database: EncodedHistogram
+    orm: EncodedHistogram
+
+
+@_exact
+class Statements(TypedDict):
+    """How often the database was asked, BEGIN, COMMIT and ROLLBACK apart."""
+
+    total: Count
+    mean: Annotated[float, Field(ge=0, description="per operation")]
+    max: Annotated[int, Field(ge=0, description="the most in one operation")]
+
+
+@_exact
+class Operation(TypedDict):
+    """One operation's counts and latencies; without --time-split the last three are missing."""
+
+    kind: str
+    count: Annotated[int, Field(ge=0, description="ended well, and are in the histogram")]
+    failed: Count
+    indeterminate: Annotated[
+        int, Field(ge=0, description="nobody knows whether the database did them")
+    ]
+    latency_ms: Summary
+    histogram: EncodedHistogram
+    time_split_ms: NotRequired[SplitSummaries]
+    time_split_histograms: NotRequired[SplitHistograms]
+    statements: NotRequired[Statements]
+
+
+@_exact
+class Operations(TypedDict):
+    """All operations together; `planned` is null for a run by duration."""
+
+    planned: Count | None
+    completed: Count
+    failed: Count
+    indeterminate: Count
+
+
+@_exact
+class Pool(TypedDict):
+    """The connection pool; null where no database was used."""
+
+    size: Annotated[int, Field(ge=0, description="0: without a limit")]
+    peak_in_use: Count
+    peak_waiting: Count
+
+
+@_exact
+class Series(TypedDict):
+    """What happened in each second, in lists of equal length."""
+
+    seconds: PerSecond
+    throughput: PerSecond
+    failed: PerSecond
+    in_use: PerSecond
+    waiting: PerSecond
+
+
+@_exact
+class Error(TypedDict):
+    """One class of failure, under an SQLSTATE with its name, or `timeout` and the like."""
+
+    count: Count
+    by_operation: dict[str, Count]
+    sample: str
+    source: Annotated[str | None, Field(description="the user's line that it came from")]
+    traceback: str | None
+
+
+@_exact
+class Slice(TypedDict):
+    """One operation in each slice of time."""
+
+    count: list[Count]
+    failed: list[Count]
+    buckets: Annotated[str, Field(description="latencies; zlib, base64: see Slices.to_dict")]
+
+
+@_exact
+class Slices(TypedDict):
+    """The run in slices of time; null in a result of an older version."""
+
+    width: Annotated[float, Field(gt=0, description="seconds")]
+    by_operation: dict[str, Slice]
+
+
+@_exact
+class RepeatedStatement(TypedDict):
+    """A statement that single operations executed again and again: an N+1."""
+
+    operation: str
+    statement: str
+    source: Annotated[str | None, Field(description="the user's line that asked")]
+    cause: Annotated[str | None, Field(description="what made the ORM ask")]
+    operations: Annotated[int, Field(ge=0, description="that repeated it")]
+    executions: Annotated[int, Field(ge=0, description="in all of those")]
+    mean: Annotated[float, Field(ge=0, description="per operation that repeated it")]
+    most: Annotated[int, Field(ge=0, description="in one operation")]
+
+
+@_exact
+class DatabaseCounts(TypedDict):
+    """What `pg_stat_database` counted during the run."""
+
+    commits: Count
+    rollbacks: Count
+    blocks_hit: Count
+    blocks_read: Count
+    deadlocks: Count
+    temp_files: Count
+    temp_bytes: Count
+    cache_hits: Share | None
+
+
+@_exact
+class ServerStatement(TypedDict):
+    """What `pg_stat_statements` counted of one statement during the run."""
+
+    statement: str
+    calls: Count
+    total_ms: Milliseconds
+    mean_ms: Milliseconds
+    rows: Count
+
+
+@_exact
+class ServerSide(TypedDict):
+    """The server's own account of the run; null where no server was asked."""
+
+    database: DatabaseCounts | None
+    statements: list[ServerStatement] | None
+    calls: Count | None
+    total_ms: Milliseconds | None
+    waits: dict[str, Count]
+    samples: Count
+    notes: list[str]
+
+
+@_exact
+class Check(TypedDict):
+    """How often a check of the workload's own held."""
+
+    passed: Count
+    failed: Count
+
+
+@_exact
+class Process(TypedDict):
+    """The loader's own process, which must not be what was measured."""
+
+    cpu_seconds: Annotated[float, Field(ge=0)]
+    peak_memory_bytes: Count
+    loop_busy: Annotated[Share, Field(description="of the time the event loop ran")]
+    loop_lag_ms: Summary
+    loop_lag_histogram: EncodedHistogram
+    processes: Annotated[int, Field(ge=1)]
+
+
+@_exact
+class Machine(TypedDict):
+    """What it ran on."""
+
+    platform: str
+    cpus: int | None
+    loop: Literal["uvloop", "asyncio"]
+
+
+@_exact
+class Database(TypedDict):
+    """The server, without a password."""
+
+    product: str
+    version: str
+    where: str
+    url: str | None
+    settings: dict[str, str]
+    kept: NotRequired[str]
+
+
+@_exact
+class Environment(TypedDict):
+    """Versions, machine and database, in a result of the command's."""
+
+    versions: NotRequired[dict[str, str]]
+    machine: NotRequired[Machine]
+    database: NotRequired[Database]
+
+
+@_exact
+class Result(TypedDict):
+    """What one run found."""
+
+    schema: Literal[1]
+    outcome: Literal["done", "interrupted", "aborted"]
+    mode: str
+    workload: str
+    seconds: Annotated[float, Field(ge=0)]
+    throughput: Annotated[float, Field(ge=0, description="ended well, a second")]
+    operations: Operations
+    by_operation: dict[str, Operation]
+    pool: Pool | None
+    series: Series
+    slices: Slices | None
+    errors: dict[str, Error]
+    checks: dict[str, Check]
+    process: Process
+    repeated_statements: list[RepeatedStatement]
+    server_side: ServerSide | None
+    settings: Annotated[dict[str, JsonValue], Field(description="the options, by name")]
+    environment: Environment
+
+
+@_exact
+class Comparison(TypedDict):
+    """What several runs found, in the order in which they ran."""
+
+    schema: Literal[1]
+    runs: list[Result]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of what `--out json=` writes."""
+    schema = TypeAdapter(Result | Comparison).json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A result of async_loader",
+        **schema,
+    }
+
+
+def damage(document: Mapping[str, Any]) -> str | None:
+    """
+    Return the first value in a result that is not what it should be, None where there is none.
+
+    Keys more or less are no damage: another version of the same schema wrote them.
+    """
+    try:
+        TypeAdapter(Result).validate_python(document)
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_input=False):
+            if found["type"] not in ("missing", "extra_forbidden"):
+                return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+    return None

@@ -1,0 +1,50 @@
+"""Results that a command wrote as JSON, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError
+from .result_document import damage
+from .results import RESULT_SCHEMA, RunResult
+
+
+def read_results(path: Path) -> list[RunResult]:
+    """
+    Return the run in a file of `--out json=`, or the runs of a comparison in their order.
+
+    Raises `ConfigurationError`, in one line, for a file that is missing or holds anything else.
+    """
+    document = _document(path)
+    runs = document.get("runs", [document])
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
+        raise ConfigurationError(f"{path} is a damaged comparison: it has no runs")
+    return [_result(path, run) for run in runs]
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):  # JSON's and Unicode's errors are ValueErrors
+        raise ConfigurationError(f"{path} is damaged, or no result: it is not JSON") from None
+    if not isinstance(document, dict) or not {"outcome", "runs"} & document.keys():
+        raise ConfigurationError(f"{path} is not the result of a run or a comparison")
+    if document.get("schema") != RESULT_SCHEMA:
+        raise ConfigurationError(
+            f"{path} is of schema {document.get('schema')!r}: this version reads {RESULT_SCHEMA}"
+        )
+    return document
+
+
+def _result(path: Path, document: dict[str, Any]) -> RunResult:
+    if wrong := damage(document):
+        raise ConfigurationError(f"{path} is damaged: {wrong}")
+    try:
+        return RunResult.from_dict(document)
+    except ValueError as error:
+        problem = str(error).removeprefix("a damaged result: ")
+        raise ConfigurationError(f"{path} is damaged: {problem}") from None
