@@ -132,7 +132,7 @@ def classify(error: BaseException) -> Failure:
         failure = _classify_one(link)
         if failure is not None:
             return failure
-    return Failure(type(error).__name__)
+    return Failure(type(_first_of(error)).__name__)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -208,8 +208,16 @@ def _is_innermost(error: DBAPIError) -> bool:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield the error and what it wraps: the driver's own error tells most."""
     seen: set[int] = set()
-    link: BaseException | None = error
+    link: BaseException | None = _first_of(error)
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
         link = getattr(link, "orig", None) or link.__cause__ or link.__context__
+        link = link and _first_of(link)
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Return what a task group failed of first: its context is but the group's own cancelling."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -24,6 +24,8 @@ class InFlight:
         self._pool = pool
         self._expired: dict[Task[Any], int] = {}  # when it was cancelled
         self.since: dict[Task[Any], int] = {}
+        self.ending = False
+        """Whether all are being cancelled, whatever they do."""
 
     def ended(self, task: Task[Any]) -> None:
         """Forget a task's operation."""
@@ -32,14 +34,17 @@ class InFlight:
 
     def timed_out(self, task: Task[Any]) -> bool:
         """Return whether a cancellation is ours, and nobody else wants the task to end."""
-        return task in self._expired and not task.uncancel()
+        ours = task in self._expired and not self.ending
+        if ours:
+            _forget_cancellations(task)
+        return ours
 
     def why_ended(self, task: Task[Any]) -> Failure | None:
         """Return why an operation was cancelled that then ended in its own way, if it was."""
-        if task in self._expired:
-            task.uncancel()
-            return TIMEOUT
-        return CANCELLED if task.cancelling() else None
+        if self.ending and task.cancelling():
+            return CANCELLED
+        _forget_cancellations(task)
+        return TIMEOUT if task in self._expired else None
 
     def cancel_overdue(self, now_ns: int) -> None:
         """Cancel what has taken too long, and break off what was cancelled in vain."""
@@ -54,3 +59,14 @@ class InFlight:
     def break_off(self) -> None:
         """Break off the connections of all of them."""
         break_off(self._pool, self.since)
+
+
+def _forget_cancellations(task: Task[Any]) -> None:
+    """
+    Make a task as good as new for its next operation.
+
+    Before Python 3.13 an `asyncio.TaskGroup` of the operation's own leaves its parent
+    cancelled for ever when one of its tasks fails.
+    """
+    while task.cancelling():
+        task.uncancel()

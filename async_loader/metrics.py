@@ -28,10 +28,10 @@ from .result_parts import (
 from .results import Outcome, RunResult
 from .slice_tally import SliceTally
 from .slices import Slices
+from .tracebacks import Sample, sample_of
 from .workload import Kind, Operation
 
 SECOND_NS = 1_000_000_000
-_SAMPLE_LENGTH = 500
 
 
 class PoolGauge(Protocol):
@@ -115,7 +115,7 @@ class OperationTally:
 class ErrorTally:
     """The running counts of one kind of failure."""
 
-    sample: str
+    sample: Sample
     by_operation: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
@@ -185,7 +185,7 @@ class Metrics:
             operation.failed += 1
         tally = self._errors.get(failure.name)
         if tally is None:
-            tally = self._errors[failure.name] = ErrorTally(_sample(error, failure))
+            tally = self._errors[failure.name] = ErrorTally(sample_of(error, failure.name))
         tally.by_operation[name] += 1
         self.last_failure_ns = self._clock.now_ns()
         if self.last_failure_ns >= self._over_ns:
@@ -271,7 +271,9 @@ class Metrics:
             name: ErrorResult(
                 count=sum(tally.by_operation.values()),
                 by_operation=dict(tally.by_operation),
-                sample=tally.sample,
+                sample=tally.sample.message,
+                source=tally.sample.source,
+                traceback=tally.sample.traceback,
             )
             for name, tally in self._errors.items()
         }
@@ -374,12 +376,3 @@ async def watch_loop(clock: Clock, sample: Callable[[int], None], every: float =
         await clock.sleep(every)
         sample(clock.now_ns() - asked - int(every * SECOND_NS))
         await asyncio.sleep(0)
-
-
-def _sample(error: BaseException | None, failure: Failure) -> str:
-    """Return one line of an exception, without the parameters of its statement."""
-    if error is None:
-        return failure.name
-    cause = getattr(error, "orig", None) or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
-    return text[:_SAMPLE_LENGTH]

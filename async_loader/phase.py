@@ -74,6 +74,7 @@ class Phase:
         metrics = self._metrics = Metrics(self._mix.operations, self._clock)
         if not (self._stop.requested.is_set() or self.gave_up.is_set()):
             self._closed.clear()
+            self._in_flight.ending = False
         watchers = [
             asyncio.create_task(
                 watch_loop(self._clock, lambda lag: metrics.sample(self._pool, lag))
@@ -102,6 +103,7 @@ class Phase:
             await first_of(driver, self._stop.at_once, timeout=self._grace)
         finally:
             self._closed.set()  # also for a worker whose operation swallows the cancellation
+            self._in_flight.ending = True
             await end(driver, self._in_flight.break_off)
         if not driver.cancelled():
             driver.result()  # a defect of ours, if any: operations' errors are counted
@@ -133,7 +135,7 @@ class Phase:
             if not self._in_flight.timed_out(task):
                 self._metrics.failed(name, CANCELLED, error)
                 raise
-            self._metrics.failed(name, TIMEOUT, None)
+            self._metrics.failed(name, TIMEOUT, error)
         except Exception as error:
             failure = self._in_flight.why_ended(task) or classify(error)
             self._metrics.failed(name, failure, error)

@@ -9,13 +9,12 @@ each is a round trip. A statement counts as repeated when one operation executes
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 from .findings import RepeatedStatement
+from .redaction import shortened
 from .source_lines import frames_outwards, line_of, origin_of, user_line
 
 LEAST = 5
@@ -27,7 +26,6 @@ lazy load each is above. Sentry's detector uses the same number.
 """
 
 _MOST_FINDINGS = 500
-_SHOWN_LENGTH = 240
 _OTHERS = "(other statements)"
 
 
@@ -135,15 +133,3 @@ def _reload(frame: FrameType) -> str | None:
         return None
     mapper = frame.f_locals.get("mapper")
     return f"reload of expired {mapper.class_.__name__}" if mapper is not None else None
-
-
-_LITERAL = re.compile(r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|(?<![\w$.])\d+(?:\.\d+)?\b", re.DOTALL)
-_COLUMNS = re.compile(r"^(SELECT\s+(?:DISTINCT\s+)?).{24,}?(\sFROM\s)", re.IGNORECASE)
-
-
-@lru_cache(maxsize=1024)
-def shortened(statement: str) -> str:
-    """Return SQL in one line: literals masked as they may be anybody's, long columns left out."""
-    text = " ".join(_LITERAL.sub("?", statement).split())
-    text = _COLUMNS.sub(r"\1...\2", text)
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 4]} ..."

@@ -37,12 +37,12 @@ def origin_of(filename: str) -> Origin:
     """
     Return whose code a file holds: the user's own, an installed package's, or machinery.
 
-    Machinery is Python itself, this package and what lies between it and the database. Our
-    built-in workloads count as a user's.
+    Machinery is Python itself, this package, what lies between it and the database, and what
+    is compiled. Our built-in workloads count as a user's.
     """
     if filename.startswith(_WORKLOADS):
         return "own"
-    if filename.startswith((_PACKAGE, "<")):
+    if filename.startswith((_PACKAGE, "<")) or not filename.endswith(".py"):
         return "machinery"
     for folder in _INSTALLED:
         _, found, rest = filename.partition(folder)

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
-    {"errors", "clock", "histogram", "failures", "tasks", "source_lines"},
+    {"errors", "clock", "histogram", "failures", "tasks", "source_lines"}
+    | {"redaction", "tracebacks"},
     {"limits", "workload", "throttles", "metrics", "proxy"}
     | {"slice_tally", "slices", "result_parts", "findings", "repeats", "results", "diagnosis"}
     | {"thresholds", "verdict", "result_document", "saved"},

@@ -57,6 +57,11 @@ def wrapped(orig: BaseException, invalidated: bool = False) -> DBAPIError:
         (PoolTimeoutError(), POOL_TIMEOUT),
         (asyncio.CancelledError(), CANCELLED),
         (ValueError("the workload's own"), Failure("ValueError")),
+        (
+            ExceptionGroup("", [ExceptionGroup("", [ValueError()]), KeyError()]),
+            Failure("ValueError"),
+        ),
+        (ExceptionGroup("", [wrapped(DriverError("99999"))]), Failure("99999")),
     ],
 )
 def test_each_failure_has_one_name(error: BaseException, failure: Failure) -> None:

@@ -246,3 +246,25 @@ async def test_what_a_run_needs() -> None:
 
     with pytest.raises(ConfigurationError, match="needs `sessions`"):
         await run(workload, ops=1)
+
+
+async def test_a_task_group_that_failed_takes_nothing_with_it() -> None:
+    """Before Python 3.13 its parent counts as cancelled from then on."""
+    workload = Workload("groups")
+
+    async def fail() -> None:
+        raise KeyError
+
+    @workload.operation("group", kind="read")
+    async def group(op: OperationContext) -> None:
+        if op.index < 2:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        await asyncio.sleep(0 if op.index > 2 else 60)
+
+    result = await run(workload, ops=6, concurrency=1, op_timeout=0.05)
+    assert {name: error.count for name, error in result.errors.items()} == {
+        "KeyError": 2,
+        "timeout": 1,
+    }
+    assert (result.outcome, result.completed) == ("done", 3)

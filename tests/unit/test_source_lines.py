@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from async_loader import runner
-from async_loader.repeats import shortened
+from async_loader.redaction import shortened
 from async_loader.source_lines import origin_of, short_path, user_line
 from async_loader.workloads import mixed
 
