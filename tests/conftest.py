@@ -24,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--peer", help="a script to measure against: PEER MODE OPS URL, prints JSON")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run what is selected by a marker, benchmarks above all, alone and with its output."""
+    shown = config.getoption("capture") == "no" or config.getoption("usepdb")
+    marked = "not benchmark" not in config.getoption("markexpr")
+    return 0 if shown or marked else 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A folder for an embedded server: short, and open to `nobody` when we are root."""

@@ -29,6 +29,8 @@ COMMAND_LINES = [
     for line in block.splitlines()
 ]
 LOADER = "async_loader"
+# Commands that take no number of operations.
+OTHERS = {n.split()[0] for n, model in COMMANDS.items() if "ops" not in model.model_fields}
 
 
 def arguments(line: str, database_url: str) -> list[str]:
@@ -38,6 +40,8 @@ def arguments(line: str, database_url: str) -> list[str]:
     small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "1s", word)) for word in words]
     small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
+    if "--ops" not in small and "--duration" not in small and small[0] not in OTHERS:
+        small += ["--ops", "100"]
     if not any("--database-url" in word or word in ("--help", "noop") for word in small):
         small += ["--database-url", database_url]
     return small

@@ -22,9 +22,7 @@ from tests.counting import fill, tally
 from .conftest import environment
 
 TARGET = "tests.counting:job"
-KILLS = [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.soak)]
-
-SERVER_KILLS = [pytest.param(5, id="5"), pytest.param(50, id="50", marks=pytest.mark.soak)]
+FULL = pytest.param(200, 100_000, id="200", marks=pytest.mark.soak)
 
 
 def start(url: str, *argv: str, **extra: str) -> subprocess.Popen[str]:
@@ -66,10 +64,11 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", KILLS)
-async def test_killed_at_random_points(database_url: str, engine: AsyncEngine, kills: int) -> None:
+@pytest.mark.parametrize(("kills", "rows"), [pytest.param(20, 30_000, id="20"), FULL])
+async def test_killed_at_random_points(
+    database_url: str, engine: AsyncEngine, kills: int, rows: int
+) -> None:
     """Each run adds one to every counter; one that ends between kills is followed by another."""
-    rows = 100_000
     await fill(engine, rows)
     rng = random.Random(kills)
     done = 0
@@ -132,12 +131,13 @@ async def back(url: str) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", SERVER_KILLS)
-async def test_the_server_killed_at_random_points(server_directory: Path, kills: int) -> None:
+@pytest.mark.parametrize(("kills", "rows"), [pytest.param(5, 20_000, id="5"), FULL])
+async def test_the_server_killed_at_random_points(
+    server_directory: Path, kills: int, rows: int
+) -> None:
     """The postmaster dies by SIGKILL and is started again; the job stays and goes on."""
     home = server_directory / f"killed{kills}"
     rng = random.Random(kills)
-    rows = 40_000
     with embedded_server(home) as server:
         engine = create_async_engine(server.url)
         await fill(engine, rows)
@@ -180,6 +180,22 @@ def ended_well(process: subprocess.Popen[str]) -> bool:
     return process.returncode == 0
 
 
+async def freeze_in_a_transaction(engine: AsyncEngine, process: subprocess.Popen[str]) -> None:
+    """Stop a process where a chunk of its is begun and not committed."""
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_xid IS NOT NULL AND state = 'idle in transaction'"
+    )
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        async with engine.connect() as connection:
+            if await connection.scalar(query):
+                return
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(random.uniform(0, 0.01))
+    raise AssertionError("it has ended before it could be stopped")
+
+
 async def test_a_frozen_worker_commits_nothing_when_it_wakes(
     database_url: str, engine: AsyncEngine
 ) -> None:
@@ -190,7 +206,7 @@ async def test_a_frozen_worker_commits_nothing_when_it_wakes(
         assert await at_work(engine, frozen)
         while not (await tally(engine)).get(1):
             await asyncio.sleep(0.01)
-        frozen.send_signal(signal.SIGSTOP)
+        await freeze_in_a_transaction(engine, frozen)
         finish(start(database_url, **lease))
         assert await tally(engine) == {1: 30_000}
         before = await status(engine, "counting")
@@ -200,3 +216,19 @@ async def test_a_frozen_worker_commits_nothing_when_it_wakes(
         assert await status(engine, "counting") == before
     finally:
         end(frozen)
+
+
+async def test_killed_on_sqlite(tmp_path: Path) -> None:
+    """The same promise, by one worker."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'counters.db'}"
+    engine = create_async_engine(url)
+    await fill(engine, 20_000)
+    for done in range(1, 6):
+        process = start(url)
+        while (await tally(engine)).get(0, 0) > 20_000 - done * 3_000 and process.poll() is None:
+            await asyncio.sleep(0.01)
+        assert process.poll() is None, process.communicate()
+        end(process)
+    finish(start(url))
+    assert await tally(engine) == {1: 20_000}
+    await engine.dispose()

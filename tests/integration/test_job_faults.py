@@ -32,19 +32,23 @@ class LosingProxy(FaultProxy):
         return await super().pass_on(link, data, to_server=to_server)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("workers", "rows"),
+    [(1, 10_000), (4, 10_000), pytest.param(4, 100_000, marks=pytest.mark.soak)],
+)
 async def test_every_seventh_reply_to_commit_is_lost(
-    database_url: str, engine: AsyncEngine, workers: int
+    database_url: str, engine: AsyncEngine, workers: int, rows: int
 ) -> None:
-    await fill(engine, 10_000)
+    await fill(engine, rows)
     async with LosingProxy(database_url) as proxy:
         through = create_async_engine(proxy.url)
         done = await counting().run(async_sessionmaker(through), workers=workers)
         await through.dispose()
-        assert proxy.lost >= 10
+        assert proxy.lost >= rows // 1_000
     assert done.state == "done"
-    assert done.rows_read == 10_000
-    assert await tally(engine) == {1: 10_000}
+    assert done.rows_read == rows
+    assert await tally(engine) == {1: rows}
 
 
 async def test_a_lost_reply_is_not_tried_again(engine: AsyncEngine, database_url: str) -> None:
