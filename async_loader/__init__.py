@@ -20,13 +20,15 @@ from .metrics import Snapshot
 from .result_parts import OperationResult
 from .results import RunResult, merge
 from .runner import run
-from .throttles import Chunks, Semaphore, Throttle
+from .schedules import Stage
+from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
 from .workload import Operation, OperationContext, Workload
 
 if TYPE_CHECKING:
     from .inserts import enable_batch_inserting, insert_rows
 
 __all__ = [
+    "ArrivalRate",
     "AsyncLoaderError",
     "Chunks",
     "ConfigurationError",
@@ -37,10 +39,12 @@ __all__ = [
     "Operation",
     "OperationContext",
     "OperationResult",
+    "Ramp",
     "RunResult",
     "Semaphore",
     "SetupError",
     "Snapshot",
+    "Stage",
     "Stop",
     "Throttle",
     "Workload",

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Protocol
 
+SECOND_NS = 1_000_000_000
+
 
 class Clock(Protocol):
     """What everything timed takes: a monotonic clock and a way to wait on it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from asyncio import Task
 from typing import Any
 
+from .clock import SECOND_NS
 from .failures import CANCELLED, TIMEOUT, Failure
 from .instruments import PoolWatch, break_off
-from .metrics import SECOND_NS
 from .tasks import CLOSING
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .clock import Clock
+from .clock import SECOND_NS, Clock
 from .errors import ConfigurationError
 
 
@@ -26,16 +26,24 @@ class Limit:
     def cut(
         self, numbers: Iterator[int], clock: Clock, closed: Callable[[], bool]
     ) -> Iterator[int]:
-        """Yield numbers until the limit, which starts now, or until it is closed."""
-        if self.ops is not None:
-            for _ in range(self.ops):
-                if closed():
-                    return
-                yield next(numbers)
-        elif self.duration is not None:
-            until = clock.now_ns() + int(self.duration * 1e9)
-            while clock.now_ns() < until and not closed():
-                yield next(numbers)
+        """Yield numbers until the limit, for which time runs from now, or until it is closed."""
+        if self.duration is not None:
+            return _until(clock.now_ns() + int(self.duration * SECOND_NS), numbers, clock, closed)
+        return _first(self.ops or 0, numbers, closed)
+
+
+def _until(
+    time_ns: int, numbers: Iterator[int], clock: Clock, closed: Callable[[], bool]
+) -> Iterator[int]:
+    while clock.now_ns() < time_ns and not closed():
+        yield next(numbers)
+
+
+def _first(ops: int, numbers: Iterator[int], closed: Callable[[], bool]) -> Iterator[int]:
+    for _ in range(ops):
+        if closed():
+            return
+        yield next(numbers)
 
 
 class Stop:

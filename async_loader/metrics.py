@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import resource
-import sys
-import time
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
-from .clock import Clock
+from .clock import SECOND_NS, Clock
 from .failures import Failure
 from .histogram import Histogram
-from .repeats import RepeatTally, Statements
+from .repeats import RepeatTally
 from .result_parts import (
     CheckResult,
     ErrorResult,
@@ -23,92 +18,14 @@ from .result_parts import (
     PoolResult,
     ProcessResult,
     Series,
-    TimeSplit,
 )
+from .result_schedule import ScheduleResult
 from .results import Outcome, RunResult
 from .slice_tally import SliceTally
 from .slices import Slices
+from .tallies import OperationTally, PoolGauge, SplitTally, Times
 from .tracebacks import Sample, sample_of
-from .workload import Kind, Operation
-
-SECOND_NS = 1_000_000_000
-
-
-class PoolGauge(Protocol):
-    """What a connection pool tells at an instant, and the peaks so far."""
-
-    peak_in_use: int
-    peak_waiting: int
-
-    @property
-    def size(self) -> int:
-        """The most connections that it opens; 0 where it has no limit."""
-        ...
-
-    @property
-    def in_use(self) -> int:
-        """Connections that are checked out."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Tasks or threads that have asked for one and have none yet."""
-        ...
-
-
-class Times(Statements, Protocol):
-    """What was timed within one operation."""
-
-    pool_ns: int
-    database_ns: int
-    statements: int
-
-
-@dataclass(slots=True)
-class SplitTally:
-    """The running split of one operation's latencies."""
-
-    pool_wait: Histogram = field(default_factory=Histogram)
-    database: Histogram = field(default_factory=Histogram)
-    orm: Histogram = field(default_factory=Histogram)
-    statements: int = 0
-    most_statements: int = 0
-
-    def record(self, latency_ns: int, times: Times) -> None:
-        """Count one operation; what was in neither the pool nor the database is the ORM's."""
-        self.pool_wait.record(times.pool_ns)
-        self.database.record(times.database_ns)
-        self.orm.record(max(latency_ns - times.pool_ns - times.database_ns, 0))
-        self.statements += times.statements
-        self.most_statements = max(self.most_statements, times.statements)
-
-    def result(self) -> TimeSplit:
-        """Return the split so far."""
-        return TimeSplit(
-            self.pool_wait, self.database, self.orm, self.statements, self.most_statements
-        )
-
-
-@dataclass(slots=True)
-class OperationTally:
-    """The running counts of one operation."""
-
-    kind: Kind
-    histogram: Histogram = field(default_factory=lambda: Histogram(followed=True))
-    failed: int = 0
-    indeterminate: int = 0
-    split: SplitTally | None = None
-
-    def result(self) -> OperationResult:
-        """Return the counts so far."""
-        return OperationResult(
-            kind=self.kind,
-            count=self.histogram.count,
-            failed=self.failed,
-            indeterminate=self.indeterminate,
-            histogram=self.histogram,
-            split=self.split.result() if self.split else None,
-        )
+from .workload import Operation
 
 
 @dataclass(slots=True)
@@ -142,9 +59,17 @@ class Metrics:
     since is what a slice or a second gets when its time is over.
     """
 
-    def __init__(self, operations: Iterable[Operation], clock: Clock) -> None:
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        clock: Clock,
+        *,
+        latency_limit: float | None = None,
+    ) -> None:
         self._clock = clock
         self._operations = {o.name: OperationTally(o.kind) for o in operations}
+        self._latency_limit_ns = math.inf if latency_limit is None else latency_limit * SECOND_NS
+        self._schedule_lag: Histogram | None = None
         self._errors: dict[str, ErrorTally] = {}
         self._checks: dict[tuple[str, bool], int] = defaultdict(int)
         self._slices = SliceTally(self._operations)
@@ -160,15 +85,38 @@ class Metrics:
         self._began_ns = 0  # the time, of the run's own, for which nothing is drained yet
         self._over_ns = self.started_ns + self._slices.width_ns
 
+    def arrived(self, lag_ns: int) -> None:
+        """Count an operation that was due and starts now, so late."""
+        if self._schedule_lag is None:
+            self._schedule_lag = Histogram()
+        self._schedule_lag.record(lag_ns)
+
+    def dropped(self, name: str) -> None:
+        """Count an operation that was due and cannot start."""
+        self._operations[name].dropped += 1
+
     def succeeded(
-        self, name: str, started_ns: int, ended_ns: int, times: Times | None = None
+        self,
+        name: str,
+        started_ns: int,
+        ended_ns: int,
+        times: Times | None = None,
+        due_ns: int | None = None,
     ) -> None:
-        """Count an operation that ended well, and where its time went if that was timed."""
+        """
+        Count an operation that ended well, and where its time went if that was timed.
+
+        Its latency counts from when it was due, if it was; what it spent until it started is
+        in no part of its split.
+        """
         self.last_success_ns = ended_ns
         if ended_ns >= self._over_ns:
             self._drain(ended_ns)
         tally = self._operations[name]
-        tally.histogram.record(ended_ns - started_ns)
+        latency_ns = ended_ns - (started_ns if due_ns is None else due_ns)
+        tally.histogram.record(latency_ns)
+        if latency_ns > self._latency_limit_ns:
+            tally.late += 1
         if times is not None:
             if tally.split is None:
                 tally.split = SplitTally()
@@ -259,7 +207,16 @@ class Metrics:
             slices=self.slices(seconds),
             process=process,
             repeated_statements=self._repeats.result(),
+            schedule=self.schedule(),
         )
+
+    def schedule(self) -> ScheduleResult | None:
+        """Return how the schedule was kept, None where nothing was ever due."""
+        dropped = sum(tally.dropped for tally in self._operations.values())
+        if self._schedule_lag is None and not dropped:
+            return None
+        lag = self._schedule_lag or Histogram()
+        return ScheduleResult(lag.count + dropped, dropped, lag)
 
     def operations(self) -> dict[str, OperationResult]:
         """Return each operation's counts and latencies."""
@@ -327,52 +284,3 @@ def pool_result(gauge: PoolGauge | None) -> PoolResult | None:
     if gauge is None:
         return None
     return PoolResult(gauge.size, gauge.peak_in_use, gauge.peak_waiting)
-
-
-class ProcessMeter:
-    """This process's CPU, memory and event loop, from its making to `result`."""
-
-    def __init__(self) -> None:
-        self._wall = time.perf_counter()
-        self._cpu = time.process_time()
-        self._busy = thread_busy_seconds()
-
-    def result(self, loop_lag: Histogram, busy_share: float | None = None) -> ProcessResult:
-        """Return what was used since; the busy share is this thread's unless it is given."""
-        wall = time.perf_counter() - self._wall
-        busy = thread_busy_seconds() - self._busy if busy_share is None else busy_share * wall
-        return ProcessResult(
-            cpu_seconds=time.process_time() - self._cpu,
-            peak_memory_bytes=peak_memory_bytes(),
-            loop_busy=min(busy / wall, 1.0) if wall else 0.0,
-            loop_lag=loop_lag,
-        )
-
-
-def peak_memory_bytes() -> int:
-    """Return the most memory this process has had resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def thread_busy_seconds() -> float:
-    """
-    Return for how long this thread ran or, where Linux tells, waited for a core.
-
-    A loop that is ready but waits for a core is as late for its operations as one that
-    computes: on a machine shared with the server CPU time alone would call it idle.
-    """
-    try:
-        ran_ns, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text().split()
-    except (OSError, ValueError):
-        return time.thread_time()
-    return (int(ran_ns) + int(waited_ns)) / SECOND_NS
-
-
-async def watch_loop(clock: Clock, sample: Callable[[int], None], every: float = 0.05) -> None:
-    """Call `sample` with how late a timer fired, in nanoseconds, until cancelled."""
-    while True:
-        asked = clock.now_ns()
-        await clock.sleep(every)
-        sample(clock.now_ns() - asked - int(every * SECOND_NS))
-        await asyncio.sleep(0)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError, current_task
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 from .calls import Sessions, call_of
-from .clock import Clock
+from .clock import SECOND_NS, Clock
 from .failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
 from .in_flight import InFlight
 from .instruments import OperationTimes, PoolWatch, current_times, holder
 from .limits import Limit, Stop
-from .metrics import SECOND_NS, Metrics, Snapshot, watch_loop
+from .metrics import Metrics, Snapshot
+from .process_meter import watch_loop
 from .tasks import cancel, end, first_of
 from .throttles import Throttle
 from .workload import Kind, Mix
@@ -27,7 +29,11 @@ _WATCH_EVERY = 0.5
 
 
 class Phase:
-    """What the warm-up and the run share: `perform_all` is one of them from start to end."""
+    """
+    What the warm-up and the run share: `perform_all` is one of them from start to end.
+
+    It is the `Work` that its throttle drives.
+    """
 
     def __init__(
         self,
@@ -43,16 +49,21 @@ class Phase:
         grace: float,
         give_up: float,
         stop: Stop,
+        latency_limit: float | None,
         clock: Clock,
     ) -> None:
         self._mix = mix
+        self.seed = mix.seed
+        self.limit = Limit(ops=0)
+        self.numbers: Iterator[int] = count()
         self._throttle = throttle
         self._pool = pool
         self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
         self._grace = grace
         self._give_up = give_up
         self._stop = stop
-        self._clock = clock
+        self._latency_limit = latency_limit
+        self.clock = clock
         self._in_flight = InFlight(op_timeout, pool)
         self._backoff = Backoff()
         self._closed = asyncio.Event()  # no more operations are let in
@@ -71,32 +82,33 @@ class Phase:
         self, limit: Limit, numbers: Iterator[int], on_progress: OnProgress | None = None
     ) -> tuple[Metrics, float]:
         """Perform operations until the limit or the stop; return the counts and the seconds."""
-        metrics = self._metrics = Metrics(self._mix.operations, self._clock)
+        metrics = self._metrics = Metrics(
+            self._mix.operations, self.clock, latency_limit=self._latency_limit
+        )
+        self.limit, self.numbers = limit, numbers
         if not (self._stop.requested.is_set() or self.gave_up.is_set()):
             self._closed.clear()
             self._in_flight.ending = False
         watchers = [
             asyncio.create_task(
-                watch_loop(self._clock, lambda lag: metrics.sample(self._pool, lag))
+                watch_loop(self.clock, lambda lag: metrics.sample(self._pool, lag))
             ),
             asyncio.create_task(self._watch()),
         ]
         if on_progress is not None:
             watchers.append(asyncio.create_task(self._report(limit, on_progress)))
         try:
-            await self._drive(limit, numbers)
+            await self._drive()
         finally:
-            seconds = (self._clock.now_ns() - metrics.started_ns) / SECOND_NS
+            seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
             await cancel(*watchers)
         if on_progress is not None:
             on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
         return metrics, seconds
 
-    async def _drive(self, limit: Limit, numbers: Iterator[int]) -> None:
+    async def _drive(self) -> None:
         """Let the throttle run to its end, or for `grace` seconds once asked to stop."""
-        driver = asyncio.create_task(
-            self._throttle.drive(self._feed(limit, numbers), self._perform)
-        )
+        driver = asyncio.create_task(self._throttle.drive(self))
         try:
             await first_of(driver, self._stop.requested, self.gave_up)
             self._closed.set()
@@ -108,15 +120,25 @@ class Phase:
         if not driver.cancelled():
             driver.result()  # a defect of ours, if any: operations' errors are counted
 
-    def _feed(self, limit: Limit, numbers: Iterator[int]) -> Iterator[int]:
+    def take(self) -> Iterator[int]:
         """Yield the next operation's number when one can start: lazily, by whoever is free."""
-        yield from limit.cut(numbers, self._clock, self._is_closed)
-        self._closed.set()
+        indexes = self.limit.cut(self.numbers, self.clock, self.is_closed)
 
-    def _is_closed(self) -> bool:
+        def taken() -> Iterator[int]:
+            yield from indexes
+            self._closed.set()
+
+        return taken()
+
+    def is_closed(self) -> bool:
+        """Return whether no more operations may start."""
         return self._stop.requested.is_set() or self._closed.is_set()
 
-    async def _perform(self, index: int) -> None:
+    def drop(self, index: int) -> None:
+        """Count an operation that was due and cannot start."""
+        self._metrics.dropped(self._mix.choose(index).name)
+
+    async def perform(self, index: int, due_ns: int | None = None) -> None:
         """Perform one operation from the opening of its session to its close, and count it."""
         name = self._mix.choose(index).name
         task = current_task()
@@ -125,9 +147,11 @@ class Phase:
         if name in self._timed:
             times = OperationTimes()
             current_times.set(times)
-        now = self._clock.now_ns
+        now = self.clock.now_ns
         holder.set(task)
         self._in_flight.since[task] = started = now()
+        if due_ns is not None:
+            self._metrics.arrived(started - due_ns)
         failure = None
         try:
             await self._calls[name](index)
@@ -140,10 +164,12 @@ class Phase:
             failure = self._in_flight.why_ended(task) or classify(error)
             self._metrics.failed(name, failure, error)
         else:
-            self._metrics.succeeded(name, started, now(), times)
+            self._metrics.succeeded(name, started, now(), times, due_ns)
             self._in_flight.why_ended(task)
         finally:
             self._in_flight.ended(task)
+        if due_ns is not None:
+            return  # whoever arrives next does not wait for us
         if failure is not None and failure.pause:
             await self._back_off(failure)
         elif index % _YIELD_EVERY == 0:
@@ -151,9 +177,9 @@ class Phase:
 
     async def _back_off(self, failure: Failure) -> None:
         """Wait before the next attempt, but not when there will be none."""
-        pause = self._backoff.pause(failure, self._clock.now_ns() / SECOND_NS)
+        pause = self._backoff.pause(failure, self.clock.now_ns() / SECOND_NS)
         if not self._closed.is_set():
-            pausing = asyncio.ensure_future(self._clock.sleep(pause))
+            pausing = asyncio.ensure_future(self.clock.sleep(pause))
             try:
                 await first_of(pausing, self._closed)
             finally:
@@ -165,8 +191,8 @@ class Phase:
     async def _watch(self) -> None:
         """See to what takes too long, and give up in time: one task, for all operations."""
         while True:
-            await self._clock.sleep(self._watch_every)
-            now = self._clock.now_ns()
+            await self.clock.sleep(self._watch_every)
+            now = self.clock.now_ns()
             self._in_flight.cancel_overdue(now)
             self._consider_giving_up(now)
 
@@ -179,4 +205,4 @@ class Phase:
     async def _report(self, limit: Limit, on_progress: OnProgress) -> None:
         while True:
             on_progress(self._metrics.snapshot(self._pool, limit.ops, limit.duration))
-            await self._clock.sleep(_PROGRESS_EVERY)
+            await self.clock.sleep(_PROGRESS_EVERY)

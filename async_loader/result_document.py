@@ -76,6 +76,10 @@ class Operation(TypedDict):
     indeterminate: Annotated[
         int, Field(ge=0, description="nobody knows whether the database did them")
     ]
+    dropped: Annotated[int, Field(ge=0, description="were due and could not start")]
+    late: Annotated[int, Field(ge=0, description="of count, over the latency limit")]
+    retries: Annotated[int, Field(ge=0, description="tries after an operation's first")]
+    retried: Annotated[int, Field(ge=0, description="operations that took more than one")]
     latency_ms: Summary
     histogram: EncodedHistogram
     time_split_ms: NotRequired[SplitSummaries]
@@ -194,6 +198,17 @@ class ServerSide(TypedDict):
 
 
 @_exact
+class Schedule(TypedDict):
+    """How the schedule of arrivals was kept; null in a closed model."""
+
+    due: Count
+    started: Count
+    dropped: Annotated[int, Field(ge=0, description="could not start")]
+    lag_ms: Annotated[Summary, Field(description="from when one was due to when it began")]
+    lag_histogram: EncodedHistogram
+
+
+@_exact
 class Check(TypedDict):
     """How often a check of the workload's own held."""
 
@@ -248,7 +263,7 @@ class Result(TypedDict):
     """What one run found."""
 
     schema: Literal[1]
-    outcome: Literal["done", "interrupted", "aborted"]
+    outcome: Literal["done", "interrupted", "failed", "aborted"]
     mode: str
     workload: str
     seconds: Annotated[float, Field(ge=0)]
@@ -263,6 +278,7 @@ class Result(TypedDict):
     process: Process
     repeated_statements: list[RepeatedStatement]
     server_side: ServerSide | None
+    schedule: Schedule | None
     settings: Annotated[dict[str, JsonValue], Field(description="the options, by name")]
     environment: Environment
 

@@ -75,6 +75,8 @@ class OperationResult:
 
     `count` ended well and are in `histogram`; `failed` ended with an error; of the
     `indeterminate` nobody knows whether the database did them (a commit without a reply).
+    `dropped` were due and could not start; `late`: of `count`, those over the latency limit;
+    `retries`: tries after the first, in `retried` operations, however those ended.
     """
 
     kind: str
@@ -83,6 +85,10 @@ class OperationResult:
     indeterminate: int
     histogram: Histogram
     split: TimeSplit | None = None
+    dropped: int = 0
+    late: int = 0
+    retries: int = 0
+    retried: int = 0
 
     def merged(self, other: OperationResult) -> OperationResult:
         """Return the two together."""
@@ -93,6 +99,10 @@ class OperationResult:
             indeterminate=self.indeterminate + other.indeterminate,
             histogram=sum_of(self.histogram, other.histogram),
             split=optional(TimeSplit.merged, self.split, other.split),
+            dropped=self.dropped + other.dropped,
+            late=self.late + other.late,
+            retries=self.retries + other.retries,
+            retried=self.retried + other.retried,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,6 +112,10 @@ class OperationResult:
             "count": self.count,
             "failed": self.failed,
             "indeterminate": self.indeterminate,
+            "dropped": self.dropped,
+            "late": self.late,
+            "retries": self.retries,
+            "retried": self.retried,
             "latency_ms": self.histogram.summary_ms(),
             "histogram": self.histogram.encode(),
             **(self.split.to_dict() if self.split else {}),
@@ -117,6 +131,10 @@ class OperationResult:
             indeterminate=data.get("indeterminate", 0),
             histogram=Histogram.decode(data["histogram"]),
             split=TimeSplit.from_dict(data),
+            dropped=data.get("dropped", 0),
+            late=data.get("late", 0),
+            retries=data.get("retries", 0),
+            retried=data.get("retried", 0),
         )
 
 

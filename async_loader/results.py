@@ -23,14 +23,16 @@ from .result_parts import (
     optional,
     sum_of,
 )
+from .result_schedule import ScheduleResult
 from .slices import Slices
 
 RESULT_SCHEMA = 1
 
-# interrupted: somebody asked for the end; aborted: nothing succeeded any more.
-Outcome = Literal["done", "interrupted", "aborted"]
+# interrupted: somebody asked for the end; failed: a threshold broke, and that was to end it;
+# aborted: nothing succeeded any more.
+Outcome = Literal["done", "interrupted", "failed", "aborted"]
 # The worse outcome of two shards is the outcome of the run.
-_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "aborted")
+_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "failed", "aborted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class RunResult:
     `planned` is None for a run by duration. `settings` and `environment` are for the
     reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
     the N+1 of its operations, most executions first. `server_side` is None where no server
-    was asked, `slices` in a result of an older version.
+    was asked, `slices` in a result of an older version, `schedule` in a closed model.
     """
 
     outcome: Outcome
@@ -60,6 +62,7 @@ class RunResult:
     repeated_statements: tuple[RepeatedStatement, ...] = ()
     server_side: ServerSide | None = None
     slices: Slices | None = None
+    schedule: ScheduleResult | None = None
 
     @property
     def completed(self) -> int:
@@ -75,6 +78,21 @@ class RunResult:
     def indeterminate(self) -> int:
         """Operations of which nobody knows whether the database did them."""
         return sum(operation.indeterminate for operation in self.by_operation.values())
+
+    @property
+    def dropped(self) -> int:
+        """Operations that were due and could not start."""
+        return sum(operation.dropped for operation in self.by_operation.values())
+
+    @property
+    def late(self) -> int:
+        """Operations that ended well, over the latency limit."""
+        return sum(operation.late for operation in self.by_operation.values())
+
+    @property
+    def retries(self) -> int:
+        """Tries after an operation's first."""
+        return sum(operation.retries for operation in self.by_operation.values())
 
     @property
     def throughput(self) -> float:
@@ -116,6 +134,7 @@ class RunResult:
             process=self.process.merged(other.process),
             repeated_statements=merged_repeats(self.repeated_statements, other.repeated_statements),
             server_side=optional(ServerSide.merged, self.server_side, other.server_side),
+            schedule=optional(ScheduleResult.merged, self.schedule, other.schedule),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,6 +161,7 @@ class RunResult:
             "process": self.process.to_dict(),
             "repeated_statements": [repeat.to_dict() for repeat in self.repeated_statements],
             "server_side": self.server_side.to_dict() if self.server_side else None,
+            "schedule": self.schedule.to_dict() if self.schedule else None,
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -179,6 +199,7 @@ class RunResult:
                     map(RepeatedStatement.from_dict, data.get("repeated_statements", ()))
                 ),
                 server_side=_optional_part(ServerSide, data.get("server_side")),
+                schedule=_optional_part(ScheduleResult, data.get("schedule")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

@@ -18,8 +18,8 @@ from .database import first_line
 from .errors import AsyncLoaderError, ConfigurationError, SetupError
 from .instruments import attached, break_off, holder
 from .limits import Limit, Stop
-from .metrics import ProcessMeter
 from .phase import OnProgress, Phase
+from .process_meter import ProcessMeter
 from .repeats import LEAST
 from .results import Outcome, RunResult
 from .tasks import end, first_of
@@ -42,6 +42,7 @@ async def run(
     op_timeout: float = 30.0,
     grace: float = 10.0,
     give_up: float = 60.0,
+    latency_limit: float | None = None,
     stop: Stop | None = None,
     time_split: bool = True,
     n_plus_one: int = LEAST,
@@ -88,6 +89,7 @@ async def run(
                 grace=grace,
                 give_up=max(give_up, 2 * op_timeout),
                 stop=stop,
+                latency_limit=latency_limit,
                 clock=clock,
             )
             if warmup is not None:

@@ -13,18 +13,13 @@ from itertools import count
 from typing import Any
 
 from .calls import SyncSessions, sync_call_of
-from .clock import SYSTEM_CLOCK
+from .clock import SECOND_NS, SYSTEM_CLOCK
 from .errors import ConfigurationError
 from .failures import classify
 from .instruments import OperationTimes, PoolWatch, attached, current_times
 from .limits import Limit, Stop
-from .metrics import (
-    SECOND_NS,
-    Metrics,
-    ProcessMeter,
-    Snapshot,
-    thread_busy_seconds,
-)
+from .metrics import Metrics, Snapshot
+from .process_meter import ProcessMeter, thread_busy_seconds
 from .repeats import LEAST
 from .results import RunResult
 from .workload import Kind, Mix, Workload
@@ -45,6 +40,7 @@ def run_sync(
     warmup: Limit | None = None,
     shared: Any = None,
     stop: Stop | None = None,
+    latency_limit: float | None = None,
     time_split: bool = True,
     n_plus_one: int = LEAST,
     on_progress: Callable[[Snapshot], None] | None = None,
@@ -71,6 +67,7 @@ def run_sync(
             pool=pool,
             time_split=time_split,
             stop=stop,
+            latency_limit=latency_limit,
         )
         if warmup is not None:
             crew.perform_all(threads or 1, warmup, count(-1, -1), None)
@@ -110,6 +107,7 @@ class _Crew:
         pool: PoolWatch | None,
         time_split: bool,
         stop: Stop,
+        latency_limit: float | None,
     ) -> None:
         self._mix = mix
         by_kind: dict[Kind, SyncSessions | None] = {"write": sessions, "read": read_sessions}
@@ -120,6 +118,7 @@ class _Crew:
         self._pool = pool
         self._time_split = time_split and pool is not None
         self._stop = stop
+        self._latency_limit = latency_limit
         self._lock = threading.Lock()
 
     def perform_all(
@@ -131,7 +130,9 @@ class _Crew:
     ) -> tuple[Metrics, float, float]:
         """Perform until the limit; return counts, seconds, and how busy Python was (0 to 1)."""
         cpu = time.process_time()
-        metrics = self._metrics = Metrics(self._mix.operations, SYSTEM_CLOCK)
+        metrics = self._metrics = Metrics(
+            self._mix.operations, SYSTEM_CLOCK, latency_limit=self._latency_limit
+        )
         feed = limit.cut(numbers, SYSTEM_CLOCK, self._stop.requested.is_set)
         busy: list[float] = []
         crew = [

@@ -20,10 +20,14 @@ class FakeClock:
         """Return the time of this clock."""
         return self._now_ns
 
+    def advance(self, seconds: float) -> None:
+        """Be that much later, as after a pause of the whole loop."""
+        self._now_ns += round(max(seconds, 0.0) * 1e9)
+
     async def sleep(self, seconds: float) -> None:
         """Let others run, and be that much later."""
         self.slept.append(seconds)
-        self._now_ns += int(max(seconds, 0.0) * 1e9)
+        self.advance(seconds)
         await asyncio.sleep(0)
 
 

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines"}
     | {"redaction", "tracebacks"},
-    {"limits", "workload", "throttles", "metrics", "proxy"}
-    | {"slice_tally", "slices", "result_parts", "findings", "repeats", "results", "diagnosis"}
-    | {"thresholds", "verdict", "result_document", "saved"},
+    {"limits", "workload", "schedules", "throttles", "metrics", "tallies", "process_meter"}
+    | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
+    | {"diagnosis", "thresholds", "proxy"},
     {"verdict", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs"},

@@ -8,6 +8,7 @@ import sys
 import async_loader
 
 PUBLIC = {
+    "ArrivalRate",
     "AsyncLoaderError",
     "Chunks",
     "ConfigurationError",
@@ -18,10 +19,12 @@ PUBLIC = {
     "Operation",
     "OperationContext",
     "OperationResult",
+    "Ramp",
     "RunResult",
     "Semaphore",
     "SetupError",
     "Snapshot",
+    "Stage",
     "Stop",
     "Throttle",
     "Workload",

@@ -14,6 +14,7 @@ from async_loader.findings import DatabaseCounts, RepeatedStatement, ServerSide,
 from async_loader.reports.json import render_comparison
 from async_loader.result_document import damage, json_schema
 from async_loader.result_parts import CheckResult, TimeSplit
+from async_loader.result_schedule import ScheduleResult
 from async_loader.slices import Slice, Slices
 
 from .test_results import histogram_of, result_of
@@ -51,6 +52,7 @@ def everything() -> RunResult:
             samples=1,
             notes=("none",),
         ),
+        schedule=ScheduleResult(5, 2, histogram_of(1, 2, 3)),
         environment=ENVIRONMENT,
     )
 

@@ -9,6 +9,7 @@ import pytest
 from async_loader import Histogram, OperationResult, RunResult, merge
 from async_loader.reports import json as json_report
 from async_loader.result_parts import ErrorResult, PoolResult, ProcessResult, Series
+from async_loader.result_schedule import ScheduleResult
 from async_loader.slices import Slice, Slices
 
 
@@ -81,6 +82,38 @@ def test_merging_keeps_what_only_one_has() -> None:
     assert merged.errors["40001"].count == 1
     assert merged.pool == PoolResult(40, 40, 3)
     assert merged.series.throughput == (2, 2, 3)
+
+
+def scheduled(lags: list[int], dropped: int) -> RunResult:
+    operation = OperationResult(
+        "read", len(lags), 0, 0, histogram_of(*lags), dropped=dropped, late=2, retries=3, retried=1
+    )
+    schedule = ScheduleResult(len(lags) + dropped, dropped, histogram_of(*lags))
+    return replace(result_of(), by_operation={"read": operation}, schedule=schedule)
+
+
+def test_schedules_and_counters_merge_exactly_and_read_back() -> None:
+    rng = random.Random(2)
+    lags = [rng.randrange(10**8) for _ in range(900)]
+    whole, parts = scheduled(lags, 6), [scheduled(lags[k::3], 2) for k in range(3)]
+    merged = merge(RunResult.from_dict(part.to_dict()) for part in parts)
+    assert merged.schedule is not None
+    assert whole.schedule is not None
+    assert merged.schedule.to_dict() == whole.schedule.to_dict()
+    assert (merged.schedule.started, merged.schedule.drop_rate) == (900, 6 / 906)
+    assert (merged.dropped, merged.late, merged.retries) == (6, 6, 9)
+    assert merged.by_operation["read"].retried == 3
+    assert merge([whole, result_of(1)]).schedule == whole.schedule
+
+
+def test_a_result_without_a_schedule_still_loads() -> None:
+    document = result_of(1, 2).to_dict()
+    del document["schedule"]
+    for counter in ("dropped", "late", "retries", "retried"):
+        del document["by_operation"]["create"][counter]
+    again = RunResult.from_dict(document)
+    assert again.schedule is None
+    assert (again.dropped, again.late, again.retries) == (0, 0, 0)
 
 
 def test_nothing_cannot_be_merged() -> None:
