@@ -142,7 +142,7 @@ def figure_text(verdict: Verdict) -> str:
     if threshold.metric in _TRENDS and threshold.aggregate != "count":
         return f"{figure:,.4g} ms"
     if threshold.metric in _SHARES and threshold.aggregate == "rate":
-        return f"{figure:.4%}"
+        return f"{figure * 100:.4g}%"
     return f"{figure:,.0f}" if threshold.aggregate == "count" else f"{figure:,.4g}"
 
 

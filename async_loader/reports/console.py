@@ -32,7 +32,7 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     parts += [*circumstances(result), _operations(result)]
     if any(operation.split for operation in result.by_operation.values()):
         parts.append(_time_split(result))
-    parts += [_row(label, text) for label, text in _measurements(result)]
+    parts += [_row(label, text) for label, text in measurements(result)]
     if result.server_side is not None:
         parts += [_row(label, text) for label, text in server_lines(result.server_side)]
     parts += _repeats(result)
@@ -149,7 +149,8 @@ def _shares(parts: Sequence[Histogram]) -> list[str]:
     return [f"{milliseconds(part.mean_ns / 1e6)} ({part.mean_ns / whole:3.0%})" for part in parts]
 
 
-def _measurements(result: RunResult) -> Iterator[tuple[str, str]]:
+def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) for what the pool, the event loop and the process went through."""
     if pool := result.pool:
         size = f" of {pool.size}" if pool.size else ""
         yield "connections", f"{pool.peak_in_use}{size} in use at peak, {pool.peak_waiting} waiting"

@@ -1,0 +1,206 @@
+"""
+The report as one HTML file that needs no network: verdict, charts, tables.
+
+All words and tables are in the page as it is written, escaped by the template; its script adds
+the charts. The page's own Content-Security-Policy lets nothing run or load but the style and
+the scripts whose hashes it names, so that text which slipped through would still be text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from async_loader.diagnosis import bottleneck, serialised_writes
+from async_loader.reports import page_tables as tables
+from async_loader.reports.comparison import Comparison
+from async_loader.reports.console import measurements, milliseconds
+from async_loader.reports.page_data import ALL, chart_data
+from async_loader.results import RunResult
+from async_loader.verdict import Word, conclusion
+
+_ASSETS = files("async_loader.reports") / "page"
+_IMPORT = re.compile(r"^import .*\n", re.M)
+
+
+def render(result: RunResult) -> str:
+    """Return the page of one run."""
+    return render_comparison({result.mode: [result]})
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the page of several runs, over the same axes; a page of one run for one."""
+    runs = [run for rounds in comparison.values() for run in rounds]
+    alone = runs[0] if len(runs) == 1 else None
+    style, scripts = _style(), [_asset("uPlot.iife.min.js"), _script()]
+    page: str = _template().render(
+        style=style,
+        scripts=scripts,
+        policy=_policy(style, scripts),
+        data=chart_data(comparison),
+        charts=_charts(comparison),
+        verdict=_verdict(comparison),
+        alone=alone,
+        tiles=_tiles(alone) if alone else [],
+        findings=[f for f in (bottleneck(alone), serialised_writes(alone)) if f] if alone else [],
+        compared=None if alone else tables.compared(comparison),
+        details={
+            label if len(rounds) == 1 else f"{label}, round {number}": _details(run)
+            for label, rounds in comparison.items()
+            for number, run in enumerate(rounds, 1)
+        },
+        circumstances=tables.circumstances(comparison),
+        version=version("async_loader"),
+    )
+    return page
+
+
+# --- what the page says --------------------------------------------------------------------
+
+
+def _verdict(comparison: Comparison) -> dict[str, Any]:
+    """Return the word, what it is about, and the reasons."""
+    runs = [run for rounds in comparison.values() for run in rounds]
+    word = tables.worst(runs)
+    subject = ", ".join(dict.fromkeys(run.workload for run in runs))
+    if len(runs) == 1:
+        (run,) = runs
+        sentence = f"{run.completed:,} operations in {_seconds(run.seconds)}"
+        if run.planned is not None and run.planned != run.completed:
+            sentence = f"{run.completed:,} of {run.planned:,} operations in {_seconds(run.seconds)}"
+        subject = f"{subject}, let in by {run.mode}"
+        if concurrency := run.settings.get("concurrency"):
+            subject = f"{subject}, concurrency {concurrency:,}"
+        return _says(word, sentence, subject, conclusion(run).reasons)
+    good = sum(conclusion(run).word == "passed" for run in runs)
+    reasons = {
+        f"{label}: {reason}": None
+        for label, rounds in comparison.items()
+        for run in rounds
+        for reason in conclusion(run).reasons
+    }
+    sentence = f"{good} of {len(runs)} runs passed, {len(comparison)} ways compared"
+    return _says(word, sentence, subject, tuple(reasons))
+
+
+def _says(word: Word, sentence: str, subject: str, reasons: tuple[str, ...]) -> dict[str, Any]:
+    return {"word": word, "sentence": sentence, "subject": subject, "reasons": reasons}
+
+
+def _tiles(run: RunResult) -> list[tuple[str, str, str, bool]]:
+    """Return name, figure, unit, and whether it is bad, of what to see at a glance."""
+    latency = run.latency().summary_ms()
+    bad = run.failed + run.indeterminate
+    tiles = [
+        ("throughput", f"{run.throughput:,.0f}", "ops/s", False),
+        *(
+            (name, milliseconds(latency[name]) if run.completed else "-", "ms", False)
+            for name in ("p50", "p95", "p99")
+        ),
+        ("failed", f"{bad:,}", f"{run.error_rate:.2%}" if bad else "", bool(bad)),
+    ]
+    if run.pool:
+        of = f"of {run.pool.size:,}" if run.pool.size else ""
+        tiles.append(("connections", f"{run.pool.peak_in_use:,}", of, False))
+    tiles.append(("event loop", f"{run.process.loop_busy:.0%}", "busy", False))
+    tiles.append(("memory", f"{run.process.peak_memory_bytes / 2**20:,.0f}", "MiB", False))
+    return tiles
+
+
+def _details(run: RunResult) -> dict[str, Any]:
+    """Return the tables of one run."""
+    return {
+        "thresholds": tables.thresholds(run),
+        "operations": tables.operations(run),
+        "measurements": list(measurements(run)),
+        "splits": tables.splits(run),
+        "repeats": tables.repeats(run),
+        "errors": tables.errors(run),
+        "checks": tables.checks(run),
+        "statements": tables.server_statements(run.server_side),
+        "server": tables.server(run.server_side),
+    }
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+# --- charts --------------------------------------------------------------------------------
+
+
+def _charts(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the charts that there is something for: kind, title, what may be chosen."""
+    runs = [run for rounds in comparison.values() for run in rounds]
+    several = len(comparison) > 1
+    names = list(dict.fromkeys(name for run in runs for name in run.by_operation))
+    operations = [(ALL, "all operations"), *((n, n) for n in names)] if len(names) > 1 else []
+    charts = [{"kind": "throughput", "title": "Throughput", "choices": {}}]
+    if any(run.slices and run.slices.length > 1 for run in runs):
+        figures = [("p99", "p99"), ("p95", "p95"), ("p50", "p50")] if several else []
+        choices = {"operation": operations, "figure": figures}
+        charts.append({"kind": "latency", "title": "Latency over time", "choices": choices})
+    if any(any(run.series.in_use) for run in runs):
+        charts.append({"kind": "connections", "title": "Connections", "choices": {}})
+    if any(run.completed for run in runs):
+        choices = {"operation": operations if several else []}
+        charts.append({"kind": "percentiles", "title": "Latency by percentile", "choices": choices})
+    return charts
+
+
+# --- the file ------------------------------------------------------------------------------
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("async_loader.reports", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def _asset(name: str) -> Markup:
+    return Markup((_ASSETS / name).read_text(encoding="utf-8"))  # noqa: S704  a file of ours
+
+
+def _style() -> Markup:
+    return _asset("uPlot.min.css") + _asset("report.css")
+
+
+def _script() -> Markup:
+    """Return charts.js and report.js as one module: the latter's import is what stands above it."""
+    own = _IMPORT.sub("", _asset("report.js"))
+    return _asset("charts.js") + Markup(own)  # noqa: S704  a file of ours
+
+
+def _policy(style: str, scripts: list[Markup]) -> str:
+    """Return the Content-Security-Policy that lets these run, and nothing else do anything."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {_hash(style)}",
+            f"script-src {' '.join(map(_hash, scripts))}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,275 @@
+"""The tables of the HTML report: rows of text, which the template escapes and lays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isnan
+from statistics import median
+from typing import Any
+
+from async_loader.findings import ServerSide
+from async_loader.reports.comparison import Comparison, base_of, ratios
+from async_loader.reports.console import milliseconds
+from async_loader.reports.findings import server_lines
+from async_loader.results import RunResult
+from async_loader.thresholds import figure_text, verdicts_of
+from async_loader.verdict import Word, conclusion
+
+_LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
+ASKED, RAN_ON, DIFFERENT = "What was asked for", "What it ran on", "What differs"
+_WORST: tuple[Word, ...] = ("passed", "stopped", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell; `kind` is good, bad, warn or code, `more` is what unfolds below it."""
+
+    text: str
+    kind: str = ""
+    more: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """
+    A table whose first column heads its rows.
+
+    `text` columns are for words, the others for numbers; a `narrow` one is no wider than these.
+    """
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str | Cell, ...]]
+    text: frozenset[int] = frozenset({0})
+    narrow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where one operation's time went: means in milliseconds with their shares (0 to 1)."""
+
+    operation: str
+    parts: Mapping[str, tuple[str, float]]
+    statements: str
+
+
+def thresholds(result: RunResult) -> Table | None:
+    """Return each threshold with the figure that it was held against."""
+    rows: list[tuple[str | Cell, ...]] = []
+    allowed = result.settings.get("max_error_rate")
+    if allowed is not None:
+        rows.append(
+            (
+                Cell(f"error rate at most {allowed:.2%}"),
+                f"{result.error_rate * 100:.4g}%",
+                _holds(result.error_rate <= allowed),
+            )
+        )
+    for verdict in verdicts_of(result):
+        text = Cell(verdict.threshold.text, "code")
+        rows.append((text, figure_text(verdict), _holds(verdict.passed)))
+    return Table("", ("threshold", "found", "verdict"), rows) if rows else None
+
+
+def _holds(passed: bool) -> Cell:
+    return Cell("holds", "good") if passed else Cell("fails", "bad")
+
+
+def operations(result: RunResult) -> Table:
+    """Return counts and latencies of each operation."""
+    rows: list[tuple[str | Cell, ...]] = []
+    for name, operation in result.by_operation.items():
+        latency = operation.histogram.summary_ms()
+        figures = [milliseconds(latency[key]) if operation.count else "-" for key in _LATENCIES]
+        unknown, failed = operation.indeterminate, operation.failed
+        rows.append((name, f"{operation.count:,}", _bad(failed), _bad(unknown), *figures))
+    names = (name.replace("_", ".") for name in _LATENCIES)
+    headings = ("operation", "count", "failed", "indeterminate", *names)
+    return Table("Latencies in milliseconds, of operations that ended well.", headings, rows)
+
+
+def _bad(count: int) -> Cell:
+    return Cell(f"{count:,}", "bad" if count else "")
+
+
+def splits(result: RunResult) -> list[Split]:
+    """Return where each operation's time went; nothing for a run without the time split."""
+    found = []
+    for name, operation in result.by_operation.items():
+        if (split := operation.split) is None or not split.orm.count:
+            continue
+        parts = {"wait": split.pool_wait, "database": split.database, "orm": split.orm}
+        means = {key: part.mean_ns for key, part in parts.items()}
+        whole = sum(means.values()) or 1.0
+        found.append(
+            Split(
+                name,
+                {key: (milliseconds(ns / 1e6), ns / whole) for key, ns in means.items()},
+                f"{split.statements_per_operation:.2f} ({split.most_statements})",
+            )
+        )
+    return found
+
+
+def repeats(result: RunResult) -> Table | None:
+    """Return the statements that operations repeat."""
+    rows: list[tuple[str | Cell, ...]] = [
+        (
+            repeat.operation,
+            f"{repeat.most:,}",
+            f"{repeat.mean:.1f}",
+            f"{repeat.operations:,}",
+            Cell(repeat.statement, "code"),
+            Cell(repeat.source, "code") if repeat.source else "-",
+            repeat.cause or "-",
+        )
+        for repeat in result.repeated_statements
+    ]
+    headings = ("operation", "most", "mean", "operations", "statement", "asked by", "cause")
+    caption = "How often one operation executed the same statement: at most and in the mean."
+    return Table(caption, headings, rows, frozenset({0, 4, 5, 6})) if rows else None
+
+
+def errors(result: RunResult) -> Table | None:
+    """Return each class of failure with its sample."""
+    rows: list[tuple[str | Cell, ...]] = []
+    for name, error in sorted(result.errors.items(), key=lambda item: -item[1].count):
+        where = ", ".join(f"{op} {count:,}" for op, count in error.by_operation.items())
+        source = Cell(error.source, "code") if error.source else "-"
+        sample = Cell(error.sample, more=error.traceback)
+        rows.append((name, f"{error.count:,}", where, sample, source))
+    headings = ("error", "count", "operations", "for example", "at")
+    return Table("", headings, rows, frozenset({0, 2, 3, 4})) if rows else None
+
+
+def checks(result: RunResult) -> Table | None:
+    """Return how often each of the workload's own checks held."""
+    rows: list[tuple[str | Cell, ...]] = [
+        (name, Cell(f"{check.passed:,}"), _bad(check.failed))
+        for name, check in result.checks.items()
+    ]
+    return Table("", ("check", "held", "did not"), rows) if rows else None
+
+
+def server_statements(side: ServerSide | None) -> Table | None:
+    """Return what the server spent on each statement."""
+    if side is None or not side.statements:
+        return None
+    whole = side.total_ms or sum(s.total_ms for s in side.statements) or 1.0
+    rows: list[tuple[str | Cell, ...]] = [
+        (
+            Cell(one.statement, "code"),
+            f"{one.calls:,}",
+            f"{one.total_ms / 1000:,.2f}",
+            f"{one.total_ms / whole:.0%}",
+            f"{one.mean_ms:.3f}",
+            f"{one.rows:,}",
+        )
+        for one in side.statements
+    ]
+    headings = ("statement", "calls", "total s", "share", "mean ms", "rows")
+    return Table("As pg_stat_statements counted them during the run.", headings, rows)
+
+
+def server(side: ServerSide | None) -> list[tuple[str, str]]:
+    """Return what else the server told: counts, waits, and what it would not tell."""
+    lines = server_lines(side) if side is not None else ()
+    return [(label, text) for label, text in lines if label != "server SQL"]
+
+
+# --- several runs --------------------------------------------------------------------------
+
+
+def compared(comparison: Comparison) -> Table:
+    """Return a row for each way, with the medians of its rounds."""
+    base = base_of(comparison)
+    against = ratios(comparison, base)
+    rows: list[tuple[str | Cell, ...]] = []
+    for label, runs in comparison.items():
+        latencies = [run.latency().summary_ms() for run in runs]
+        rows.append(
+            (
+                label,
+                verdict_cell(worst(runs)),
+                f"{median(run.seconds for run in runs):,.2f}",
+                f"{median(run.throughput for run in runs):,.0f}",
+                *(milliseconds(median(x[p] for x in latencies)) for p in ("p50", "p95", "p99")),
+                f"{max(run.error_rate for run in runs):.2%}",
+                f"{max(run.pool.peak_in_use if run.pool else 0 for run in runs):,}",
+                f"{median(run.process.peak_memory_bytes for run in runs) / 2**20:,.0f}",
+                "-" if isnan(against[label]) else f"{against[label]:.2f}",
+            )
+        )
+    headings = (
+        *("", "verdict", "seconds", "ops/s", "p50", "p95", "p99 ms"),
+        *("failed", "conns", "MiB", f"× {base}"),
+    )
+    return Table(_rounds(comparison), headings, rows, frozenset({0}))
+
+
+def _rounds(comparison: Comparison) -> str:
+    most = max(map(len, comparison.values()))
+    if most == 1:
+        return ""
+    figures = f"Medians of {most} rounds; failed and conns are the most of any."
+    return f"{figures} The charts show the round of median throughput."
+
+
+def worst(runs: Iterable[RunResult]) -> Word:
+    """Return the worst of the runs' verdicts."""
+    return max((conclusion(run).word for run in runs), key=_WORST.index)
+
+
+def verdict_cell(word: Word) -> Cell:
+    """Return a verdict as a cell."""
+    return Cell(word, {"passed": "good", "stopped": "warn", "failed": "bad"}[word])
+
+
+def circumstances(comparison: Comparison) -> dict[str, Table]:
+    """Return by title what was asked for and on what it ran, what differs between runs first."""
+    known = [_facts(runs[0]) for runs in comparison.values()]
+    facts = list(dict.fromkeys(fact for each in known for fact in each))
+    differing = [fact for fact in facts if len({each.get(fact) for each in known}) > 1]
+    tables = {}
+    if differing:
+        rows: list[tuple[str | Cell, ...]] = [
+            (fact[1], *(each.get(fact, "-") for each in known)) for fact in differing
+        ]
+        text = frozenset(range(len(known) + 1))
+        tables[DIFFERENT] = Table("", ("", *comparison), rows, text, narrow=True)
+    for title in (ASKED, RAN_ON):
+        rows = [
+            (fact[1], known[0][fact])
+            for fact in facts
+            if fact not in differing and fact[0] == title
+        ]
+        if rows:
+            tables[title] = Table("", ("", ""), rows, frozenset({0, 1}), narrow=True)
+    return tables
+
+
+def _facts(run: RunResult) -> dict[tuple[str, str], str]:
+    """Return what is known of a run, by the table it belongs to and its name."""
+    asked = {"workload": run.workload, "mode": run.mode, **run.settings}
+    facts = {(ASKED, name): text for name, text in _leaves(asked)}
+    for part in run.environment.values():
+        if isinstance(part, Mapping):
+            facts |= {(RAN_ON, name): text for name, text in _leaves(part)}
+    return facts
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and text of whatever was said; what was left open is not worth a row."""
+    for name, value in values.items():
+        match value:
+            case None | [] | ():
+                continue
+            case Mapping():
+                yield from ((inner, text) for inner, text in _leaves(value))
+            case bool():
+                yield name, "on" if value else "off"
+            case list() | tuple():
+                yield name, ", ".join(map(str, value))
+            case _:
+                yield name, str(value)
