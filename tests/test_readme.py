@@ -29,8 +29,11 @@ COMMAND_LINES = [
     for line in block.splitlines()
 ]
 LOADER = "async_loader"
-# Commands that take no number of operations.
+# Commands that take no number of operations, and those that take no database.
 OTHERS = {n.split()[0] for n, model in COMMANDS.items() if "ops" not in model.model_fields}
+OFFLINE = {n for n, model in COMMANDS.items() if "database_url" not in model.model_fields}
+# Results that an earlier line of the README wrote, or another day's run.
+SAVED = ("this.json", "main.json")
 
 
 def arguments(line: str, database_url: str) -> list[str]:
@@ -42,17 +45,30 @@ def arguments(line: str, database_url: str) -> list[str]:
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
     if "--ops" not in small and "--duration" not in small and small[0] not in OTHERS:
         small += ["--ops", "100"]
+    if small[0] in OFFLINE:
+        return small
     if not any("--database-url" in word or word in ("--help", "noop") for word in small):
         small += ["--database-url", database_url]
     return small
 
 
+@pytest.fixture(scope="session")
+def result(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A saved result."""
+    path = tmp_path_factory.mktemp("saved") / "result.json"
+    argv = ["--workload", "noop", "--ops", "10", "--out", f"json={path}"]
+    subprocess.run([sys.executable, "-m", LOADER, *argv], check=True, env=environment())
+    return path.read_text()
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with the files that snippets name in their first line."""
+def folder(tmp_path: Path, result: str) -> Path:
+    """A folder with the files that snippets name in their first line, and saved results."""
+    for name in SAVED:
+        (tmp_path / name).write_text(result)
     for snippet in blocks("python"):
-        if name := re.match(r"# (\w+\.py)\n", snippet):
-            (tmp_path / name[1]).write_text(snippet)
+        if named := re.match(r"# (\w+\.py)\n", snippet):
+            (tmp_path / named[1]).write_text(snippet)
     return tmp_path
 
 
