@@ -9,14 +9,17 @@ row is not there; or nobody told it, and it may be either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, func, insert, select, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from async_loader import OperationContext, RunResult, Workload
+from async_loader import OperationContext, RunResult, Workload, run
+from async_loader.database import closing, create_engine, create_sessions
 from async_loader.failures import classify
 
 Told = Literal["ok", "failed", "indeterminate"]
@@ -92,6 +95,19 @@ class Ledger:
             assert result.failed + result.indeterminate >= len(told) - len(ok)
             assert result.completed + result.failed + result.indeterminate == len(told)
         return len(found - ok)
+
+
+@asynccontextmanager
+async def under_load(
+    workload: Workload, url: str | URL, *, workers: int = 10, **options: Any
+) -> AsyncIterator[asyncio.Task[RunResult]]:
+    """Yield the run of a workload, which goes on until the block ends it; then close its pool."""
+    async with closing(create_engine(make_url(url), pool_size=workers)) as engine:
+        options = {"duration": 36_000, **options} if "ops" not in options else options
+        yield asyncio.create_task(
+            run(workload, sessions=create_sessions(engine), concurrency=workers, **options)
+        )
+    assert engine.pool.status().endswith("Current Checked out connections: 0")
 
 
 async def make_table(url: str) -> None:

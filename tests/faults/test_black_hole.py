@@ -14,7 +14,7 @@ from async_loader import OperationContext, RunResult, Stop, Workload, run
 from async_loader.database import closing, create_engine, create_sessions
 from async_loader.errors import DatabaseError
 from async_loader.run_schema import run_schema
-from tests.faults.ledger import Ledger, make_table, no_backend_is_left
+from tests.faults.ledger import Ledger, make_table, no_backend_is_left, under_load
 from tests.faults.proxy import FaultProxy
 
 pytestmark = pytest.mark.timeout(90)
@@ -41,17 +41,9 @@ class Timed:
     async def __call__(self, proxy: FaultProxy, hole: str, seconds: float) -> RunResult:
         """Run, fall into the hole after a while, and stop some time after it has healed."""
         stop = Stop()
-        async with closing(create_engine(proxy.url, pool_size=10)) as engine:
-            running = asyncio.create_task(
-                run(
-                    self.workload,
-                    sessions=create_sessions(engine),
-                    duration=600,
-                    concurrency=10,
-                    op_timeout=OP_TIMEOUT,
-                    stop=stop,
-                )
-            )
+        async with under_load(
+            self.workload, proxy.url, op_timeout=OP_TIMEOUT, stop=stop
+        ) as running:
             watching = asyncio.create_task(self._watch())
             await asyncio.sleep(0.5)
             proxy.black_hole(to_server=hole != "to client", to_client=hole != "to server")
@@ -130,18 +122,10 @@ async def test_a_close_that_is_not_answered_is_broken_off(proxy: FaultProxy) -> 
 async def test_a_stop_in_a_black_hole_ends_within_the_grace(proxy: FaultProxy, times: int) -> None:
     ledger = Ledger()
     stop = Stop()
-    async with closing(create_engine(proxy.url, pool_size=10)) as engine:
-        running = asyncio.create_task(
-            run(
-                ledger.workload,
-                sessions=create_sessions(engine),
-                duration=600,
-                concurrency=10,
-                op_timeout=300,
-                grace=1 if times == 1 else 300,
-                stop=stop,
-            )
-        )
+    grace = 1 if times == 1 else 300
+    async with under_load(
+        ledger.workload, proxy.url, op_timeout=300, grace=grace, stop=stop
+    ) as running:
         await asyncio.sleep(0.5)
         proxy.black_hole()
         await asyncio.sleep(0.5)  # what had its reply already ends, and the next are let in
