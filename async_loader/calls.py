@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import current_task
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from .failures import may_be_retried
 from .workload import Kind, Mix, Operation
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -41,6 +43,53 @@ def call_of(
                 await function(session=session)
 
     return with_session
+
+
+def retrying(
+    call: Callable[[int], Awaitable[Any]], max_tries: int, on_retry: Callable[[bool], None]
+) -> Callable[[int], Awaitable[Any]]:
+    """
+    Return the call, tried again at once while the server gives it up in favour of others.
+
+    Each try is the whole operation, with a session and a context of its own. `on_retry` is told
+    of each after the first, and whether it is the second. A cancelled operation is not tried
+    again, in whatever way it ends.
+    """
+
+    async def call_again(index: int) -> None:
+        task = current_task()
+        for tried in range(1, max_tries):
+            try:
+                await call(index)
+            except Exception as error:
+                if not may_be_retried(error) or (task is not None and task.cancelling()):
+                    raise
+                on_retry(tried == 1)
+            else:
+                return
+        await call(index)
+
+    return call_again if max_tries > 1 else call
+
+
+def sync_retrying(
+    call: Callable[[int], Any], max_tries: int, on_retry: Callable[[bool], None]
+) -> Callable[[int], Any]:
+    """Return a sync call, tried again as `retrying` does."""
+
+    def call_again(index: int) -> None:
+        for tried in range(1, max_tries):
+            try:
+                call(index)
+            except Exception as error:
+                if not may_be_retried(error):
+                    raise
+                on_retry(tried == 1)
+            else:
+                return
+        call(index)
+
+    return call_again if max_tries > 1 else call
 
 
 def sync_call_of(

@@ -99,6 +99,8 @@ _LOST_STATES = ("57P01", "57P02")
 # Those in which the server was never asked.
 _NEVER_ASKED = ("08001", "08004")
 
+_GIVEN_UP = ("40001", "40P01")
+
 _PAUSES = {
     "08001": _SERVER_PAUSE,
     "08004": _SERVER_PAUSE,
@@ -133,6 +135,18 @@ def classify(error: BaseException) -> Failure:
         if failure is not None:
             return failure
     return Failure(type(_first_of(error)).__name__)
+
+
+def may_be_retried(error: BaseException) -> bool:
+    """
+    Return whether the server gave the transaction up in favour of others and said so.
+
+    That is a serialization failure or a deadlock. Not where a reply was lost on the way there:
+    what was asked before may be done, and would be done twice.
+    """
+    return classify(error).name[:5] in _GIVEN_UP and not any(
+        failure.reply_lost for link in _everything(error) if (failure := _classify_one(link))
+    )
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -203,6 +217,18 @@ def _is_innermost(error: DBAPIError) -> bool:
         getattr(link, "sqlstate", None) is None and getattr(link, "errno", None) is None
         for link in _chain(error)
     )
+
+
+def _everything(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and all that came before it, on every way there."""
+    seen: set[int] = set()
+    links = [error]
+    while links:
+        link = links.pop()
+        seen.add(id(link))
+        yield link
+        before = (getattr(link, "orig", None), link.__cause__, link.__context__)
+        links += [b for b in before if b is not None and id(b) not in seen]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

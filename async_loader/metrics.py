@@ -95,6 +95,12 @@ class Metrics:
         """Count an operation that was due and cannot start."""
         self._operations[name].dropped += 1
 
+    def retried(self, name: str, first: bool) -> None:
+        """Count a try after an operation's first; the `first` of those makes it a retried one."""
+        tally = self._operations[name]
+        tally.retries += 1
+        tally.retried += first
+
     def succeeded(
         self,
         name: str,
@@ -207,6 +213,23 @@ class Metrics:
             slices=self.slices(seconds),
             process=process,
             repeated_statements=self._repeats.result(),
+            schedule=self.schedule(),
+        )
+
+    def interim(self) -> RunResult:
+        """Return the counts so far, without what happened when: for thresholds to look at."""
+        return RunResult(
+            outcome="done",
+            mode="",
+            workload="",
+            seconds=(self._clock.now_ns() - self.started_ns) / SECOND_NS,
+            planned=None,
+            by_operation=self.operations(),
+            errors={},
+            checks=self.checks(),
+            pool=None,
+            series=Series(),
+            process=ProcessResult(0.0, 0, 0.0, self.loop_lag),
             schedule=self.schedule(),
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, current_task
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
-from .calls import Sessions, call_of
+from .calls import Sessions, call_of, retrying
 from .clock import SECOND_NS, Clock
 from .failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
 from .in_flight import InFlight
@@ -16,7 +17,9 @@ from .instruments import OperationTimes, PoolWatch, current_times, holder
 from .limits import Limit, Stop
 from .metrics import Metrics, Snapshot
 from .process_meter import watch_loop
+from .results import Outcome
 from .tasks import cancel, end, first_of
+from .thresholds import Threshold, broken_so_far
 from .throttles import Throttle
 from .workload import Kind, Mix
 
@@ -26,6 +29,7 @@ OnProgress = Callable[[Snapshot], None]
 _YIELD_EVERY = 128
 _PROGRESS_EVERY = 0.5
 _WATCH_EVERY = 0.5
+_JUDGE_EVERY = 1.0
 
 
 class Phase:
@@ -50,6 +54,9 @@ class Phase:
         give_up: float,
         stop: Stop,
         latency_limit: float | None,
+        max_tries: int,
+        thresholds: Sequence[Threshold],
+        abort_on_fail: float | None,
         clock: Clock,
     ) -> None:
         self._mix = mix
@@ -63,30 +70,47 @@ class Phase:
         self._give_up = give_up
         self._stop = stop
         self._latency_limit = latency_limit
+        self._thresholds = thresholds
+        self._abort_on_fail = abort_on_fail
         self.clock = clock
         self._in_flight = InFlight(op_timeout, pool)
         self._backoff = Backoff()
         self._closed = asyncio.Event()  # no more operations are let in
         self._closed.set()
-        self.gave_up = asyncio.Event()
+        self._over = asyncio.Event()  # by ourselves, before the limit
+        self.outcome: Outcome = "done"
         self._timed = frozenset(
             o.name for o in mix.operations if time_split and pool and "session" in o.wants
         )
         by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
         self._calls = {
-            o.name: call_of(o, mix, by_kind, shared, self._check) for o in mix.operations
+            o.name: retrying(
+                call_of(o, mix, by_kind, shared, self._check),
+                max_tries,
+                partial(self._retried, o.name),
+            )
+            for o in mix.operations
         }
         self._metrics = Metrics(mix.operations, clock)
 
     async def perform_all(
-        self, limit: Limit, numbers: Iterator[int], on_progress: OnProgress | None = None
+        self,
+        limit: Limit,
+        numbers: Iterator[int],
+        *,
+        judged: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> tuple[Metrics, float]:
-        """Perform operations until the limit or the stop; return the counts and the seconds."""
+        """
+        Perform operations until the limit or the stop; return the counts and the seconds.
+
+        One that is `judged` ends when a threshold is broken, where that is wanted.
+        """
         metrics = self._metrics = Metrics(
             self._mix.operations, self.clock, latency_limit=self._latency_limit
         )
         self.limit, self.numbers = limit, numbers
-        if not (self._stop.requested.is_set() or self.gave_up.is_set()):
+        if not (self._stop.requested.is_set() or self._over.is_set()):
             self._closed.clear()
             self._in_flight.ending = False
         watchers = [
@@ -95,6 +119,8 @@ class Phase:
             ),
             asyncio.create_task(self._watch()),
         ]
+        if judged and self._abort_on_fail is not None:
+            watchers.append(asyncio.create_task(self._judge(self._abort_on_fail)))
         if on_progress is not None:
             watchers.append(asyncio.create_task(self._report(limit, on_progress)))
         try:
@@ -110,7 +136,7 @@ class Phase:
         """Let the throttle run to its end, or for `grace` seconds once asked to stop."""
         driver = asyncio.create_task(self._throttle.drive(self))
         try:
-            await first_of(driver, self._stop.requested, self.gave_up)
+            await first_of(driver, self._stop.requested, self._over)
             self._closed.set()
             await first_of(driver, self._stop.at_once, timeout=self._grace)
         finally:
@@ -188,6 +214,9 @@ class Phase:
     def _check(self, name: str, passed: bool) -> None:
         self._metrics.checked(name, passed)
 
+    def _retried(self, name: str, first: bool) -> None:
+        self._metrics.retried(name, first)
+
     async def _watch(self) -> None:
         """See to what takes too long, and give up in time: one task, for all operations."""
         while True:
@@ -200,7 +229,19 @@ class Phase:
         succeeded = self._metrics.last_success_ns
         failing = self._metrics.last_failure_ns > succeeded
         if failing and now - succeeded > self._give_up * SECOND_NS:
-            self.gave_up.set()
+            self._end("aborted")
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self._over.is_set():
+            self.outcome = outcome
+            self._over.set()
+
+    async def _judge(self, delay: float) -> None:
+        """End the run when a threshold is broken, from so many seconds on."""
+        await self.clock.sleep(delay)
+        while not broken_so_far(self._metrics.interim(), self._thresholds):
+            await self.clock.sleep(_JUDGE_EVERY)
+        self._end("failed")
 
     async def _report(self, limit: Limit, on_progress: OnProgress) -> None:
         while True:

@@ -7,7 +7,7 @@ Running a workload over `AsyncSession`, and counting what happens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import count
 from typing import Any
@@ -21,8 +21,9 @@ from .limits import Limit, Stop
 from .phase import OnProgress, Phase
 from .process_meter import ProcessMeter
 from .repeats import LEAST
-from .results import Outcome, RunResult
+from .results import RunResult
 from .tasks import end, first_of
+from .thresholds import parse
 from .throttles import Semaphore, Throttle
 from .workload import Workload
 
@@ -43,6 +44,9 @@ async def run(
     grace: float = 10.0,
     give_up: float = 60.0,
     latency_limit: float | None = None,
+    max_tries: int = 1,
+    thresholds: Sequence[str] = (),
+    abort_on_fail: float | None = None,
     stop: Stop | None = None,
     time_split: bool = True,
     n_plus_one: int = LEAST,
@@ -54,15 +58,22 @@ async def run(
 
     `ops` or `duration` (seconds) ends the run; `warmup` runs first and is not counted.
     `sessions` makes each operation's session, `read_sessions` those of reads (default: the
-    same). `throttle` overrides `concurrency`, which stands for `Semaphore(concurrency)`.
+    same). `throttle` overrides `concurrency`, which stands for `Semaphore(concurrency)`;
+    `ArrivalRate` is the open model. How many took longer than `latency_limit` (seconds) is
+    counted. An operation that the server gave up for others (a serialization failure, a
+    deadlock) is tried `max_tries` times in all, within its one latency.
+
     An operation longer than `op_timeout` seconds is cancelled; where even its connection's
     close is not answered it ends within 5 s more. When `stop` is requested no more are
     started, those in flight have `grace` seconds, and the result so far is returned.
     Operations that find the server down or full wait before the next attempt. When some fail
     and none has succeeded for `give_up` seconds, or two `op_timeout` if that is longer, the
-    run ends: its outcome is "aborted". `time_split` also tells where each operation's time
-    goes, for some 2 % of the throughput, and names a statement that one operation executes
-    `n_plus_one` times (0: none). Cancelling `run` leaves no task and no checked-out connection.
+    run ends: its outcome is "aborted". With `abort_on_fail`, from so many seconds on, one of the
+    `thresholds` that does not hold ends it: "failed". Cancelling `run` leaves no task and no
+    checked-out connection.
+
+    `time_split` also tells where each operation's time goes, for some 2 % of the throughput,
+    and names a statement that one operation executes `n_plus_one` times (0: none).
 
     Raises `ConfigurationError` before anything runs, and `SetupError` when the workload's
     set-up raised. Operations' own errors are counted, not raised.
@@ -90,16 +101,22 @@ async def run(
                 give_up=max(give_up, 2 * op_timeout),
                 stop=stop,
                 latency_limit=latency_limit,
+                max_tries=max_tries,
+                thresholds=tuple(map(parse, thresholds)),
+                abort_on_fail=abort_on_fail,
                 clock=clock,
             )
             if warmup is not None:
                 # Numbers below zero: the warm-up takes none of the run's own operations.
                 metrics, seconds = await phase.perform_all(warmup, count(-1, -1))
             meter = ProcessMeter()
-            if not phase.gave_up.is_set():  # else what the warm-up met is all there is to tell
-                metrics, seconds = await phase.perform_all(limit, count(), on_progress)
+            if phase.outcome == "done":  # else what the warm-up met is all there is to tell
+                metrics, seconds = await phase.perform_all(
+                    limit, count(), judged=True, on_progress=on_progress
+                )
+            interrupted = phase.outcome == "done" and stop.requested.is_set()
             return metrics.result(
-                outcome=_outcome(stop, phase),
+                outcome="interrupted" if interrupted else phase.outcome,
                 mode=throttle.mode,
                 workload=workload.name,
                 seconds=seconds,
@@ -107,12 +124,6 @@ async def run(
                 pool=pool,
                 process=meter.result(metrics.loop_lag),
             )
-
-
-def _outcome(stop: Stop, phase: Phase) -> Outcome:
-    if phase.gave_up.is_set():
-        return "aborted"
-    return "interrupted" if stop.requested.is_set() else "done"
 
 
 @asynccontextmanager

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from typing import Any
 
-from .calls import SyncSessions, sync_call_of
+from .calls import SyncSessions, sync_call_of, sync_retrying
 from .clock import SECOND_NS, SYSTEM_CLOCK
 from .errors import ConfigurationError
 from .failures import classify
@@ -21,11 +22,13 @@ from .limits import Limit, Stop
 from .metrics import Metrics, Snapshot
 from .process_meter import ProcessMeter, thread_busy_seconds
 from .repeats import LEAST
-from .results import RunResult
+from .results import Outcome, RunResult
+from .thresholds import Threshold, broken_so_far, parse
 from .workload import Kind, Mix, Workload
 
 _SAMPLE_EVERY = 0.05
 _PROGRESS_EVERY = 0.5
+_JUDGE_EVERY = 1.0
 
 
 def run_sync(
@@ -41,6 +44,9 @@ def run_sync(
     shared: Any = None,
     stop: Stop | None = None,
     latency_limit: float | None = None,
+    max_tries: int = 1,
+    thresholds: Sequence[str] = (),
+    abort_on_fail: float | None = None,
     time_split: bool = True,
     n_plus_one: int = LEAST,
     on_progress: Callable[[Snapshot], None] | None = None,
@@ -68,13 +74,16 @@ def run_sync(
             time_split=time_split,
             stop=stop,
             latency_limit=latency_limit,
+            max_tries=max_tries,
         )
+        crew.thresholds = tuple(map(parse, thresholds))
         if warmup is not None:
             crew.perform_all(threads or 1, warmup, count(-1, -1), None)
         meter = ProcessMeter()
+        crew.judged_from = abort_on_fail
         metrics, seconds, busy = crew.perform_all(threads or 1, limit, count(), on_progress)
         return metrics.result(
-            outcome="interrupted" if stop.requested.is_set() else "done",
+            outcome=_outcome(crew, stop),
             mode="sync" if threads is None else "threads",
             workload=workload.name,
             seconds=seconds,
@@ -82,6 +91,12 @@ def run_sync(
             pool=pool,
             process=meter.result(metrics.loop_lag, busy),
         )
+
+
+def _outcome(crew: _Crew, stop: Stop) -> Outcome:
+    if crew.failed:
+        return "failed"
+    return "interrupted" if stop.requested.is_set() else "done"
 
 
 def require_twins(workload: str, mix: Mix) -> None:
@@ -108,12 +123,21 @@ class _Crew:
         time_split: bool,
         stop: Stop,
         latency_limit: float | None,
+        max_tries: int,
     ) -> None:
         self._mix = mix
         by_kind: dict[Kind, SyncSessions | None] = {"write": sessions, "read": read_sessions}
         self._calls = {
-            o.name: sync_call_of(o, mix, by_kind, shared, self._check) for o in mix.operations
+            o.name: sync_retrying(
+                sync_call_of(o, mix, by_kind, shared, self._check),
+                max_tries,
+                partial(self._retried, o.name),
+            )
+            for o in mix.operations
         }
+        self.thresholds: Sequence[Threshold] = ()
+        self.judged_from: float | None = None
+        self.failed = False
         self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
         self._pool = pool
         self._time_split = time_split and pool is not None
@@ -133,7 +157,7 @@ class _Crew:
         metrics = self._metrics = Metrics(
             self._mix.operations, SYSTEM_CLOCK, latency_limit=self._latency_limit
         )
-        feed = limit.cut(numbers, SYSTEM_CLOCK, self._stop.requested.is_set)
+        feed = limit.cut(numbers, SYSTEM_CLOCK, self._is_closed)
         busy: list[float] = []
         crew = [
             threading.Thread(target=self._work, args=(feed, busy), daemon=True)
@@ -155,7 +179,7 @@ class _Crew:
         on_progress: Callable[[Snapshot], None] | None,
     ) -> None:
         """Sample the pool and show progress until all threads have ended."""
-        shown = 0.0
+        shown = judged = 0.0
         for thread in crew:
             while thread.is_alive():
                 with self._lock:
@@ -163,9 +187,22 @@ class _Crew:
                     if on_progress is not None and time.monotonic() - shown > _PROGRESS_EVERY:
                         shown = time.monotonic()
                         on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+                    if time.monotonic() - judged > _JUDGE_EVERY:
+                        judged = time.monotonic()
+                        self._judge(metrics)
                 thread.join(_SAMPLE_EVERY)
         if on_progress is not None:
             on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+
+    def _judge(self, metrics: Metrics) -> None:
+        """Let no more operations in when a threshold is broken, from a time on."""
+        if self.judged_from is not None:
+            interim = metrics.interim()
+            late_enough = interim.seconds >= self.judged_from
+            self.failed = late_enough and bool(broken_so_far(interim, self.thresholds))
+
+    def _is_closed(self) -> bool:
+        return self.failed or self._stop.requested.is_set()
 
     def _work(self, feed: Iterator[int], busy: list[float]) -> None:
         started = thread_busy_seconds()
@@ -197,3 +234,7 @@ class _Crew:
     def _check(self, name: str, passed: bool) -> None:
         with self._lock:
             self._metrics.checked(name, passed)
+
+    def _retried(self, name: str, first: bool) -> None:
+        with self._lock:
+            self._metrics.retried(name, first)

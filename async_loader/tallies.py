@@ -76,6 +76,8 @@ class OperationTally:
     indeterminate: int = 0
     dropped: int = 0
     late: int = 0
+    retries: int = 0
+    retried: int = 0
     split: SplitTally | None = None
 
     def result(self) -> OperationResult:
@@ -89,4 +91,6 @@ class OperationTally:
             split=self.split.result() if self.split else None,
             dropped=self.dropped,
             late=self.late,
+            retries=self.retries,
+            retried=self.retried,
         )

@@ -32,7 +32,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 # Values are kept in milliseconds, shares (0 to 1) and plain numbers. Divisors, so that 95%
 # is the 0.95 that 19 of 20 are.
 _UNITS = {"": 1.0, "us": 1e3, "µs": 1e3, "ms": 1.0, "s": 1e-3, "%": 1e2}
-_SHARES = ("errors", "checks")
+_SHARES = ("errors", "checks", "dropped")
 _OF_DURATIONS = {"us", "µs", "ms", "s"}
 _TOKENS = re.compile(r"(<=|>=|==|<|>)")
 _VALUE = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|%)?")
@@ -81,13 +81,14 @@ _TRENDS: dict[str, Callable[[Operations], Histogram]] = {
     "db_time": _durations("database"),
     "orm_time": _durations("orm"),
 }
-_TREND_AGGREGATES = ("p(N)", "avg", "med", "max", "count")
+_DURATIONS = (*_TRENDS, "schedule_lag")
 _AGGREGATES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(_TRENDS, _TREND_AGGREGATES),
+    **dict.fromkeys(_DURATIONS, ("p(N)", "avg", "med", "min", "max", "count")),
     "statements": ("avg", "max", "count"),
     "errors": ("rate", "count"),
     "checks": ("rate", "count"),
     "ops": ("rate", "count"),
+    "dropped": ("rate", "count"),
 }
 
 
@@ -109,6 +110,8 @@ def parse_figure(text: str, left: str) -> Figure:
     aggregate = aggregate.strip()
     if metric not in _AGGREGATES:
         raise wrong(text, 0, f"unknown metric {metric!r}; {_closest(metric, _AGGREGATES)}")
+    if metric == "schedule_lag" and operation is not None:
+        raise wrong(text, len(metric), "the schedule is one for all operations")
     _check_aggregate(text, left, metric, aggregate)
     return Figure(text, metric, operation, aggregate)
 
@@ -129,6 +132,18 @@ def judge(result: RunResult, thresholds: Iterable[Threshold]) -> list[Verdict]:
     return verdicts
 
 
+def broken_so_far(result: RunResult, thresholds: Iterable[Threshold]) -> list[Verdict]:
+    """
+    Return what does not hold in a run that is still going on.
+
+    What can only be told at its end is left until then: a figure that does not exist yet, and a
+    count that has yet to be reached.
+    """
+    final = [t for t in thresholds if t.aggregate != "count" or t.comparison in ("<", "<=")]
+    verdicts = judge(result, final)
+    return [verdict for verdict in verdicts if verdict.figure is not None and not verdict.passed]
+
+
 def verdicts_of(result: RunResult) -> list[Verdict]:
     """Hold a result against the thresholds that its own settings name."""
     return judge(result, map(parse, result.settings.get("threshold", [])))
@@ -139,7 +154,7 @@ def figure_text(verdict: Verdict) -> str:
     figure, threshold = verdict.figure, verdict.threshold
     if figure is None:
         return "no figure"
-    if threshold.metric in _TRENDS and threshold.aggregate != "count":
+    if threshold.metric in _DURATIONS and threshold.aggregate != "count":
         return f"{figure:,.4g} ms"
     if threshold.metric in _SHARES and threshold.aggregate == "rate":
         return f"{figure * 100:.4g}%"
@@ -159,12 +174,7 @@ def figure_of(result: RunResult, threshold: Figure) -> float | None:
     metric, aggregate = threshold.metric, threshold.aggregate
     if metric in _TRENDS:
         return _of_trend(_TRENDS[metric](operations), aggregate)
-    if metric == "statements":
-        return _of_statements(operations, aggregate)
-    if metric == "errors":
-        return _of_errors(operations, aggregate)
-    count = sum(o.count for o in operations)
-    return count / result.seconds if aggregate == "rate" and result.seconds else float(count)
+    return _OTHERS[metric](result, operations, aggregate)
 
 
 def _of_trend(histogram: Histogram, aggregate: str) -> float | None:
@@ -175,13 +185,14 @@ def _of_trend(histogram: Histogram, aggregate: str) -> float | None:
         return histogram.percentiles_ns([percentile])[percentile] / 1e6
     figures = {
         "avg": histogram.mean_ns / 1e6,
+        "min": histogram.min_ns / 1e6,
         "max": histogram.max_ns / 1e6,
         "count": float(histogram.count),
     }
     return figures[aggregate]
 
 
-def _of_statements(operations: Operations, aggregate: str) -> float | None:
+def _of_statements(_result: RunResult, operations: Operations, aggregate: str) -> float | None:
     splits = [o.split for o in operations if o.split is not None]
     timed = sum(split.orm.count for split in splits)
     if not timed:
@@ -192,12 +203,40 @@ def _of_statements(operations: Operations, aggregate: str) -> float | None:
     return total / timed if aggregate == "avg" else float(total)
 
 
-def _of_errors(operations: Operations, aggregate: str) -> float | None:
+def _of_errors(_result: RunResult, operations: Operations, aggregate: str) -> float | None:
     bad = sum(o.failed + o.indeterminate for o in operations)
     if aggregate == "count":
         return float(bad)
     ended = bad + sum(o.count for o in operations)
     return bad / ended if ended else None
+
+
+def _of_ops(result: RunResult, operations: Operations, aggregate: str) -> float | None:
+    count = sum(o.count for o in operations)
+    return count / result.seconds if aggregate == "rate" and result.seconds else float(count)
+
+
+def _of_lag(result: RunResult, _operations: Operations, aggregate: str) -> float | None:
+    return _of_trend(result.schedule.lag, aggregate) if result.schedule else None
+
+
+def _of_dropped(result: RunResult, operations: Operations, aggregate: str) -> float | None:
+    if result.schedule is None:
+        return None  # nothing was ever due
+    dropped = sum(o.dropped for o in operations)
+    if aggregate == "count":
+        return float(dropped)
+    due = dropped + sum(o.count + o.failed + o.indeterminate for o in operations)
+    return dropped / due if due else None
+
+
+_OTHERS: dict[str, Callable[[RunResult, Operations, str], float | None]] = {
+    "statements": _of_statements,
+    "errors": _of_errors,
+    "ops": _of_ops,
+    "schedule_lag": _of_lag,
+    "dropped": _of_dropped,
+}
 
 
 def _of_checks(result: RunResult, threshold: Figure) -> float | None:
@@ -244,10 +283,8 @@ def _value(text: str, right: str, metric: str, aggregate: str) -> float:
     if match is None:
         raise wrong(text, place, "expected a number, with a unit such as ms, s or %")
     unit = match[2] or ""
-    timed = metric in _TRENDS and aggregate != "count"
-    if (unit in _OF_DURATIONS and not timed) or (
-        unit == "%" and metric not in ("errors", "checks")
-    ):
+    timed = metric in _DURATIONS and aggregate != "count"
+    if (unit in _OF_DURATIONS and not timed) or (unit == "%" and metric not in _SHARES):
         raise wrong(text, place, f"{metric}:{aggregate} is not measured in {unit}")
     return float(match[1]) / _UNITS[unit]
 

@@ -84,10 +84,15 @@ async def test_replies_to_commit_that_are_lost(
         proxy.lose_replies_to_commit(count)
         async with closing(create_engine(proxy.url, pool_size=8)) as engine:
             result = await run(
-                ledger.workload, sessions=create_sessions(engine), ops=2 * count, throttle=throttle
+                ledger.workload,
+                sessions=create_sessions(engine),
+                ops=2 * count,
+                throttle=throttle,
+                max_tries=5,
             )
         assert proxy.lost == count
         assert proxy.commits == 2 * count, "something was repeated"
+        assert result.retries == 0
     assert (result.completed, result.failed, result.indeterminate) == (count, 0, count)
     # A reply was lost, so the commit was done: each of them is there.
     assert await ledger.reconcile(database_url, result) == count

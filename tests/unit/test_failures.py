@@ -19,6 +19,7 @@ from async_loader.failures import (
     Backoff,
     Failure,
     classify,
+    may_be_retried,
     sqlstate_of,
 )
 
@@ -102,3 +103,28 @@ def test_most_failures_are_no_reason_to_wait() -> None:
     assert backoff.pause(full, 0.0) == Backoff.SHORTEST
     assert backoff.pause(full, 9.0) == 9.0
     assert backoff.pause(full, 25.0) == full.pause == 10.0
+
+
+def raised_while(error: BaseException, before: BaseException) -> BaseException:
+    error.__context__ = before
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (wrapped(DriverError("40001")), True),
+        (wrapped(DriverError("40P01")), True),
+        (wrapped(DriverError("55P03")), False),
+        (wrapped(DriverError("08006")), False),
+        (wrapped(DriverError("57P01")), False),
+        (ValueError("the workload's own"), False),
+        (raised_while(ValueError("wrapped"), wrapped(DriverError("40001"))), True),
+        (raised_while(wrapped(DriverError("08006")), wrapped(DriverError("40001"))), False),
+        # The operation tried again by itself, after a COMMIT without a reply.
+        (raised_while(wrapped(DriverError("40001")), wrapped(DriverError("08006"))), False),
+        (raised_while(wrapped(DriverError("40001")), TimeoutError()), False),
+    ],
+)
+def test_only_what_was_surely_not_done_is_tried_again(error: BaseException, expected: bool) -> None:
+    assert may_be_retried(error) is expected

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 
 import pytest
 
@@ -79,6 +81,27 @@ def test_a_cleared_one_is_as_new() -> None:
     assert histogram.encode() == Histogram().encode()
     histogram.record(6)
     assert histogram.summary_ms() == histogram_of([6]).summary_ms()
+
+
+def test_one_that_is_dropped_is_freed_without_the_garbage_collector() -> None:
+    histogram = histogram_of([5])
+    histogram.add(Histogram.decode(histogram.encode()))
+    inner = weakref.ref(histogram._hdr)
+    gc.disable()
+    try:
+        del histogram
+        assert inner() is None
+    finally:
+        gc.enable()
+
+
+def test_the_shortest_survives_adding() -> None:
+    assert Histogram().min_ns == 0
+    histogram = Histogram()
+    histogram.add(histogram_of([70_000_000, 900]))
+    histogram.add(histogram_of([5_000_000]))
+    assert histogram.min_ns == 900
+    assert histogram_of([70_000_000]).min_ns == pytest.approx(70_000_000, rel=0.001)
 
 
 def test_a_followed_one_tells_what_is_new() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from async_loader import (
+    ArrivalRate,
     Chunks,
     ConfigurationError,
     Limit,
@@ -268,3 +270,70 @@ async def test_a_task_group_that_failed_takes_nothing_with_it() -> None:
         "timeout": 1,
     }
     assert (result.outcome, result.completed) == ("done", 3)
+
+
+async def test_latency_over_the_limit_is_counted() -> None:
+    async def sometimes_slow(op: OperationContext) -> None:
+        await asyncio.sleep(0.1 if op.index % 4 == 0 else 0)
+
+    result = await run(workload_of(sometimes_slow), ops=40, latency_limit=0.09)
+    assert result.late == 10
+    assert (await run(workload_of(sometimes_slow), ops=8)).late == 0
+
+
+async def test_the_open_model_drops_what_cannot_start_and_counts_from_when_it_was_due() -> None:
+    async def slow(op: OperationContext) -> None:
+        if op.index == 0:
+            time.sleep(0.3)
+        await asyncio.sleep(0.05)
+
+    rate = ArrivalRate(100, max_in_flight=10)
+    result = await run(workload_of(slow), duration=1.0, throttle=rate)
+    assert result.mode == "open"
+    assert result.schedule is not None
+    assert result.schedule.due == 100
+    assert result.dropped == result.schedule.dropped > 0
+    assert result.completed == result.schedule.started == result.schedule.lag.count
+    assert result.completed + result.dropped == 100
+    # What was due at 10 ms started when the loop was free again.
+    assert result.schedule.lag.max_ns > 250_000_000
+    assert result.by_operation["only"].histogram.max_ns > 300_000_000
+    await no_task_is_left()
+
+
+async def test_a_stop_does_not_wait_for_the_next_arrival() -> None:
+    stop, started = Stop(), asyncio.Event()
+
+    async def note(op: OperationContext) -> None:
+        started.set()
+
+    throttle = ArrivalRate(1 / 3600)
+    task = asyncio.create_task(run(workload_of(note), ops=100, throttle=throttle, stop=stop))
+    await started.wait()
+    stop.request()
+    result = await task
+    assert (result.outcome, result.completed, result.dropped) == ("interrupted", 1, 0)
+
+
+async def test_a_broken_threshold_ends_the_run() -> None:
+    async def fail(op: OperationContext) -> None:
+        await asyncio.sleep(0.001)
+        raise ValueError
+
+    result = await run(
+        workload_of(fail), duration=60, thresholds=["errors:rate<1%"], abort_on_fail=0.1
+    )
+    assert result.outcome == "failed"
+    assert result.seconds < 30
+    await no_task_is_left()
+
+
+async def test_a_threshold_that_holds_ends_nothing() -> None:
+    async def wait(op: OperationContext) -> None:
+        await asyncio.sleep(0.01)
+
+    thresholds = ["errors:rate<1%", "ops:count>=10000"]
+    result = await run(
+        workload_of(wait), duration=0.3, thresholds=thresholds, abort_on_fail=0.05, concurrency=1
+    )
+    assert result.outcome == "done"

@@ -6,7 +6,8 @@ import pytest
 
 from async_loader import ConfigurationError, OperationResult, RunResult
 from async_loader.result_parts import CheckResult, TimeSplit
-from async_loader.thresholds import figure_of, judge, parse
+from async_loader.result_schedule import ScheduleResult
+from async_loader.thresholds import broken_so_far, figure_of, judge, parse
 
 from .test_results import histogram_of, result_of
 
@@ -19,10 +20,12 @@ def result() -> RunResult:
     split = TimeSplit(histogram_of(*[MS] * 100), reads, histogram_of(*[2 * MS] * 100), 210, 12)
     operations = {
         "read": OperationResult("read", 100, 0, 0, reads, split),
-        "create": OperationResult("write", 8, 1, 1, histogram_of(*[5 * MS] * 8)),
+        "create": OperationResult("write", 8, 1, 1, histogram_of(*[5 * MS] * 8), dropped=20),
     }
     checks = {"total": CheckResult(9, 1), "stock": CheckResult(10, 0)}
-    return replace(result_of(1, seconds=4.0), by_operation=operations, checks=checks)
+    schedule = ScheduleResult(23, 20, histogram_of(MS, 2 * MS, 4 * MS))
+    found = result_of(1, seconds=4.0)
+    return replace(found, by_operation=operations, checks=checks, schedule=schedule)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,12 @@ def result() -> RunResult:
         ("checks{op:total}:rate<0.91", 0.9),
         ("checks:count==19", 19),
         ("ops:rate>26", 27),
+        ("op_duration:min>=0.999", 1),
+        ("pool_wait{op:read}:min<2ms", 1),
+        ("schedule_lag:max<5ms", 4),
+        ("schedule_lag:count==3", 3),
+        ("dropped:count<=20", 20),
+        ("dropped{op:create}:rate<=67%", 2 / 3),
         ("ops{op:create}:count>=8", 8),
     ],
 )
@@ -76,6 +85,29 @@ def test_a_figure_that_does_not_exist_fails(text: str) -> None:
     assert not verdict.passed
 
 
+@pytest.mark.parametrize("text", ["schedule_lag:max<1s", "dropped:count==0", "dropped:rate==0"])
+def test_a_closed_model_has_no_schedule(text: str) -> None:
+    (verdict,) = judge(replace(result(), schedule=None), [parse(text)])
+    assert verdict.figure is None
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("op_duration{op:read}:p(95)<90ms", True),
+        ("errors:count<2", True),
+        ("ops:rate>28", True),
+        ("ops:count>=1000", False),
+        ("checks:count==500", False),
+        ("op_duration{op:absent}:avg<1s", False),
+        ("op_duration{op:read}:p(95)<96ms", False),
+    ],
+)
+def test_what_only_the_end_can_tell_is_not_broken_yet(text: str, broken: bool) -> None:
+    assert bool(broken_so_far(result(), [parse(text)])) is broken
+
+
 @pytest.mark.parametrize(
     ("text", "marked"),
     [
@@ -93,6 +125,9 @@ def test_a_figure_that_does_not_exist_fails(text: str) -> None:
         ("op_duration:avg<fast", "op_duration:avg<▶fast: expected a number"),
         ("op_duration:avg<5%", "not measured in %"),
         ("ops:rate<5ms", "not measured in ms"),
+        ("dropped:rate<5ms", "not measured in ms"),
+        ("dropped:p(95)<5", "dropped:▶p(95)<5: dropped has the aggregates rate, count"),
+        ("schedule_lag{op:read}:max<5", "schedule_lag▶{op:read}:max<5: the schedule is one"),
         ("", "expected a comparison"),
     ],
 )
