@@ -6,62 +6,32 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import (
-    AbstractContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-)
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
-
-from .backends import Backend, backend_of
-from .calls import Sessions
-from .database import Namespace, ServerInfo, closing, parse_url, place, redact
-from .errors import ConfigurationError, DatabaseError, WorkloadError
+from .backends import backend_of
+from .databases import Database, Say, open_database, own_database, server_url
+from .errors import ConfigurationError, DatabaseError
 from .inserts import enable_batch_inserting
 from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
 from .option_types import SYNC_MODES
 from .phase import OnProgress
-from .postgres import embedded_server
 from .results import RunResult
 from .runner import prepared, run
-from .settings import UNBOUNDED_POOL, InsertsSettings, RunSettings, ServerOptions
+from .settings import InsertsSettings, RunSettings
 from .sync_runner import require_twins, run_sync
-from .tasks import to_the_end
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
 from .workload import Workload
 from .workloads import mixed, noop, sequences
 
-T = TypeVar("T")
-Say = Callable[[str], None]
-
 # What changes nothing in a run.
 _NOT_SHOWN = {"debug", "config", "out", "html", "junit", "progress"}
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
-# Left free of a server's connections: our guard, and somebody who wants to look.
-_SPARE_CONNECTIONS = 3
-# How long an operation waits for a connection is its own timeout's business.
-_POOL_TIMEOUT = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """What a workload that uses a database runs on, and what to say of it."""
-
-    url: URL
-    namespace: Namespace
-    sessions: Sessions
-    read_sessions: Sessions
-    environment: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +116,7 @@ async def _run_async(
         stop=stop,
         time_split=settings.time_split,
         n_plus_one=settings.n_plus_one,
+        server_side=settings.server_side,
         on_progress=on_progress,
     )
 
@@ -241,127 +212,6 @@ def build_throttle(settings: RunSettings) -> Throttle:
         return Unbounded()
     policy = Chunks if settings.mode == "chunks" else Semaphore
     return policy(settings.concurrency)
-
-
-@asynccontextmanager
-async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Database]:
-    """Yield sessions on a schema of the run's own, in the user's server or in ours."""
-    async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(server_url(settings, say))
-        backend = backend_of(url)
-        say("connecting")
-        server = await _probe(backend, url)
-        namespace = await stack.enter_async_context(
-            backend.run_namespace(url, keep=settings.keep_data)
-        )
-        engine = backend.create_engine(
-            url,
-            pool_size=pool_size(settings, server),
-            pool_timeout=_POOL_TIMEOUT,
-            namespace=namespace,
-        )
-        await stack.enter_async_context(closing(engine))
-        sessions, read_sessions = backend.session_factories(
-            engine, reads_autocommit=settings.reads_autocommit
-        )
-        if settings.batch_inserts:
-            enable_batch_inserting(sessions)
-        yield Database(
-            url=url,
-            namespace=namespace,
-            sessions=sessions,
-            read_sessions=read_sessions,
-            environment={"database": _database_facts(settings, url, server, namespace)},
-        )
-
-
-@asynccontextmanager
-async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterator[Database]:
-    """Yield the sessions that a workload brings: the application's engine, pool and events."""
-    assert workload.sessions_hook is not None
-    sessions = workload.sessions_hook()
-    engine = sessions.kw.get("bind") if isinstance(sessions, async_sessionmaker) else None
-    if not isinstance(engine, AsyncEngine):
-        raise WorkloadError(
-            f"the sessions of workload {workload.name!r} must be an async_sessionmaker that is "
-            f"bound to an AsyncEngine, not {type(sessions).__name__}"
-        )
-    try:
-        kind = engine.url.get_backend_name()
-        if kind in ("postgresql", "sqlite"):
-            server = await backend_of(engine.url).probe(engine)
-        else:
-            server = ServerInfo(kind, "", {}, 0)
-        yield Database(
-            url=engine.url,
-            namespace=Namespace(),
-            sessions=sessions,
-            read_sessions=sessions,
-            environment={"database": _database_facts(settings, engine.url, server, None)},
-        )
-    finally:
-        await engine.dispose()
-
-
-def pool_size(settings: RunSettings, server: ServerInfo) -> int:
-    """
-    Return as many connections as operations can be in flight, within what the server has left.
-
-    Without a limit of operations it is the pool that throttles, with a size of its own. A
-    size that was asked for is not made smaller.
-    """
-    wanted = UNBOUNDED_POOL if settings.mode == "unbounded" else settings.concurrency
-    most = max(1, server.free_connections - _SPARE_CONNECTIONS)
-    return settings.pool_size or min(wanted, most)
-
-
-@asynccontextmanager
-async def server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
-    """Yield the URL of the user's server, or of ours, which runs for the block."""
-    if settings.database_url is not None:
-        yield parse_url(settings.database_url.get_secret_value())
-        return
-    say("starting the embedded PostgreSQL")
-    async with _off_the_loop(embedded_server(settings.server_directory)) as server:
-        yield parse_url(server.url)
-
-
-@asynccontextmanager
-async def _off_the_loop(context: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """
-    Enter and leave a blocking context in a thread.
-
-    A cancellation while it is entered or left, however often, waits for the thread: nothing
-    that it starts is forgotten.
-    """
-    entering = asyncio.create_task(asyncio.to_thread(context.__enter__))
-    try:
-        value = await to_the_end(entering)
-        yield value
-    finally:
-        if entering.exception() is None:
-            await to_the_end(asyncio.to_thread(context.__exit__, None, None, None))
-
-
-async def _probe(backend: Backend, url: URL) -> ServerInfo:
-    async with closing(backend.create_engine(url, pool_size=1)) as engine:
-        return await backend.probe(engine)
-
-
-def _database_facts(
-    settings: RunSettings, url: URL, server: ServerInfo, namespace: Namespace | None
-) -> dict[str, Any]:
-    embedded = settings.database_url is None and namespace is not None
-    facts: dict[str, Any] = {
-        "product": server.product,
-        "version": server.version,
-        "where": "(embedded)" if embedded else f"at {place(url)}",
-        "url": None if embedded else redact(url),
-        "settings": dict(server.settings),
-    }
-    if settings.keep_data and namespace is not None:
-        facts["kept"] = namespace.schema or f"{namespace.prefix}*"
-    return facts
 
 
 def shown_settings(settings: RunSettings) -> dict[str, Any]:

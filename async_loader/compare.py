@@ -47,6 +47,7 @@ def run_settings(settings: CompareSettings, way: Way) -> RunSettings:
         for name in RunSettings.model_fields
         if name in CompareSettings.model_fields and name not in ("out", "html", "junit", "config")
     }
+    shared["server_side"] = False  # the sync ways have none, and ways are compared as they are
     if way == "unbounded":
         shared["pool_size"] = settings.unbounded_pool_size
     if way == "stock":

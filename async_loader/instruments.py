@@ -9,7 +9,7 @@ nothing else, and leave it as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from contextvars import ContextVar
 from time import perf_counter_ns
 from typing import Any, Literal, Self
@@ -55,7 +55,7 @@ holder: ContextVar[object | None] = ContextVar("holder", default=None)
 
 def attached(
     sessions: async_sessionmaker[AsyncSession] | sessionmaker[Session] | None,
-    stack: ExitStack,
+    stack: ExitStack | AsyncExitStack,
     *,
     time_split: bool,
     n_plus_one: int = 0,

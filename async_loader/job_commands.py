@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from .app import server_url
 from .backends import backend_of
 from .database import unreachable
+from .databases import server_url
 from .errors import AsyncLoaderError, ConfigurationError
 from .job_settings import (
     JobCancelSettings,

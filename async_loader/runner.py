@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,7 @@ from .phase import OnProgress, Phase
 from .process_meter import ProcessMeter
 from .repeats import LEAST
 from .results import RunResult
+from .server_side import server_watch
 from .tasks import end, first_of
 from .thresholds import parse
 from .throttles import Semaphore, Throttle
@@ -50,6 +52,7 @@ async def run(
     stop: Stop | None = None,
     time_split: bool = True,
     n_plus_one: int = LEAST,
+    server_side: bool = False,
     on_progress: OnProgress | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RunResult:
@@ -74,6 +77,7 @@ async def run(
 
     `time_split` also tells where each operation's time goes, for some 2 % of the throughput,
     and names a statement that one operation executes `n_plus_one` times (0: none).
+    `server_side` asks the server for its own account of the run, on a connection of its own.
 
     Raises `ConfigurationError` before anything runs, and `SetupError` when the workload's
     set-up raised. Operations' own errors are counted, not raised.
@@ -85,45 +89,52 @@ async def run(
     mix = workload.mix(seed=seed, write_ratio=write_ratio)
     if sessions is None and any("session" in o.wants for o in mix.operations):
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
-    async with prepared(workload, sessions=sessions, seed=seed, stop=stop) as shared:
-        with ExitStack() as stack:
-            pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
-            phase = Phase(
-                mix=mix,
-                throttle=throttle,
-                shared=shared,
-                sessions=sessions,
-                read_sessions=read_sessions or sessions,
-                pool=pool,
-                time_split=time_split,
-                op_timeout=op_timeout,
-                grace=grace,
-                give_up=max(give_up, 2 * op_timeout),
-                stop=stop,
-                latency_limit=latency_limit,
-                max_tries=max_tries,
-                thresholds=tuple(map(parse, thresholds)),
-                abort_on_fail=abort_on_fail,
-                clock=clock,
-            )
-            if warmup is not None:
-                # Numbers below zero: the warm-up takes none of the run's own operations.
-                metrics, seconds = await phase.perform_all(warmup, count(-1, -1))
+    async with AsyncExitStack() as stack:
+        shared = await stack.enter_async_context(
+            prepared(workload, sessions=sessions, seed=seed, stop=stop)
+        )
+        pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
+        engine = sessions.kw.get("bind") if sessions is not None else None
+        server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
+        phase = Phase(
+            mix=mix,
+            throttle=throttle,
+            shared=shared,
+            sessions=sessions,
+            read_sessions=read_sessions or sessions,
+            pool=pool,
+            time_split=time_split,
+            op_timeout=op_timeout,
+            grace=grace,
+            give_up=max(give_up, 2 * op_timeout),
+            stop=stop,
+            latency_limit=latency_limit,
+            max_tries=max_tries,
+            thresholds=tuple(map(parse, thresholds)),
+            abort_on_fail=abort_on_fail,
+            clock=clock,
+        )
+        if warmup is not None:
+            # Numbers below zero: the warm-up takes none of the run's own operations.
+            metrics, seconds = await phase.perform_all(warmup, count(-1, -1))
+        meter = ProcessMeter()
+        if phase.outcome == "done":  # else what the warm-up met is all there is to tell
+            await server.begin()
             meter = ProcessMeter()
-            if phase.outcome == "done":  # else what the warm-up met is all there is to tell
-                metrics, seconds = await phase.perform_all(
-                    limit, count(), judged=True, on_progress=on_progress
-                )
-            interrupted = phase.outcome == "done" and stop.requested.is_set()
-            return metrics.result(
-                outcome="interrupted" if interrupted else phase.outcome,
-                mode=throttle.mode,
-                workload=workload.name,
-                seconds=seconds,
-                planned=ops,
-                pool=pool,
-                process=meter.result(metrics.loop_lag),
+            metrics, seconds = await phase.perform_all(
+                limit, count(), judged=True, on_progress=on_progress
             )
+        interrupted = phase.outcome == "done" and stop.requested.is_set()
+        result = metrics.result(
+            outcome="interrupted" if interrupted else phase.outcome,
+            mode=throttle.mode,
+            workload=workload.name,
+            seconds=seconds,
+            planned=ops,
+            pool=pool,
+            process=meter.result(metrics.loop_lag),
+        )
+        return replace(result, server_side=await server.end())
 
 
 @asynccontextmanager

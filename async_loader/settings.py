@@ -215,6 +215,9 @@ class ModeOptions(Group):
         description="one in as one gets out; chunk after chunk; a task for each operation; "
         "or one thread or --concurrency threads with a plain Session",
     )
+    server_side: bool = Field(
+        True, description="ask PostgreSQL for its own account of the run: statements, waits, cache"
+    )
 
 
 class VerdictOptions(Group):

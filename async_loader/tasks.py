@@ -38,6 +38,25 @@ async def end(task: asyncio.Task[Any], break_off: Callable[[], None]) -> None:
         break_off()
 
 
+async def within(work: Awaitable[T], seconds: float, break_off: Callable[[], None]) -> T:
+    """
+    Return what the work returns; raise `TimeoutError` when it takes longer.
+
+    Then, and when the caller is cancelled, `break_off` comes before the cancellation, so that
+    a driver does not first ask a server that is gone to stop.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        return task.result()
+    finally:
+        if not task.done():
+            break_off()
+            await end(task, break_off)
+
+
 async def to_the_end(work: Awaitable[T]) -> T:
     """
     Run clean-up to its end, however often the caller is cancelled meanwhile.

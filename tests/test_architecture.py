@@ -18,7 +18,7 @@ LAYERS = [
     | {"diagnosis", "thresholds", "proxy"},
     {"verdict", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
-    | {"progress", "outputs"},
+    | {"progress", "outputs", "server_queries", "server_side"},
     {"jobs"},
     {
         "calls",
@@ -31,7 +31,7 @@ LAYERS = [
         "reports",
     },
     {"option_types", "settings", "job_settings", "report_settings", "settings_sources", "testing"},
-    {"loading", "app"},
+    {"loading", "databases", "app"},
     {"runtime", "child", "compare", "job_commands", "report_commands"},
     {"cli", "__main__"},
 ]
@@ -100,6 +100,7 @@ def test_only_the_top_knows_the_settings() -> None:
         "settings",
         "settings_sources",
         "app",
+        "databases",
         "child",
         "compare",
         "job_commands",

@@ -58,10 +58,10 @@ def _counts(counts: DatabaseCounts) -> Iterator[str]:
 def _waits(side: ServerSide) -> str:
     seen = sum(side.waits.values())
     if not seen:
-        return f"nobody seen at work in {side.samples} samples"
+        return f"nothing seen in {side.samples} samples"
     busiest = sorted(side.waits.items(), key=lambda item: -item[1])[:MOST_WAITS]
     shares = ", ".join(f"{name} {count / seen:.0%}" for name, count in busiest)
-    return f"{shares} ({seen / side.samples:.1f} connections at work, {side.samples} samples)"
+    return f"{shares} ({seen / side.samples:.1f} connections, {side.samples} samples)"
 
 
 def _statement(statement: ServerStatement, total_ms: float) -> str:

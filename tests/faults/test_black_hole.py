@@ -14,6 +14,7 @@ from async_loader import OperationContext, RunResult, Stop, Workload, run
 from async_loader.database import closing, create_engine, create_sessions
 from async_loader.errors import DatabaseError
 from async_loader.run_schema import run_schema
+from async_loader.server_side import ANSWER, SAMPLE_EVERY
 from tests.faults.ledger import Ledger, make_table, no_backend_is_left, under_load
 from tests.faults.proxy import FaultProxy
 
@@ -176,3 +177,67 @@ async def test_an_engine_closes_in_time(proxy: FaultProxy) -> None:
             for connection in [await engine.connect() for _ in range(3)]:
                 await connection.close()
             proxy.black_hole()
+
+
+@pytest.mark.parametrize("heals", [False, True])
+async def test_the_servers_account_delays_no_end(proxy: FaultProxy, heals: bool) -> None:
+    """What asks the server for its account is alone in the hole, and the run is over."""
+    workload = Workload("elsewhere")
+    stop = Stop()
+
+    @workload.operation("elsewhere", kind="read")
+    async def elsewhere(session: AsyncSession) -> None:
+        await asyncio.sleep(0.01)
+
+    async with closing(create_engine(proxy.url, pool_size=3)) as engine:
+        async with engine.connect():
+            pass  # one that is idle in the pool, to be flushed
+        running = asyncio.create_task(
+            run(
+                workload,
+                sessions=create_sessions(engine),
+                duration=600,
+                concurrency=2,
+                server_side=True,
+                stop=stop,
+            )
+        )
+        while len(proxy.links) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2 * SAMPLE_EVERY)
+        proxy.black_hole()
+        await asyncio.sleep(ANSWER + 3 * SAMPLE_EVERY if heals else 0)
+        if heals:
+            proxy.heal()
+        stop.request()
+        async with asyncio.timeout(2 * ANSWER):
+            result = await running
+    assert result.server_side is not None
+    assert result.server_side.samples > 0
+    assert result.server_side.database is None
+    assert any("no account of the server" in note for note in result.server_side.notes)
+
+
+async def test_a_server_that_ends_the_watch_ends_nothing_else(
+    database_url: str, admin: AsyncEngine
+) -> None:
+    workload = Workload("killing")
+
+    @workload.operation("kill", kind="read")
+    async def kill(session: AsyncSession) -> None:
+        await session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <>"
+                " pg_backend_pid() AND datname = current_database()"
+            )
+        )
+        await asyncio.sleep(3 * SAMPLE_EVERY)
+
+    async with closing(create_engine(make_url(database_url), pool_size=1)) as engine:
+        result = await run(
+            workload, sessions=create_sessions(engine), ops=1, concurrency=1, server_side=True
+        )
+    assert result.completed == 1
+    assert result.server_side is not None
+    assert any("no account of the server" in note for note in result.server_side.notes)
+    await no_backend_is_left(admin, make_url(database_url).database or "")
