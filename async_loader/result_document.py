@@ -146,6 +146,32 @@ class Slices(TypedDict):
 
 
 @_exact
+class Change(TypedDict):
+    """One figure now and in the baseline; null where there is no such figure."""
+
+    check: Annotated[str, Field(description="how it was asked for")]
+    unit: Literal["ms", "/s", "share"]
+    tolerance: Annotated[float, Field(ge=0, description="as `change`")]
+    fails: Annotated[bool, Field(description="whether a regression fails the run")]
+    before: float | None
+    now: float | None
+    change: Annotated[float | None, Field(description="relative, of shares the difference")]
+    low: Annotated[float | None, Field(description="where its 95 % interval begins")]
+    high: Annotated[float | None, Field(description="where its 95 % interval ends")]
+    finding: Literal["regression", "improved", "holds", "inconclusive"]
+    reason: Annotated[str, Field(description="why it is inconclusive")]
+
+
+@_exact
+class Baseline(TypedDict):
+    """The run held against earlier ones; null where it was held against none."""
+
+    baselines: Annotated[list[str], Field(description="their files")]
+    differences: Annotated[list[str], Field(description="what else was not the same")]
+    changes: list[Change]
+
+
+@_exact
 class RepeatedStatement(TypedDict):
     """A statement that single operations executed again and again: an N+1."""
 
@@ -273,6 +299,7 @@ class Result(TypedDict):
     pool: Pool | None
     series: Series
     slices: Slices | None
+    baseline: Baseline | None
     errors: dict[str, Error]
     checks: dict[str, Check]
     process: Process

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from .changes import Comparison
 from .findings import RepeatedStatement, ServerSide, merged_repeats
 from .histogram import Histogram
 from .result_parts import (
@@ -43,7 +44,8 @@ class RunResult:
     `planned` is None for a run by duration. `settings` and `environment` are for the
     reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
     the N+1 of its operations, most executions first. `server_side` is None where no server
-    was asked, `slices` in a result of an older version, `schedule` in a closed model.
+    was asked, `slices` in a result of an older version, `schedule` in a closed model,
+    `baseline` where the run was held against none.
     """
 
     outcome: Outcome
@@ -63,6 +65,7 @@ class RunResult:
     server_side: ServerSide | None = None
     slices: Slices | None = None
     schedule: ScheduleResult | None = None
+    baseline: Comparison | None = None
 
     @property
     def completed(self) -> int:
@@ -129,6 +132,7 @@ class RunResult:
             checks=_merged(self.checks, other.checks),
             pool=optional(PoolResult.merged, self.pool, other.pool),
             series=self.series.merged(other.series),
+            baseline=None,  # what was told of a shard tells nothing of the whole
             # Slices of a part of the shards would pass for the whole run's.
             slices=self.slices.merged(other.slices) if self.slices and other.slices else None,
             process=self.process.merged(other.process),
@@ -156,6 +160,7 @@ class RunResult:
             "pool": self.pool.to_dict() if self.pool else None,
             "series": self.series.to_dict(),
             "slices": self.slices.to_dict() if self.slices else None,
+            "baseline": self.baseline.to_dict() if self.baseline else None,
             "errors": {name: error.to_dict() for name, error in self.errors.items()},
             "checks": {name: check.to_dict() for name, check in self.checks.items()},
             "process": self.process.to_dict(),
@@ -192,6 +197,7 @@ class RunResult:
                 pool=PoolResult(**data["pool"]) if data["pool"] else None,
                 series=Series.from_dict(data["series"]),
                 slices=Slices.from_dict(data.get("slices")),
+                baseline=Comparison.from_dict(data.get("baseline")),
                 process=ProcessResult.from_dict(data["process"]),
                 settings=data["settings"],
                 environment=data["environment"],

@@ -177,11 +177,17 @@ def figure_of(result: RunResult, threshold: Figure) -> float | None:
     return _OTHERS[metric](result, operations, aggregate)
 
 
+def percentile_in(aggregate: str) -> float | None:
+    """Return the percentile (0 to 100) that an aggregate is, None where it is another one."""
+    match = _PERCENTILE.fullmatch("p(50)" if aggregate == "med" else aggregate)
+    return float(match[1]) if match else None
+
+
 def _of_trend(histogram: Histogram, aggregate: str) -> float | None:
     if not histogram.count:
         return None
-    if match := _PERCENTILE.fullmatch("p(50)" if aggregate == "med" else aggregate):
-        percentile = float(match[1])
+    percentile = percentile_in(aggregate)
+    if percentile is not None:
         return histogram.percentiles_ns([percentile])[percentile] / 1e6
     figures = {
         "avg": histogram.mean_ns / 1e6,

@@ -15,7 +15,8 @@ LAYERS = [
     | {"redaction", "tracebacks"},
     {"limits", "workload", "schedules", "throttles", "metrics", "tallies", "process_meter"}
     | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
-    | {"diagnosis", "thresholds", "proxy"},
+    | {"diagnosis", "thresholds", "proxy"}
+    | {"bootstrap", "changes", "circumstances", "regression"},
     {"verdict", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs", "server_queries", "server_side"},

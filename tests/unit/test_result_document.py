@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from async_loader import OperationResult, RunResult
+from async_loader.changes import Change, Comparison
 from async_loader.findings import DatabaseCounts, RepeatedStatement, ServerSide, ServerStatement
 from async_loader.reports.json import render_comparison
 from async_loader.result_document import damage, json_schema
@@ -41,6 +42,11 @@ def everything() -> RunResult:
         result_of(5, 70, failed=2),
         by_operation={"create": OperationResult("write", 1, 2, 1, histogram_of(6), split)},
         checks={"seen": CheckResult(1, 0)},
+        baseline=Comparison(
+            ("main.json",),
+            ("Python: 3.13 now, 3.12 in the baseline",),
+            (Change("ops:rate:5%", "/s", 0.05, True, 9.0, 9.9, 0.1, 0.05, 0.15, "improved"),),
+        ),
         slices=Slices(0.5, {"create": (Slice.of({3: 1}, 2), Slice())}),
         repeated_statements=(RepeatedStatement("create", "SELECT", "x.py:3", "lazy", 1, 9, 9),),
         server_side=ServerSide(
