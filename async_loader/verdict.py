@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .results import RunResult
+from .results import Outcome, RunResult
 from .thresholds import Verdict, figure_text, verdicts_of
 
 Word = Literal["passed", "failed", "stopped"]
+
+# What ended a run before its end.
+ENDINGS: Mapping[Outcome, str] = {
+    "interrupted": "somebody stopped the run before its end",
+    "failed": "a broken threshold ended the run early",
+    "aborted": "the run gave up: no operation succeeded any more",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +39,10 @@ def conclusion(result: RunResult) -> Conclusion:
         reasons.insert(
             0, f"{result.error_rate:.2%} of the operations failed, more than {allowed:.2%}"
         )
-    if result.outcome == "aborted":
-        reasons.insert(0, "the run gave up: no operation succeeded any more")
+    if result.outcome in ENDINGS:
+        reasons.insert(0, ENDINGS[result.outcome])
     if result.outcome == "interrupted":
-        return Conclusion("stopped", ("somebody stopped the run before its end", *reasons))
+        return Conclusion("stopped", tuple(reasons))
     return Conclusion("failed" if reasons else "passed", tuple(reasons))
 
 

@@ -107,6 +107,11 @@ def _tiles(run: RunResult) -> list[tuple[str, str, str, bool]]:
         ),
         ("failed", f"{bad:,}", f"{run.error_rate:.2%}" if bad else "", bool(bad)),
     ]
+    if schedule := run.schedule:
+        lag = schedule.lag.summary_ms()["p99"]
+        dropped = f"of {schedule.due:,} due"
+        tiles.append(("dropped", f"{schedule.dropped:,}", dropped, bool(schedule.dropped)))
+        tiles.append(("schedule lag, p99", milliseconds(lag), "ms", False))
     if run.pool:
         of = f"of {run.pool.size:,}" if run.pool.size else ""
         tiles.append(("connections", f"{run.pool.peak_in_use:,}", of, False))
@@ -120,6 +125,7 @@ def _details(run: RunResult) -> dict[str, Any]:
     return {
         "thresholds": tables.thresholds(run),
         "operations": tables.operations(run),
+        "schedule": tables.schedule(run),
         "measurements": list(measurements(run)),
         "splits": tables.splits(run),
         "repeats": tables.repeats(run),
@@ -172,6 +178,8 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The order of operations is the workload's, not the alphabet's.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     return environment.get_template("report.html")
 
 

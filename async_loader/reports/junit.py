@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from async_loader.reports.comparison import Comparison
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
+from async_loader.verdict import ENDINGS
 
 # What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -46,7 +47,7 @@ def _suite(result: RunResult, name: str) -> ET.Element:
     suite = ET.Element("testsuite", name=_printable(name), time=f"{result.seconds:.3f}")
     _case(suite, "the run", _summary(result), seconds=result.seconds)
     if result.outcome != "done":
-        ET.SubElement(suite[0], "error", message=f"the run was {result.outcome}")
+        ET.SubElement(suite[0], "error", message=ENDINGS[result.outcome])
     allowed = result.settings.get("max_error_rate")
     if allowed is not None:
         found = f"{result.error_rate:.4%} of the operations failed"

@@ -17,6 +17,8 @@ from async_loader.thresholds import figure_text, verdicts_of
 from async_loader.verdict import Word, conclusion
 
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
+# Counts that have a column only where there are any.
+_SELDOM = ("indeterminate", "dropped", "late", "retries")
 ASKED, RAN_ON, DIFFERENT = "What was asked for", "What it ran on", "What differs"
 _WORST: tuple[Word, ...] = ("passed", "stopped", "failed")
 
@@ -78,19 +80,34 @@ def _holds(passed: bool) -> Cell:
 
 def operations(result: RunResult) -> Table:
     """Return counts and latencies of each operation."""
+    every = result.by_operation.values()
+    counted = ["failed", *(key for key in _SELDOM if any(getattr(o, key) for o in every))]
     rows: list[tuple[str | Cell, ...]] = []
     for name, operation in result.by_operation.items():
         latency = operation.histogram.summary_ms()
         figures = [milliseconds(latency[key]) if operation.count else "-" for key in _LATENCIES]
-        unknown, failed = operation.indeterminate, operation.failed
-        rows.append((name, f"{operation.count:,}", _bad(failed), _bad(unknown), *figures))
+        counts = [_bad(getattr(operation, key)) for key in counted]
+        rows.append((name, f"{operation.count:,}", *counts, *figures))
     names = (name.replace("_", ".") for name in _LATENCIES)
-    headings = ("operation", "count", "failed", "indeterminate", *names)
+    headings = ("operation", "count", *counted, *names)
     return Table("Latencies in milliseconds, of operations that ended well.", headings, rows)
 
 
 def _bad(count: int) -> Cell:
     return Cell(f"{count:,}", "bad" if count else "")
+
+
+def schedule(result: RunResult) -> Table | None:
+    """Return how the schedule of arrivals was kept; None in a closed model."""
+    if (kept := result.schedule) is None:
+        return None
+    lag = kept.lag.summary_ms()
+    counts = (f"{kept.due:,}", f"{kept.started:,}", _bad(kept.dropped))
+    keys = ("p50", "p95", "p99", "max")
+    caption = "Lag: milliseconds from when an operation was due to when it began."
+    headings = ("due", "started", "dropped", *(f"lag {key}" for key in keys))
+    rows: list[tuple[str | Cell, ...]] = [(*counts, *(milliseconds(lag[key]) for key in keys))]
+    return Table(caption, headings, rows, frozenset())
 
 
 def splits(result: RunResult) -> list[Split]:

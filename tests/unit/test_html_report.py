@@ -17,6 +17,7 @@ from async_loader.findings import RepeatedStatement, ServerSide, ServerStatement
 from async_loader.reports import html
 from async_loader.reports.page_data import MOST_POINTS, chart_data, typical
 from async_loader.result_parts import CheckResult, ErrorResult, Series, TimeSplit
+from async_loader.result_schedule import ScheduleResult
 from async_loader.slices import Slice, Slices, bucket_of
 
 from .test_results import histogram_of, result_of
@@ -162,6 +163,23 @@ def test_a_comparison_shows_every_way_and_what_differs() -> None:
     for label in ("fast, round 1", "fast, round 2", "slow"):
         assert f"<summary>{label}</summary>" in page
     assert [run["label"] for run in data_of(page)["runs"]] == ["fast", "slow"]
+
+
+def test_an_open_model_shows_its_schedule() -> None:
+    operation = replace(result_of(10**6).by_operation["create"], dropped=4, late=2)
+    schedule = ScheduleResult(5, 4, histogram_of(2 * 10**6))
+    result = replace(result_of(10**6), by_operation={"create": operation}, schedule=schedule)
+    words = Text(html.render(result)).words
+    assert "dropped 4 of 5 due schedule lag, p99 2.00 ms" in words
+    assert "operation count failed dropped late mean" in words
+    assert "due started dropped lag p50 lag p95 lag p99 lag max 5 1 4 2.00" in words
+    assert "dropped" not in Text(html.render(result_of(10**6))).words
+
+
+def test_operations_stay_in_the_order_of_the_workload() -> None:
+    one = result_of(10**6).by_operation["create"]
+    result = replace(result_of(10**6), by_operation={"z": one, "a": one})
+    assert list(data_of(html.render(result))["runs"][0]["percentiles"]) == ["", "z", "a"]
 
 
 # --- the data of the charts ----------------------------------------------------------------

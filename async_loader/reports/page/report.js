@@ -115,7 +115,11 @@ function draw(figure) {
   if (details?.open) tabulate(figure);
 }
 
+// What fits a sheet in portrait, A4 or letter.
+const PAPER = 640;
+
 function widthOf(place) {
+  if (document.documentElement.classList.contains("light")) return PAPER;
   return Math.max(200, Math.floor(place.clientWidth));
 }
 
@@ -219,3 +223,4 @@ addEventListener("afterprint", () => {
   drawAll();
 });
 document.documentElement.dataset.drawn = String(figures.length);
+performance.mark("drawn");
