@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from asyncio import CancelledError, current_task
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from .results import Outcome
 from .tasks import cancel, end, first_of
 from .thresholds import Threshold, broken_so_far
 from .throttles import Throttle
-from .workload import Kind, Mix
+from .workload import Kind, Mix, Operation
 
 OnProgress = Callable[[Snapshot], None]
 
@@ -63,6 +64,7 @@ class Phase:
         self.seed = mix.seed
         self.limit = Limit(ops=0)
         self.numbers: Iterator[int] = count()
+        self._until_ns = math.inf
         self._throttle = throttle
         self._pool = pool
         self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
@@ -110,6 +112,8 @@ class Phase:
             self._mix.operations, self.clock, latency_limit=self._latency_limit
         )
         self.limit, self.numbers = limit, numbers
+        duration = math.inf if limit.duration is None else limit.duration
+        self._until_ns = metrics.started_ns + duration * SECOND_NS
         if not (self._stop.requested.is_set() or self._over.is_set()):
             self._closed.clear()
             self._in_flight.ending = False
@@ -151,7 +155,10 @@ class Phase:
         indexes = self.limit.cut(self.numbers, self.clock, self.is_closed)
 
         def taken() -> Iterator[int]:
-            yield from indexes
+            for number, index in enumerate(indexes, 1):
+                if number == self.limit.ops:
+                    self._closed.set()  # nobody waits for what comes after the last
+                yield index
             self._closed.set()
 
         return taken()
@@ -166,7 +173,8 @@ class Phase:
 
     async def perform(self, index: int, due_ns: int | None = None) -> None:
         """Perform one operation from the opening of its session to its close, and count it."""
-        name = self._mix.choose(index).name
+        operation = self._mix.choose(index)
+        name = operation.name
         task = current_task()
         assert task is not None
         times = None
@@ -194,18 +202,24 @@ class Phase:
             self._in_flight.why_ended(task)
         finally:
             self._in_flight.ended(task)
-        if due_ns is not None:
-            return  # whoever arrives next does not wait for us
-        if failure is not None and failure.pause:
-            await self._back_off(failure)
+        if due_ns is None:  # else whoever arrives next does not wait for us
+            await self._before_next(operation, index, failure)
+
+    async def _before_next(self, operation: Operation, index: int, failure: Failure | None) -> None:
+        """Wait as the user of the application would, and as a failing server wants."""
+        if operation.think is not None or (failure is not None and failure.pause):
+            pause = self._mix.think_time(index)
+            if failure is not None:
+                pause = max(pause, self._backoff.pause(failure, self.clock.now_ns() / SECOND_NS))
+            await self._pause(pause)
         elif index % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
-    async def _back_off(self, failure: Failure) -> None:
-        """Wait before the next attempt, but not when there will be none."""
-        pause = self._backoff.pause(failure, self.clock.now_ns() / SECOND_NS)
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next operation, but not when there will be none."""
+        seconds = min(seconds, (self._until_ns - self.clock.now_ns()) / SECOND_NS)
         if not self._closed.is_set():
-            pausing = asyncio.ensure_future(self.clock.sleep(pause))
+            pausing = asyncio.ensure_future(self.clock.sleep(seconds))
             try:
                 await first_of(pausing, self._closed)
             finally:

@@ -5,6 +5,7 @@ thread or in several.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -144,6 +145,7 @@ class _Crew:
         self._stop = stop
         self._latency_limit = latency_limit
         self._lock = threading.Lock()
+        self._left = self._until_ns = math.inf
 
     def perform_all(
         self,
@@ -158,6 +160,9 @@ class _Crew:
             self._mix.operations, SYSTEM_CLOCK, latency_limit=self._latency_limit
         )
         feed = limit.cut(numbers, SYSTEM_CLOCK, self._is_closed)
+        self._left = math.inf if limit.ops is None else limit.ops
+        duration = math.inf if limit.duration is None else limit.duration
+        self._until_ns = metrics.started_ns + duration * SECOND_NS
         busy: list[float] = []
         crew = [
             threading.Thread(target=self._work, args=(feed, busy), daemon=True)
@@ -209,10 +214,22 @@ class _Crew:
         while True:
             with self._lock:  # a generator serves one thread at a time
                 index = next(feed, None)
+                self._left -= 1
             if index is None:
                 busy.append(thread_busy_seconds() - started)
                 return
             self._perform(index)
+            if think := self._mix.think_time(index):
+                self._think(think)
+
+    def _think(self, seconds: float) -> None:
+        """Wait before the next operation, but not when there will be none."""
+        until_ns = min(SYSTEM_CLOCK.now_ns() + seconds * SECOND_NS, self._until_ns)
+        while self._left > 0 and not self._is_closed():
+            left_ns = until_ns - SYSTEM_CLOCK.now_ns()
+            if left_ns <= 0:
+                return
+            time.sleep(min(left_ns / SECOND_NS, _SAMPLE_EVERY))
 
     def _perform(self, index: int) -> None:
         name = self._mix.choose(index).name

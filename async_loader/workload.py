@@ -24,6 +24,9 @@ F = TypeVar("F", bound=AsyncFunction)
 S = TypeVar("S", bound=Callable[..., Any])
 P = ParamSpec("P")
 
+# How long whoever performed an operation waits before the next: seconds, at least and at most.
+Think = tuple[float, float]
+
 _MASK = (1 << 64) - 1
 
 
@@ -91,6 +94,7 @@ class Operation:
     function: AsyncFunction
     wants: frozenset[str]
     twin: SyncTwin | None = None
+    think: Think | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +150,28 @@ class Workload:
     closed by the runner; committing is the operation's business), `op` (an
     `OperationContext`), both or none. Set-up may ask for `sessions` and `seed`, tear-down
     for `sessions` and `shared`. Anything else raises `ConfigurationError` at once.
+
+    `think` is the time that a user takes before the next operation: seconds, or the least and
+    the most of them, drawn evenly by (seed, index). In the closed models it occupies one of the
+    concurrent users and is in no latency; where operations arrive at a rate it has no meaning.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, think: float | Think = 0.0) -> None:
         self.name = name
+        self.think = _think(f"workload {name!r}", think)
         self.operations: dict[str, Operation] = {}
         self.sessions_hook: Callable[[], Any] | None = None
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
 
     def operation(
-        self, name: str, *, weight: float = 1, kind: Kind
+        self, name: str, *, weight: float = 1, kind: Kind, think: float | Think | None = None
     ) -> Callable[[Callable[P, Awaitable[Any]]], Registered[P]]:
-        """Register a coroutine function as an operation; weights are relative."""
+        """
+        Register a coroutine function as an operation; weights are relative.
+
+        `think` is the time after this operation, in place of the workload's.
+        """
         if name in self.operations:
             raise ConfigurationError(f"workload {self.name!r} has two operations named {name!r}")
         if kind not in ("read", "write"):
@@ -168,9 +181,11 @@ class Workload:
         if not 0 < weight < float("inf"):
             raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
 
+        thinks = self.think if think is None else _think(f"operation {name!r}", think)
+
         def register(function: Callable[P, Awaitable[Any]]) -> Registered[P]:
             wants = _wanted(function, f"operation {name!r}", ("session", "op"))
-            self.operations[name] = Operation(name, kind, weight, function, wants)
+            self.operations[name] = Operation(name, kind, weight, function, wants, think=thinks)
             return Registered(self, name, function)
 
         return register
@@ -196,7 +211,11 @@ class Workload:
         return function
 
     def teardown(self, function: F) -> F:
-        """Register the coroutine function that always runs at the end."""
+        """
+        Register the coroutine function that always runs at the end.
+
+        After a set-up that raised or was stopped, too: then `shared` is None.
+        """
         self.teardown_hook = Hook(function, _wanted(function, "tear-down", ("sessions", "shared")))
         return function
 
@@ -253,6 +272,15 @@ class Mix:
         """Return the operation for this index."""
         return self.operations[bisect_right(self._bounds, hash64(self._hash_seed, index))]
 
+    def think_time(self, index: int) -> float:
+        """Return the seconds that pass after this operation before its user's next."""
+        think = self.choose(index).think
+        if think is None:
+            return 0.0
+        least, most = think
+        # A third stream: what is done, and with which numbers, does not set the pace.
+        return least + (most - least) * hash64(hash64(2, self.seed), index) / 2**64
+
     def context(
         self, index: int, shared: Any, checks: Callable[[str, bool], None] | None = None
     ) -> OperationContext:
@@ -277,6 +305,16 @@ def _with_write_ratio(
         for operation in operations
         if (share := shares[operation.kind])
     )
+
+
+def _think(whose: str, think: float | Think) -> Think | None:
+    """Return the least and the most seconds; None where they are none."""
+    least, most = think if isinstance(think, tuple) else (think, think)
+    if not 0 <= least <= most < float("inf"):
+        raise ConfigurationError(
+            f"{whose}: think is seconds, or (least, most) of them, not {think!r}"
+        )
+    return (float(least), float(most)) if most else None
 
 
 def _wanted(
