@@ -18,7 +18,7 @@ from async_loader.reports.console import circumstances, milliseconds, printed
 from async_loader.results import RunResult
 
 # The rounds of each way, by its label: a mode, or the file that it was read from.
-Comparison = Mapping[str, Sequence[RunResult]]
+Ways = Mapping[str, Sequence[RunResult]]
 
 BASE = "sync"
 _HEIGHT = 14
@@ -33,18 +33,18 @@ _MARKERS = {
 }
 
 
-def render(comparison: Comparison, *, width: int = 80, color: bool = False) -> str:
+def render(ways: Ways, *, width: int = 80, color: bool = False) -> str:
     """
     Return the comparison; figures are medians over the rounds.
 
     `width` in columns, of which at most 100 are used; `color` adds ANSI codes.
     """
     width = min(width, 100)
-    first = next(iter(comparison.values()))[0]
-    parts: list[Any] = [*circumstances(first, skip=("let in by",)), _table(comparison)]
-    if chart := _chart(comparison, width):
+    first = next(iter(ways.values()))[0]
+    parts: list[Any] = [*circumstances(first, skip=("let in by",)), _table(ways)]
+    if chart := _chart(ways, width):
         parts += [Text.from_ansi(chart) if color else Text(plotext.uncolorize(chart)), ""]
-    parts += _lessons(comparison)
+    parts += _lessons(ways)
     return printed(parts, width=width, color=color)
 
 
@@ -61,35 +61,35 @@ def group(runs: Iterable[RunResult]) -> dict[str, list[RunResult]]:
     return by_mode
 
 
-def base_of(comparison: Comparison) -> str:
+def base_of(ways: Ways) -> str:
     """Return the label that the others are held against."""
-    return BASE if BASE in comparison else next(iter(comparison))
+    return BASE if BASE in ways else next(iter(ways))
 
 
-def ratios(comparison: Comparison, base: str) -> dict[str, float]:
+def ratios(ways: Ways, base: str) -> dict[str, float]:
     """Return each way's throughput over the base's: the median of the rounds' own ratios."""
     return {
         label: median(
             [
                 run.throughput / beside.throughput
-                for run, beside in zip(runs, comparison[base], strict=False)
+                for run, beside in zip(runs, ways[base], strict=False)
                 if beside.throughput
             ]
             or [nan]
         )
-        for label, runs in comparison.items()
+        for label, runs in ways.items()
     }
 
 
-def _table(comparison: Comparison) -> Table:
-    base = base_of(comparison)
-    against = ratios(comparison, base)
+def _table(ways: Ways) -> Table:
+    base = base_of(ways)
+    against = ratios(ways, base)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     table.add_column("mode", min_width=9, overflow="fold")
     headings = ("seconds", "ops/s", "p50", "p95", "p99 ms", "conns", "MiB", f"x {base}")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         latencies = [run.latency().percentiles_ns([50.0, 95.0, 99.0]) for run in runs]
         table.add_row(
             escape(label),
@@ -103,14 +103,14 @@ def _table(comparison: Comparison) -> Table:
     return table
 
 
-def _chart(comparison: Comparison, width: int) -> str:
+def _chart(ways: Ways, width: int) -> str:
     """Return the connections in use over the last round's time, every way on one pair of axes."""
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(width, _HEIGHT)
     drawn = []
     free = (letter for letter in ascii_lowercase * 9 if letter not in _MARKERS.values())
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         in_use = runs[-1].series.in_use
         if any(in_use):
             marker = _MARKERS.get(label) or next(free)
@@ -125,21 +125,19 @@ def _chart(comparison: Comparison, width: int) -> str:
     return chart
 
 
-def _lessons(comparison: Comparison) -> Iterable[str]:
+def _lessons(ways: Ways) -> Iterable[str]:
     """Say what differs between the ways where nothing should, and where a run failed."""
     counts = {
-        (run.count_of("write"), run.count_of("read"))
-        for runs in comparison.values()
-        for run in runs
+        (run.count_of("write"), run.count_of("read")) for runs in ways.values() for run in runs
     }
     if len(counts) == 1:
         created, read = counts.pop()
         yield f"created {created:,}, read {read:,} in every run"
     else:
         yield "created and read differ between the runs:"
-        for label, runs in comparison.items():
+        for label, runs in ways.items():
             each = ", ".join(f"{r.count_of('write'):,} and {r.count_of('read'):,}" for r in runs)
             yield f"  {escape(label)}: {each}"
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         if bad := sum(run.failed + run.indeterminate for run in runs):
             yield f"[red]{escape(label)}: {bad:,} operations failed[/]"

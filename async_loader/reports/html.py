@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.reports import page_tables as tables
-from async_loader.reports.comparison import Comparison
+from async_loader.reports.comparison import Ways
 from async_loader.reports.console import measurements, milliseconds
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.results import RunResult
@@ -36,28 +36,28 @@ def render(result: RunResult) -> str:
     return render_comparison({result.mode: [result]})
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(ways: Ways) -> str:
     """Return the page of several runs, over the same axes; a page of one run for one."""
-    runs = [run for rounds in comparison.values() for run in rounds]
+    runs = [run for rounds in ways.values() for run in rounds]
     alone = runs[0] if len(runs) == 1 else None
     style, scripts = _style(), [_asset("uPlot.iife.min.js"), _script()]
     page: str = _template().render(
         style=style,
         scripts=scripts,
         policy=_policy(style, scripts),
-        data=chart_data(comparison),
-        charts=_charts(comparison),
-        verdict=_verdict(comparison),
+        data=chart_data(ways),
+        charts=_charts(ways),
+        verdict=_verdict(ways),
         alone=alone,
         tiles=_tiles(alone) if alone else [],
         findings=[f for f in (bottleneck(alone), serialised_writes(alone)) if f] if alone else [],
-        compared=None if alone else tables.compared(comparison),
+        compared=None if alone else tables.compared(ways),
         details={
             label if len(rounds) == 1 else f"{label}, round {number}": _details(run)
-            for label, rounds in comparison.items()
+            for label, rounds in ways.items()
             for number, run in enumerate(rounds, 1)
         },
-        circumstances=tables.circumstances(comparison),
+        circumstances=tables.circumstances(ways),
         version=version("async_loader"),
     )
     return page
@@ -66,9 +66,9 @@ def render_comparison(comparison: Comparison) -> str:
 # --- what the page says --------------------------------------------------------------------
 
 
-def _verdict(comparison: Comparison) -> dict[str, Any]:
+def _verdict(ways: Ways) -> dict[str, Any]:
     """Return the word, what it is about, and the reasons."""
-    runs = [run for rounds in comparison.values() for run in rounds]
+    runs = [run for rounds in ways.values() for run in rounds]
     word = tables.worst(runs)
     subject = ", ".join(dict.fromkeys(run.workload for run in runs))
     if len(runs) == 1:
@@ -83,11 +83,11 @@ def _verdict(comparison: Comparison) -> dict[str, Any]:
     good = sum(conclusion(run).word == "passed" for run in runs)
     reasons = {
         f"{label}: {reason}": None
-        for label, rounds in comparison.items()
+        for label, rounds in ways.items()
         for run in rounds
         for reason in conclusion(run).reasons
     }
-    sentence = f"{good} of {len(runs)} runs passed, {len(comparison)} ways compared"
+    sentence = f"{good} of {len(runs)} runs passed, {len(ways)} ways compared"
     return _says(word, sentence, subject, tuple(reasons))
 
 
@@ -124,6 +124,8 @@ def _details(run: RunResult) -> dict[str, Any]:
     """Return the tables of one run."""
     return {
         "thresholds": tables.thresholds(run),
+        "baseline": run.baseline,
+        "changes": tables.changes(run),
         "operations": tables.operations(run),
         "schedule": tables.schedule(run),
         "measurements": list(measurements(run)),
@@ -147,10 +149,10 @@ def _seconds(seconds: float) -> str:
 # --- charts --------------------------------------------------------------------------------
 
 
-def _charts(comparison: Comparison) -> list[dict[str, Any]]:
+def _charts(ways: Ways) -> list[dict[str, Any]]:
     """Return the charts that there is something for: kind, title, what may be chosen."""
-    runs = [run for rounds in comparison.values() for run in rounds]
-    several = len(comparison) > 1
+    runs = [run for rounds in ways.values() for run in rounds]
+    several = len(ways) > 1
     names = list(dict.fromkeys(name for run in runs for name in run.by_operation))
     operations = [(ALL, "all operations"), *((n, n) for n in names)] if len(names) > 1 else []
     charts = [{"kind": "throughput", "title": "Throughput", "choices": {}}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import zip_longest
 
-from async_loader.reports.comparison import Comparison
+from async_loader.reports.comparison import Ways
 from async_loader.results import RESULT_SCHEMA, RunResult
 
 
@@ -14,8 +14,8 @@ def render(result: RunResult) -> str:
     return json.dumps(result.to_dict(), indent=1) + "\n"
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(ways: Ways) -> str:
     """Return several runs as one document, in turns as they ran: A B C A B C."""
-    rounds = zip_longest(*comparison.values())
+    rounds = zip_longest(*ways.values())
     runs = [run.to_dict() for turn in rounds for run in turn if run is not None]
     return json.dumps({"schema": RESULT_SCHEMA, "runs": runs}, indent=1) + "\n"

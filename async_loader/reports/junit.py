@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from async_loader.reports.comparison import Comparison
+from async_loader.reports.comparison import Ways
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
 from async_loader.verdict import ENDINGS
@@ -23,10 +23,10 @@ def render(result: RunResult) -> str:
     return _document([_suite(result, result.workload)])
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(ways: Ways) -> str:
     """Return the document of several runs: a suite for each round of each."""
     suites = []
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         for number, run in enumerate(runs, 1):
             name = f"{label}, round {number}" if len(runs) > 1 else label
             suites.append(_suite(run, f"{run.workload}: {name}"))

@@ -8,7 +8,7 @@ from math import isnan
 from statistics import median
 
 from async_loader.diagnosis import bottleneck, serialised_writes
-from async_loader.reports.comparison import Comparison, base_of, ratios
+from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.results import RunResult
@@ -41,17 +41,17 @@ def render(result: RunResult) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(ways: Ways) -> str:
     """Return a row for each way, with the medians of its rounds, and what kept one from passing."""
-    base = base_of(comparison)
-    against = ratios(comparison, base)
+    base = base_of(ways)
+    against = ratios(ways, base)
     lines = [
-        f"### {len(comparison)} ways compared",
+        f"### {len(ways)} ways compared",
         "",
         _row("", "", "ops/s", "p50", "p95", "p99", "failed", f"x {_plain(base)}"),
         "|---|---|" + "---:|" * 6,
     ]
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         latencies = [run.latency().summary_ms() for run in runs]
         worst = max((conclusion(run) for run in runs), key=lambda c: list(_SIGNS).index(c.word))
         lines.append(
@@ -65,7 +65,7 @@ def render_comparison(comparison: Comparison) -> str:
             )
         )
     lines += ["", "Medians over the rounds; latencies in milliseconds.", ""]
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         reasons = dict.fromkeys(reason for run in runs for reason in conclusion(run).reasons)
         lines += [f"- {_plain(label)}: {_plain(reason)}" for reason in reasons]
     return "\n".join(lines).rstrip("\n") + "\n"

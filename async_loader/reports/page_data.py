@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from async_loader.histogram import Histogram
-from async_loader.reports.comparison import Comparison
+from async_loader.reports.comparison import Ways
 from async_loader.results import RunResult
 from async_loader.slices import Slices, percentile_ns, sum_of_buckets
 
@@ -29,9 +29,9 @@ ALL = ""
 Values = list[float | None]
 
 
-def chart_data(comparison: Comparison) -> dict[str, Any]:
+def chart_data(ways: Ways) -> dict[str, Any]:
     """Return the data of all charts; of several rounds the one of median throughput is drawn."""
-    drawn = {label: typical(runs) for label, runs in comparison.items()}
+    drawn = {label: typical(runs) for label, runs in ways.items()}
     longest = max(len(run.series.throughput) for run in drawn.values())
     step = max(1, ceil(longest / MOST_POINTS))
     inverse = list(_inverse(max(run.completed for run in drawn.values())))

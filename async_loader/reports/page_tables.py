@@ -8,8 +8,9 @@ from math import isnan
 from statistics import median
 from typing import Any
 
+from async_loader.changes import Change
 from async_loader.findings import ServerSide
-from async_loader.reports.comparison import Comparison, base_of, ratios
+from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import server_lines
 from async_loader.results import RunResult
@@ -195,15 +196,59 @@ def server(side: ServerSide | None) -> list[tuple[str, str]]:
     return [(label, text) for label, text in lines if label != "server SQL"]
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A change's interval as a picture: places from 0 to 100 of which 50 is no change."""
+
+    low: float
+    high: float
+    change: float
+    tolerance: float
+
+
+def changes(result: RunResult) -> list[tuple[tuple[str | Cell, ...], Interval | None]]:
+    """Return each change since the baseline: its cells, and its interval where there is one."""
+    if result.baseline is None:
+        return []
+    return [
+        (
+            (
+                Cell(change.check, "code"),
+                _finding(change),
+                change.change_text,
+                change.interval_text,
+                change.before_text,
+                change.now_text,
+            ),
+            _interval(change),
+        )
+        for change in result.baseline.changes
+    ]
+
+
+def _finding(change: Change) -> Cell:
+    kinds = {"regression": "bad" if change.fails else "warn", "inconclusive": "warn"}
+    return Cell(change.finding, kinds.get(change.finding, "good"), change.reason or None)
+
+
+def _interval(change: Change) -> Interval | None:
+    if change.low is None or change.high is None or change.change is None:
+        return None
+    worst = -change.tolerance if change.unit == "/s" else change.tolerance
+    span = max(abs(v) for v in (2 * worst, change.low, change.high)) * 1.05 or 1.0
+    places = (50 + 50 * v / span for v in (change.low, change.high, change.change, worst))
+    return Interval(*places)
+
+
 # --- several runs --------------------------------------------------------------------------
 
 
-def compared(comparison: Comparison) -> Table:
+def compared(ways: Ways) -> Table:
     """Return a row for each way, with the medians of its rounds."""
-    base = base_of(comparison)
-    against = ratios(comparison, base)
+    base = base_of(ways)
+    against = ratios(ways, base)
     rows: list[tuple[str | Cell, ...]] = []
-    for label, runs in comparison.items():
+    for label, runs in ways.items():
         latencies = [run.latency().summary_ms() for run in runs]
         rows.append(
             (
@@ -222,11 +267,11 @@ def compared(comparison: Comparison) -> Table:
         *("", "verdict", "seconds", "ops/s", "p50", "p95", "p99 ms"),
         *("failed", "conns", "MiB", f"× {base}"),
     )
-    return Table(_rounds(comparison), headings, rows, frozenset({0}))
+    return Table(_rounds(ways), headings, rows, frozenset({0}))
 
 
-def _rounds(comparison: Comparison) -> str:
-    most = max(map(len, comparison.values()))
+def _rounds(ways: Ways) -> str:
+    most = max(map(len, ways.values()))
     if most == 1:
         return ""
     figures = f"Medians of {most} rounds; failed and conns are the most of any."
@@ -243,9 +288,9 @@ def verdict_cell(word: Word) -> Cell:
     return Cell(word, {"passed": "good", "stopped": "warn", "failed": "bad"}[word])
 
 
-def circumstances(comparison: Comparison) -> dict[str, Table]:
+def circumstances(ways: Ways) -> dict[str, Table]:
     """Return by title what was asked for and on what it ran, what differs between runs first."""
-    known = [_facts(runs[0]) for runs in comparison.values()]
+    known = [_facts(runs[0]) for runs in ways.values()]
     facts = list(dict.fromkeys(fact for each in known for fact in each))
     differing = [fact for fact in facts if len({each.get(fact) for each in known}) > 1]
     tables = {}
@@ -254,7 +299,7 @@ def circumstances(comparison: Comparison) -> dict[str, Table]:
             (fact[1], *(each.get(fact, "-") for each in known)) for fact in differing
         ]
         text = frozenset(range(len(known) + 1))
-        tables[DIFFERENT] = Table("", ("", *comparison), rows, text, narrow=True)
+        tables[DIFFERENT] = Table("", ("", *ways), rows, text, narrow=True)
     for title in (ASKED, RAN_ON):
         rows = [
             (fact[1], known[0][fact])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from async_loader import Histogram, OperationResult, RunResult
+from async_loader.changes import Change, Comparison
 from async_loader.findings import RepeatedStatement, ServerSide, ServerStatement
 from async_loader.reports import html
 from async_loader.reports.page_data import MOST_POINTS, chart_data, typical
@@ -174,6 +175,27 @@ def test_an_open_model_shows_its_schedule() -> None:
     assert "operation count failed dropped late mean" in words
     assert "due started dropped lag p50 lag p95 lag p99 lag max 5 1 4 2.00" in words
     assert "dropped" not in Text(html.render(result_of(10**6))).words
+
+
+def test_a_baseline_is_shown_with_its_intervals() -> None:
+    changes = (
+        Change("ops:rate:5%", "/s", 0.05, True, 100, 80, -0.2, -0.25, -0.1, "regression"),
+        Change("errors:rate:1%", "share", 0.01, reason="too few data"),
+    )
+    baseline = Comparison((HOSTILE,), ("cpus: 2 now, 4 in the baseline",), changes)
+    page = html.render(replace(result_of(10**6), baseline=baseline))
+    found = Text(page)
+    assert found.words.startswith("failed: mixed, let in by semaphore Failed ")
+    assert "ops:rate:5%: -20.0% against the baseline, between -25.0% and -10.0%" in found.words
+    assert "Not the same: cpus: 2 now, 4 in the baseline." in found.words
+    assert "ops:rate:5% regression -20.0% -25.0% to -10.0% 100/s 80/s" in found.words
+    assert "errors:rate:1% inconclusive too few data" in found.words
+    assert "img" not in found.elements
+    (drawn,) = re.findall(r'class="interval bad" x="([\d.]+)" width="([\d.]+)"', page)
+    # Of -26.25 % to 26.25 %: from -25 % to -10 %, and the tolerance at -5 %, the worse side.
+    assert [float(place) for place in drawn] == pytest.approx([2.38, 28.57], abs=0.01)
+    (tolerance,) = re.findall(r'class="tolerance" x="([\d.]+)"', page)
+    assert float(tolerance) == pytest.approx(50 - 50 * 5 / 26.25, abs=0.01)
 
 
 def test_operations_stay_in_the_order_of_the_workload() -> None:
