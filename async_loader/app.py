@@ -14,15 +14,16 @@ from typing import Any
 
 from .backends import backend_of
 from .databases import Database, Say, open_database, own_database, server_url
-from .errors import ConfigurationError, DatabaseError
+from .errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
 from .inserts import enable_batch_inserting
 from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
 from .option_types import SYNC_MODES
 from .phase import OnProgress
+from .preparation import prepared
 from .results import RunResult
-from .runner import prepared, run
+from .runner import run
 from .settings import InsertsSettings, RunSettings
 from .sync_runner import require_twins, run_sync
 from .throttles import Chunks, Semaphore, Throttle, Unbounded
@@ -39,7 +40,7 @@ class Finished:
     """A run that came to its result, and what went wrong afterwards, if anything did."""
 
     result: RunResult
-    cleanup_error: DatabaseError | None = None
+    cleanup_error: AsyncLoaderError | None = None
 
 
 async def run_workload(
@@ -49,10 +50,11 @@ async def run_workload(
     Run what the settings ask for, on a schema of its own, and clean up.
 
     `say` is told of each phase before the run. Raises an `AsyncLoaderError`; once there is a
-    result, a database that cannot be cleaned up any more does not take it away.
+    result, a tear-down that raises, or a database that cannot be cleaned up, does not take it
+    away.
     """
     workload = check_workload(settings)
-    result = None
+    finished = None
     try:
         async with AsyncExitStack() as stack:
             database = None
@@ -61,13 +63,14 @@ async def run_workload(
             elif uses_database(workload):
                 database = await stack.enter_async_context(open_database(settings, say))
             say("running")
-            result = await _run(settings, database, stop, on_progress)
+            finished = await _run(settings, database, stop, on_progress)
             say("cleaning up")
     except (DatabaseError, asyncio.CancelledError) as error:
-        if result is None:
+        if finished is None:
             raise
-        return Finished(result, error if isinstance(error, DatabaseError) else None)
-    return Finished(result)
+        if finished.cleanup_error is None and isinstance(error, DatabaseError):
+            return replace(finished, cleanup_error=error)
+    return finished
 
 
 async def measure(settings: InsertsSettings) -> tuple[Measure, ...]:
@@ -90,11 +93,18 @@ def _say_nothing(_phase: str) -> None:
 
 async def _run(
     settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
-) -> RunResult:
+) -> Finished:
     way = _run_sync if settings.mode in SYNC_MODES else _run_async
-    result = await way(settings, database, stop, on_progress)
+    cleanup_error = None
+    try:
+        result = await way(settings, database, stop, on_progress)
+    except TeardownError as error:
+        if error.result is None:
+            raise
+        result, cleanup_error = error.result, error
     facts = environment() | (database.environment if database else {})
-    return replace(result, settings=shown_settings(settings), environment=facts)
+    result = replace(result, settings=shown_settings(settings), environment=facts)
+    return Finished(result, cleanup_error)
 
 
 async def _run_async(
@@ -142,29 +152,35 @@ async def _run_sync(
             )
             if settings.batch_inserts:
                 enable_batch_inserting(sessions)
-        async with prepared(
-            workload,
-            sessions=database.sessions if database else None,
-            seed=settings.seed,
-            stop=stop,
-        ) as shared:
-            work = partial(
-                run_sync,
+        result = None
+        try:
+            async with prepared(
                 workload,
-                sessions=sessions,
-                read_sessions=read_sessions,
-                limit=settings.limit,
-                threads=threads,
+                sessions=database.sessions if database else None,
                 seed=settings.seed,
-                write_ratio=settings.write_ratio,
-                warmup=settings.warmup,
-                shared=shared,
                 stop=stop,
-                time_split=settings.time_split,
-                n_plus_one=settings.n_plus_one,
-                on_progress=on_progress,
-            )
-            return await asyncio.to_thread(work)
+            ) as shared:
+                work = partial(
+                    run_sync,
+                    workload,
+                    sessions=sessions,
+                    read_sessions=read_sessions,
+                    limit=settings.limit,
+                    threads=threads,
+                    seed=settings.seed,
+                    write_ratio=settings.write_ratio,
+                    warmup=settings.warmup,
+                    shared=shared,
+                    stop=stop,
+                    time_split=settings.time_split,
+                    n_plus_one=settings.n_plus_one,
+                    on_progress=on_progress,
+                )
+                result = await asyncio.to_thread(work)
+        except TeardownError as error:
+            error.result = result
+            raise
+    return result
 
 
 def build_workload(settings: RunSettings, database: Database | None = None) -> Workload:
@@ -202,8 +218,11 @@ def check_workload(settings: RunSettings) -> Workload:
 
 
 def uses_database(workload: Workload) -> bool:
-    """Return whether any operation asks for a session."""
-    return any("session" in operation.wants for operation in workload.operations.values())
+    """Return whether an operation asks for a session, or the set-up for sessions."""
+    hooks = (workload.setup_hook, workload.teardown_hook)
+    return any("session" in operation.wants for operation in workload.operations.values()) or any(
+        hook is not None and "sessions" in hook.wants for hook in hooks
+    )
 
 
 def build_throttle(settings: RunSettings) -> Throttle:

@@ -18,6 +18,7 @@ from .calls import Sessions
 from .database import Namespace, ServerInfo, closing, parse_url, place, redact
 from .errors import WorkloadError
 from .inserts import enable_batch_inserting
+from .loading import called
 from .postgres import embedded_server
 from .settings import UNBOUNDED_POOL, RunSettings, ServerOptions
 from .tasks import to_the_end
@@ -82,7 +83,7 @@ async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Databa
 async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterator[Database]:
     """Yield the sessions that a workload brings: the application's engine, pool and events."""
     assert workload.sessions_hook is not None
-    sessions = workload.sessions_hook()
+    sessions = called(workload.sessions_hook, f"the sessions of workload {workload.name!r}")
     engine = sessions.kw.get("bind") if isinstance(sessions, async_sessionmaker) else None
     if not isinstance(engine, AsyncEngine):
         raise WorkloadError(

@@ -6,6 +6,7 @@ The errors a user can meet, each of which says what to do next::
      |    +-- MissingExtraError    an optional package is not installed
      +-- WorkloadError          a workload cannot be used                 exit 107
      |    +-- SetupError           its set-up raised
+     |    +-- TeardownError        its tear-down raised, after the run
      +-- JobError               a batch job stopped, or cannot go there   exit 1
      +-- DatabaseError          unreachable, refused or unusable          exit 110
           +-- EmbeddedServerError  the server that we start ourselves
@@ -16,7 +17,7 @@ The message is one line for a person at a terminal; no message contains a passwo
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class AsyncLoaderError(Exception):
@@ -54,6 +55,12 @@ class WorkloadError(AsyncLoaderError):
 
 class SetupError(WorkloadError):
     """The workload's own set-up raised."""
+
+
+class TeardownError(WorkloadError):
+    """The workload's own tear-down raised; `result` is the `RunResult` that there was by then."""
+
+    result: Any = None
 
 
 class JobError(AsyncLoaderError):

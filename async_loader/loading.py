@@ -6,13 +6,18 @@ import difflib
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from .errors import AsyncLoaderError, WorkloadError
+from .redaction import redacted
+from .source_lines import short_path
+from .tracebacks import source_of
 from .workload import Workload
+
+T = TypeVar("T")
 
 
 def load_workload(target: str) -> Workload:
@@ -50,20 +55,46 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise WorkloadError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    path = path.resolve()
+    name = path.stem
+    if not _is_free(name, path):
+        name = f"_workload_{name}"  # the other module, of Python's own say, stays as it is
+    if name in sys.modules and _is_free(name, path):
+        return sys.modules[name]  # executed once, as other modules are
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # As for a script: it imports its neighbours, and its classes can be found again.
-    sys.path.insert(0, str(path.parent.absolute()))
-    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module
     execute = spec.loader.exec_module
 
     def run() -> ModuleType:
-        execute(module)
+        try:
+            execute(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         return module
 
     return _imported(run, str(path))
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """Whether no other file is the module of that name."""
+    known = sys.modules.get(name)
+    return known is None or getattr(known, "__file__", None) == str(path)
+
+
+def called(function: Callable[[], T], role: str) -> T:
+    """Return what a user's function returns; raises `WorkloadError` with the line that raised."""
+    try:
+        return function()
+    except AsyncLoaderError:
+        raise
+    except Exception as error:
+        raise WorkloadError(f"{_where(error, role)}: {role}: {_what(error)}") from error
 
 
 def _imported(load: Callable[[], ModuleType], target: str) -> ModuleType:
@@ -72,16 +103,30 @@ def _imported(load: Callable[[], ModuleType], target: str) -> ModuleType:
     except AsyncLoaderError as error:
         raise WorkloadError(str(error)) from error
     except SyntaxError as error:
-        raise WorkloadError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        theirs = [f for f in frames if not _is_machinery(f.filename)]
-        where = f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else f"importing {target}"
-        raise WorkloadError(f"{where}: {type(error).__name__}: {error}") from error
+        raise WorkloadError(
+            f"{short_path(error.filename or target)}:{error.lineno}: {error.msg}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        where = _where(error, f"importing {target}")
+        raise WorkloadError(f"{where}: {_what(error)}{_hint(error)}") from error
 
 
-def _is_machinery(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen") or "importlib" in filename
+def _where(error: BaseException, otherwise: str) -> str:
+    """Return file and line of the user's that an error came from."""
+    return (source_of(error) or otherwise).partition(" in ")[0]
+
+
+def _what(error: BaseException) -> str:
+    return f"{type(error).__name__}: {redacted(str(error), error)}".splitlines()[0]
+
+
+def _hint(error: BaseException) -> str:
+    """Return what to do about an error of importing, where that is known."""
+    if isinstance(error, ModuleNotFoundError):
+        return " (install it here, or start in the folder that holds it)"
+    if isinstance(error, SystemExit):
+        return " (a workload is imported: keep what runs under if __name__ == '__main__')"
+    return ""
 
 
 def _workloads_of(module: ModuleType, name: str) -> str:

@@ -6,25 +6,22 @@ Running a workload over `AsyncSession`, and counting what happens.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
 from .calls import Sessions
 from .clock import SYSTEM_CLOCK, Clock
-from .database import first_line
-from .errors import AsyncLoaderError, ConfigurationError, SetupError
-from .instruments import attached, break_off, holder
+from .errors import ConfigurationError, TeardownError
+from .instruments import attached
 from .limits import Limit, Stop
 from .phase import OnProgress, Phase
+from .preparation import prepared
 from .process_meter import ProcessMeter
 from .repeats import LEAST
 from .results import RunResult
 from .server_side import server_watch
-from .tasks import end, first_of
 from .thresholds import parse
 from .throttles import Semaphore, Throttle
 from .workload import Workload
@@ -79,8 +76,9 @@ async def run(
     and names a statement that one operation executes `n_plus_one` times (0: none).
     `server_side` asks the server for its own account of the run, on a connection of its own.
 
-    Raises `ConfigurationError` before anything runs, and `SetupError` when the workload's
-    set-up raised. Operations' own errors are counted, not raised.
+    Raises `ConfigurationError` before anything runs, `SetupError` when the workload's set-up
+    raised, and `TeardownError`, which holds the result. Operations' own errors are counted, not
+    raised.
     """
     throttle = throttle or Semaphore(concurrency)
     limit = Limit(ops, duration)
@@ -89,92 +87,55 @@ async def run(
     mix = workload.mix(seed=seed, write_ratio=write_ratio)
     if sessions is None and any("session" in o.wants for o in mix.operations):
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
-    async with AsyncExitStack() as stack:
-        shared = await stack.enter_async_context(
-            prepared(workload, sessions=sessions, seed=seed, stop=stop)
-        )
-        pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
-        engine = sessions.kw.get("bind") if sessions is not None else None
-        server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
-        phase = Phase(
-            mix=mix,
-            throttle=throttle,
-            shared=shared,
-            sessions=sessions,
-            read_sessions=read_sessions or sessions,
-            pool=pool,
-            time_split=time_split,
-            op_timeout=op_timeout,
-            grace=grace,
-            give_up=max(give_up, 2 * op_timeout),
-            stop=stop,
-            latency_limit=latency_limit,
-            max_tries=max_tries,
-            thresholds=tuple(map(parse, thresholds)),
-            abort_on_fail=abort_on_fail,
-            clock=clock,
-        )
-        if warmup is not None:
-            # Numbers below zero: the warm-up takes none of the run's own operations.
-            metrics, seconds = await phase.perform_all(warmup, count(-1, -1))
-        meter = ProcessMeter()
-        if phase.outcome == "done":  # else what the warm-up met is all there is to tell
-            await server.begin()
-            meter = ProcessMeter()
-            metrics, seconds = await phase.perform_all(
-                limit, count(), judged=True, on_progress=on_progress
+    result = None
+    try:
+        async with AsyncExitStack() as stack:
+            shared = await stack.enter_async_context(
+                prepared(workload, sessions=sessions, seed=seed, stop=stop)
             )
-        interrupted = phase.outcome == "done" and stop.requested.is_set()
-        result = metrics.result(
-            outcome="interrupted" if interrupted else phase.outcome,
-            mode=throttle.mode,
-            workload=workload.name,
-            seconds=seconds,
-            planned=ops,
-            pool=pool,
-            process=meter.result(metrics.loop_lag),
-        )
-        return replace(result, server_side=await server.end())
-
-
-@asynccontextmanager
-async def prepared(
-    workload: Workload, *, sessions: Sessions | None, seed: int, stop: Stop
-) -> AsyncIterator[Any]:
-    """
-    Yield what the workload's set-up returns; its tear-down always runs.
-
-    Raises `SetupError`. A stop cancels the set-up, and yields None.
-    """
-    shared = await _set_up(workload, sessions, seed, stop)
-    try:
-        yield shared
-    finally:
-        if workload.teardown_hook is not None:
-            await workload.teardown_hook(sessions=sessions, shared=shared)
-
-
-async def _set_up(workload: Workload, sessions: Sessions | None, seed: int, stop: Stop) -> Any:
-    """Return what the workload's set-up returns; a stop cancels it."""
-    if workload.setup_hook is None:
-        return None
-    with ExitStack() as stack:
-        pool = attached(sessions, stack, time_split=False)
-        token = holder.set(workload)
-        task = asyncio.create_task(workload.setup_hook(sessions=sessions, seed=seed))
-        holder.reset(token)
-        try:
-            await first_of(task, stop.requested)
-        finally:
-            await end(task, lambda: break_off(pool, (workload,)))
-    if task.cancelled() or (stop.requested.is_set() and task.exception() is not None):
-        return None  # it was ended, and may say so in its own way
-    try:
-        return task.result()
-    except AsyncLoaderError:
+            pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
+            engine = sessions.kw.get("bind") if sessions is not None else None
+            server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
+            phase = Phase(
+                mix=mix,
+                throttle=throttle,
+                shared=shared,
+                sessions=sessions,
+                read_sessions=read_sessions or sessions,
+                pool=pool,
+                time_split=time_split,
+                op_timeout=op_timeout,
+                grace=grace,
+                give_up=max(give_up, 2 * op_timeout),
+                stop=stop,
+                latency_limit=latency_limit,
+                max_tries=max_tries,
+                thresholds=tuple(map(parse, thresholds)),
+                abort_on_fail=abort_on_fail,
+                clock=clock,
+            )
+            if warmup is not None:
+                # Numbers below zero: the warm-up takes none of the run's own operations.
+                metrics, seconds = await phase.perform_all(warmup, count(-1, -1))
+            meter = ProcessMeter()
+            if phase.outcome == "done":  # else what the warm-up met is all there is to tell
+                await server.begin()
+                meter = ProcessMeter()
+                metrics, seconds = await phase.perform_all(
+                    limit, count(), judged=True, on_progress=on_progress
+                )
+            interrupted = phase.outcome == "done" and stop.requested.is_set()
+            result = metrics.result(
+                outcome="interrupted" if interrupted else phase.outcome,
+                mode=throttle.mode,
+                workload=workload.name,
+                seconds=seconds,
+                planned=ops,
+                pool=pool,
+                process=meter.result(metrics.loop_lag),
+            )
+            result = replace(result, server_side=await server.end())
+    except TeardownError as error:
+        error.result = result
         raise
-    except Exception as error:
-        raise SetupError(
-            f"the set-up of workload {workload.name!r} raised {type(error).__name__}: "
-            f"{first_line(error)}"
-        ) from error
+    return result

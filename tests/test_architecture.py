@@ -26,6 +26,7 @@ LAYERS = [
         "in_flight",
         "phase",
         "runner",
+        "preparation",
         "sync_runner",
         "workloads",
         "inserts_bench",

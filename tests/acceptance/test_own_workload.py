@@ -23,6 +23,10 @@ async def look(session: AsyncSession):
     await session.execute(text("SELECT 1"))
 """
 SYNC = GOOD.replace("async def", "def").replace("await", "")
+MAPPED = """from sqlalchemy.orm import DeclarativeBase
+class Base(DeclarativeBase): ...
+class Keyless(Base): __tablename__ = "keyless"
+"""
 OWN = """
 import os
 @workload.sessions
@@ -74,6 +78,10 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     [
         ("x = (", "load.py:1: "),
         ("import absent_package", "load.py:1: ModuleNotFoundError: No module named"),
+        ("import absent_package", "(install it here, or start in the folder that holds it)"),
+        ("import sys\nsys.exit('no')", "load.py:2: SystemExit: no (a workload is imported"),
+        ("import json\njson.loads('{')", "load.py:2: JSONDecodeError"),
+        (MAPPED, "load.py:3: ArgumentError"),
         (HEAD + "1 / 0", "load.py:6: ZeroDivisionError"),
         ("", "load.py has no workload 'workload': it defines none"),
         (HEAD.replace("workload =", "workloads ="), "did you mean workloads?"),
@@ -97,15 +105,80 @@ def test_what_is_not_there_is_said_so(command: Command) -> None:
     assert "did you mean mixed?" in wrong.stderr
 
 
+HOOKS = """
+@workload.setup
+async def prepare(sessions, seed):
+    if seed == 1:
+        lines = {}
+        lines["apples"]
+
+@workload.teardown
+async def clear(shared):
+    print("torn down")
+    if seed_of_tear_down:
+        raise RuntimeError("still there")
+"""
+
+
 def test_a_set_up_that_raises_is_exit_107(
     command: Command, database_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "load.py").write_text(
-        HEAD + GOOD + "@workload.setup\nasync def prepare():\n    raise RuntimeError('no data')\n"
+    (tmp_path / "load.py").write_text(HEAD + GOOD + "seed_of_tear_down = 0" + HOOKS)
+    argv = ("--workload", "load.py:workload", "--seed", "1", "--database-url", database_url)
+    done = command(*argv, "--progress", "none")
+    assert (
+        "load.py:15 in prepare: the set-up of workload 'shop' raised KeyError: 'apples'"
+        in complaint(done)
     )
-    done = command("--workload", "load.py:workload", "--database-url", database_url)
-    assert done.returncode == 107
-    assert "set-up of workload 'shop' raised RuntimeError: no data" in done.stderr
+    assert done.stdout == "torn down\n", "the tear-down always runs"
+
+
+def test_a_tear_down_that_raises_does_not_take_the_report_away(
+    command: Command, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "load.py").write_text(HEAD + GOOD + "seed_of_tear_down = 1" + HOOKS)
+    argv = ("--workload", "load.py:workload", "--ops", "20", "--database-url", database_url)
+    done = command(*argv, "--progress", "none", "--out", "json=result.json")
+    assert (
+        "load.py:21 in clear: the tear-down of workload 'shop' raised RuntimeError: still there"
+        in complaint(done)
+    )
+    assert "done  20 operations" in done.stdout
+    assert (tmp_path / "result.json").exists()
+
+
+def test_sessions_that_cannot_be_made_are_exit_107(command: Command, tmp_path: Path) -> None:
+    broken = OWN.replace('os.environ["SHOP_URL"]', 'os.environ["ABSENT"]')
+    (tmp_path / "load.py").write_text(HEAD + broken)
+    assert "load.py:10: the sessions of workload 'shop': KeyError: 'ABSENT'" in complaint(
+        command("--workload", "load.py:workload", "--progress", "none")
+    )
+    (tmp_path / "load.py").write_text(HEAD + OWN.replace("return async_sessionmaker(", "return ("))
+    (tmp_path / "load.py").write_text(
+        (tmp_path / "load.py").read_text().replace("(engine, expire_on_commit=False)", "engine")
+    )
+    told = complaint(
+        command(
+            "--workload",
+            "load.py:workload",
+            "--progress",
+            "none",
+            SHOP_URL="postgresql+asyncpg:///x",
+        )
+    )
+    assert "must be an async_sessionmaker that is bound to an AsyncEngine, not AsyncEngine" in told
+
+
+def test_a_file_is_executed_once(command: Command, database_url: str, tmp_path: Path) -> None:
+    """Whatever it is called: a module of Python's own keeps its name."""
+    (tmp_path / "folder").mkdir()
+    for name in ("load.py", "folder/json.py"):
+        (tmp_path / name).write_text(HEAD + GOOD + "print('executed')\n")
+        done = command(
+            "--workload", f"{name}:workload", "--ops", "5", "--database-url", database_url
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("executed") == 1
 
 
 def test_sync_modes_need_twins(command: Command, tmp_path: Path) -> None:

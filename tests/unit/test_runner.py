@@ -21,6 +21,7 @@ from async_loader import (
     Workload,
     run,
 )
+from async_loader.errors import TeardownError
 from async_loader.result_parts import CheckResult
 
 Operation = Callable[[OperationContext], Awaitable[None]]
@@ -337,3 +338,48 @@ async def test_a_threshold_that_holds_ends_nothing() -> None:
         workload_of(wait), duration=0.3, thresholds=thresholds, abort_on_fail=0.05, concurrency=1
     )
     assert result.outcome == "done"
+
+
+async def test_a_tear_down_runs_after_a_set_up_that_raised() -> None:
+    workload = workload_of(lambda op: asyncio.sleep(0))
+    torn_down: list[object] = []
+
+    @workload.setup
+    async def prepare() -> None:
+        raise KeyError("no catalogue")
+
+    @workload.teardown
+    async def clear(shared: object) -> None:
+        torn_down.append(shared)
+        raise RuntimeError("nothing to clear")
+
+    with pytest.raises(SetupError, match="raised KeyError: 'no catalogue'"):
+        await run(workload, ops=3)
+    assert torn_down == [None]
+
+
+async def test_a_tear_down_that_raises_hands_the_result_over() -> None:
+    workload = workload_of(lambda op: asyncio.sleep(0))
+
+    @workload.teardown
+    async def clear() -> None:
+        raise RuntimeError("still there")
+
+    with pytest.raises(TeardownError, match="tear-down of workload 'test' raised") as caught:
+        await run(workload, ops=3)
+    assert caught.value.result.completed == 3
+
+
+async def test_a_tear_down_that_hangs_can_be_stopped() -> None:
+    workload = workload_of(lambda op: asyncio.sleep(0))
+    stop = Stop()
+
+    @workload.teardown
+    async def clear() -> None:
+        stop.request()
+        stop.request()
+        await asyncio.Event().wait()
+
+    with pytest.raises(TeardownError, match="was cut off"):
+        await run(workload, ops=3, stop=stop)
+    await no_task_is_left()
