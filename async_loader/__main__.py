@@ -40,7 +40,7 @@ def check_platform() -> None:
     """Raise `ConfigurationError` where the command cannot run."""
     if sys.platform == "win32":
         raise ConfigurationError("async_loader runs on Linux and macOS; on Windows use WSL")
-    for package in ("pydantic_settings", "plotext", "rich"):
+    for package in ("jinja2", "pydantic_settings", "plotext", "rich"):
         MissingExtraError.unless_installed(package, "the command", "cli")
 
 

@@ -264,7 +264,7 @@ def compared(ways: Ways) -> Table:
             )
         )
     headings = (
-        *("", "verdict", "seconds", "ops/s", "p50", "p95", "p99 ms"),
+        *("way", "verdict", "seconds", "ops/s", "p50", "p95", "p99 ms"),
         *("failed", "conns", "MiB", f"× {base}"),
     )
     return Table(_rounds(ways), headings, rows, frozenset({0}))
@@ -299,7 +299,7 @@ def circumstances(ways: Ways) -> dict[str, Table]:
             (fact[1], *(each.get(fact, "-") for each in known)) for fact in differing
         ]
         text = frozenset(range(len(known) + 1))
-        tables[DIFFERENT] = Table("", ("", *ways), rows, text, narrow=True)
+        tables[DIFFERENT] = Table("", ("option", *ways), rows, text, narrow=True)
     for title in (ASKED, RAN_ON):
         rows = [
             (fact[1], known[0][fact])

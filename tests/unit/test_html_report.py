@@ -159,7 +159,7 @@ def test_a_comparison_shows_every_way_and_what_differs() -> None:
     page = html.render_comparison({"fast": [fast, fast], "slow": [slow]})
     words = Text(page).words
     assert "3 of 3 runs passed, 2 ways compared" in words
-    assert "What differs fast slow pool 5 9" in words
+    assert "What differs option fast slow pool 5 9" in words
     assert words.count("seed") == 1
     for label in ("fast, round 1", "fast, round 2", "slow"):
         assert f"<summary>{label}</summary>" in page
