@@ -8,6 +8,7 @@ import platform
 import sys
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -95,6 +96,7 @@ async def _run(
     settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
 ) -> Finished:
     way = _run_sync if settings.mode in SYNC_MODES else _run_async
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     cleanup_error = None
     try:
         result = await way(settings, database, stop, on_progress)
@@ -102,7 +104,7 @@ async def _run(
         if error.result is None:
             raise
         result, cleanup_error = error.result, error
-    facts = environment() | (database.environment if database else {})
+    facts = {"started": started} | environment() | (database.environment if database else {})
     result = replace(result, settings=shown_settings(settings), environment=facts)
     return Finished(result, cleanup_error)
 

@@ -277,8 +277,9 @@ class Database(TypedDict):
 
 @_exact
 class Environment(TypedDict):
-    """Versions, machine and database, in a result of the command's."""
+    """When and on what it ran, in a result of the command's."""
 
+    started: NotRequired[Annotated[str, Field(description="ISO 8601, UTC")]]
     versions: NotRequired[dict[str, str]]
     machine: NotRequired[Machine]
     database: NotRequired[Database]

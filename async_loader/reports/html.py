@@ -79,6 +79,8 @@ def _verdict(ways: Ways) -> dict[str, Any]:
         subject = f"{subject}, let in by {run.mode}"
         if concurrency := run.settings.get("concurrency"):
             subject = f"{subject}, concurrency {concurrency:,}"
+        if started := run.environment.get("started"):
+            subject = f"{subject}, started {started[:16].replace('T', ' ')} UTC"
         return _says(word, sentence, subject, conclusion(run).reasons)
     good = sum(conclusion(run).word == "passed" for run in runs)
     reasons = {

@@ -45,6 +45,8 @@ def _document(suites: list[ET.Element]) -> str:
 
 def _suite(result: RunResult, name: str) -> ET.Element:
     suite = ET.Element("testsuite", name=_printable(name), time=f"{result.seconds:.3f}")
+    if started := result.environment.get("started"):
+        suite.set("timestamp", started)
     _case(suite, "the run", _summary(result), seconds=result.seconds)
     if result.outcome != "done":
         ET.SubElement(suite[0], "error", message=ENDINGS[result.outcome])

@@ -129,9 +129,11 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 def test_the_verdict_is_first_and_has_its_reasons() -> None:
     settings = {"max_error_rate": 0.01, "threshold": ["op_duration:p(95)<1us", "ops:count>=1"]}
-    result = replace(result_of(10**6, failed=1), settings=settings)
+    started = {"started": "2026-03-01T12:30:05+00:00"}
+    result = replace(result_of(10**6, failed=1), settings=settings, environment=started)
     words = Text(html.render(result)).words
-    assert "Failed 1 of 2 operations in 2.00 s mixed, let in by semaphore" in words
+    subject = "mixed, let in by semaphore, started 2026-03-01 12:30 UTC"
+    assert f"Failed 1 of 2 operations in 2.00 s {subject}" in words
     assert "50.00% of the operations failed, more than 1.00%" in words
     assert "op_duration:p(95)<1us: found 1 ms" in words
     assert words.index("Failed") < words.index("throughput")

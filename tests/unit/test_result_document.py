@@ -22,6 +22,7 @@ from .test_results import histogram_of, result_of
 
 SCHEMA = Draft202012Validator(json_schema())
 ENVIRONMENT = {
+    "started": "2026-03-01T12:30:05+00:00",
     "versions": {"Python": "3.13.0"},
     "machine": {"platform": "Linux x86_64", "cpus": 2, "loop": "uvloop"},
     "database": {

@@ -49,7 +49,7 @@ export function timeChart({ x, lines, unit, theme, sync = "time" }) {
   return {
     data: [x, ...lines.flatMap(columns)],
     options: {
-      ...common(theme),
+      ...common(),
       cursor: { ...cursor(), sync: { key: sync } },
       scales: { x: { time: false }, y: { range: fromZero } },
       axes: [
@@ -74,7 +74,7 @@ export function percentileChart({ x, lines, theme }) {
   return {
     data: [x, ...lines.flatMap(columns)],
     options: {
-      ...common(theme),
+      ...common(),
       padding: [10, 34, 0, 0], // half of the last percentile's label
       cursor: cursor(),
       scales: {
@@ -155,13 +155,12 @@ function bandsOf(lines) {
   return bands;
 }
 
-function common(theme) {
+function common() {
   return {
     height: HEIGHT,
     padding: [10, 12, 0, 0],
     legend: { live: true, markers: { width: 3 } },
     focus: { alpha: 0.25 },
-    theme,
   };
 }
 
