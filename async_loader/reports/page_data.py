@@ -22,6 +22,10 @@ MOST_POINTS = 900
 _SHORTEST = 0.2
 # Points to each doubling of 1 / (1 - share): a hundred of them reach from p0 to p99.9999.
 _STEPS = 4
+# A slice's p99 needs so many latencies to be more than noise; slices are widened for them, but
+# not to fewer than show a course.
+_LATENCIES = 30
+_FEWEST_SLICES = 16
 _FIGURES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 # The name of all operations together, which no operation has.
 ALL = ""
@@ -107,6 +111,9 @@ def _each(
 
 def _slices(slices: Slices, seconds: float) -> dict[str, Any]:
     """Return percentiles over time; there are at most 128 slices, whatever the run's length."""
+    count = sum(one.count for row in slices.by_operation.values() for one in row)
+    while slices.length > _FEWEST_SLICES and count < _LATENCIES * slices.length:
+        slices = slices.halved()
     width = slices.width
     each = slices.by_operation
     buckets = {name: [one.buckets() for one in row] for name, row in each.items()}

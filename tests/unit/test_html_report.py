@@ -270,6 +270,15 @@ def test_latencies_over_time_are_the_slices_s() -> None:
     assert found["by_operation"][""]["p99"][0] == pytest.approx(1000, rel=0.02)
 
 
+def test_slices_of_few_operations_are_widened() -> None:
+    def points(count: int) -> int:
+        one = Slice.of({bucket_of(10**6): count}, 0)
+        run = replace(result_of(10**6), seconds=64.0, slices=Slices(0.5, {"a": (one,) * 128}))
+        return len(chart_data({"x": [run]})["runs"][0]["slices"]["seconds"])
+
+    assert [points(count) for count in (100, 30, 29, 8, 1)] == [128, 128, 64, 32, 16]
+
+
 def test_of_several_rounds_the_median_one_is_drawn() -> None:
     rounds = [result_of(*[10**6] * n) for n in (9, 1, 5, 3)]
     assert typical(rounds).completed == 3
