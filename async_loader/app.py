@@ -27,7 +27,6 @@ from .results import RunResult
 from .runner import run
 from .settings import InsertsSettings, RunSettings
 from .sync_runner import require_twins, run_sync
-from .throttles import Chunks, Semaphore, Throttle, Unbounded
 from .workload import Workload
 from .workloads import mixed, noop, sequences
 
@@ -118,13 +117,17 @@ async def _run_async(
         read_sessions=database.read_sessions if database else None,
         ops=settings.limit.ops,
         duration=settings.limit.duration,
-        throttle=build_throttle(settings),
+        throttle=settings.throttle(),
         seed=settings.seed,
         write_ratio=settings.write_ratio,
         warmup=settings.warmup,
         op_timeout=settings.op_timeout,
         grace=settings.grace,
         give_up=settings.give_up,
+        latency_limit=settings.latency_limit,
+        max_tries=settings.max_tries,
+        thresholds=settings.threshold,
+        abort_on_fail=settings.abort_on_fail,
         stop=stop,
         time_split=settings.time_split,
         n_plus_one=settings.n_plus_one,
@@ -173,6 +176,10 @@ async def _run_sync(
                     write_ratio=settings.write_ratio,
                     warmup=settings.warmup,
                     shared=shared,
+                    latency_limit=settings.latency_limit,
+                    max_tries=settings.max_tries,
+                    thresholds=settings.threshold,
+                    abort_on_fail=settings.abort_on_fail,
                     stop=stop,
                     time_split=settings.time_split,
                     n_plus_one=settings.n_plus_one,
@@ -225,14 +232,6 @@ def uses_database(workload: Workload) -> bool:
     return any("session" in operation.wants for operation in workload.operations.values()) or any(
         hook is not None and "sessions" in hook.wants for hook in hooks
     )
-
-
-def build_throttle(settings: RunSettings) -> Throttle:
-    """Return the policy that lets operations in."""
-    if settings.mode == "unbounded":
-        return Unbounded()
-    policy = Chunks if settings.mode == "chunks" else Semaphore
-    return policy(settings.concurrency)
 
 
 def shown_settings(settings: RunSettings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The only place with signal handlers, the choice of an event loop, and a terminal
 
 Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 99 a threshold
 does not hold · 104 usage or configuration · 105 stopped by a signal · 107 the workload cannot be
-used, or its set-up raised · 110 database unreachable or refused
+used, or its set-up raised · 110 database unreachable or refused · 112 the measurement is not good
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
 from .settings import CompareSettings, InsertsSettings, RunSettings
 from .settings_sources import load
 from .thresholds import verdicts_of
+from .validity import doubts
 
 TOO_MANY_FAILED = 1
 STOPPED = 105
 THRESHOLD = 99
+INVALID = 112
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
 
@@ -140,8 +142,12 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
             f"{settings.max_error_rate:.2%}",
             TOO_MANY_FAILED,
         )
+    if settings.require_valid and (found := doubts(result)):
+        return complain(
+            f"the measurement is not good: {', '.join(doubt.about for doubt in found)}", INVALID
+        )
     broken = [verdict for verdict in verdicts_of(result) if not verdict.passed]
-    if broken:
+    if broken or result.outcome == "failed":
         names = ", ".join(verdict.threshold.text for verdict in broken)
         return complain(f"a threshold does not hold: {names}", THRESHOLD)
     return DONE

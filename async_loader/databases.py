@@ -20,7 +20,7 @@ from .errors import WorkloadError
 from .inserts import enable_batch_inserting
 from .loading import called
 from .postgres import embedded_server
-from .settings import UNBOUNDED_POOL, RunSettings, ServerOptions
+from .settings import RunSettings, ServerOptions
 from .tasks import to_the_end
 from .workload import Workload
 
@@ -112,9 +112,8 @@ def pool_size(settings: RunSettings, server: ServerInfo) -> int:
     Without a limit of operations it is the pool that throttles, with a size of its own. A
     size that was asked for is not made smaller.
     """
-    wanted = UNBOUNDED_POOL if settings.mode == "unbounded" else settings.concurrency
     most = max(1, server.free_connections - _SPARE_CONNECTIONS)
-    return settings.pool_size or min(wanted, most)
+    return settings.pool_size or min(settings.connections, most)
 
 
 @asynccontextmanager

@@ -43,6 +43,8 @@ _BUSY_LOOP = (
     "queueing. A lower --concurrency shortens them without costing throughput."
 )
 _BUSY_SENTENCES = {
+    "open": "This process's event loop was the bottleneck ({busy} busy): the latencies contain its "
+    "queue. It keeps up with a lower --rate, or with --no-time-split.",
     "sync": "This process's one thread was the bottleneck ({busy} busy).",
     "threads": "This process was the bottleneck ({busy} busy): Python runs one thread at a time.",
 }

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, NoDecode
 
+from .option_group import GeneralOptions, Group
 from .option_types import Argument, Metavar, split_commas
-from .settings import GeneralOptions, Group, ServerOptions
+from .settings import ServerOptions
 
 
 class JobOptions(Group):

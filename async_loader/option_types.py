@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from . import thresholds
 from .errors import ConfigurationError
 from .limits import Limit
+from .schedules import Stage
 
 BUILT_IN = ("mixed", "sequences", "noop")
 OUTPUTS = ("html", "json", "junit", "markdown")
@@ -22,6 +23,8 @@ SYNC_MODES = ("sync", "threads")
 Way = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
 
 _UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
+_LEVEL = re.compile(r"\d+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|)")
 
 
@@ -96,7 +99,39 @@ def _argument(value: str) -> str:
     return value
 
 
+def parse_rate(text: str) -> float:
+    """Return operations a second for `500/s`, `30/m` or `10/h`; else `ValueError`."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise ValueError("a rate looks like 500/s, 30/m or 10/h, and is above 0")
+    return float(match[1]) / _UNITS[match[2]]
+
+
+def parse_stage(text: str) -> Stage:
+    """Return the stage for `30s:40` or, of a rate, `30s:40/s`; else `ValueError`."""
+    time, _, target = text.partition(":")
+    try:
+        if _LEVEL.fullmatch(target):
+            return Stage(parse_seconds(time), float(target))
+        rate = 0.0 if re.fullmatch(r"0+/[smh]", target) else parse_rate(target)
+        return Stage(parse_seconds(time), rate)
+    except ValueError:
+        raise ValueError("a stage looks like 30s:40, or 30s:40/s for a rate") from None
+
+
+def _rate(value: str) -> str:
+    parse_rate(value)
+    return value
+
+
+def _stage(value: str) -> str:
+    parse_stage(value)
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
+Rate = Annotated[str, AfterValidator(_rate), Metavar("RATE")]
+StageText = Annotated[str, AfterValidator(_stage)]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
 Output = Annotated[str, AfterValidator(_output)]
 Argument = Annotated[str, AfterValidator(_argument)]

@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from .option_group import GeneralOptions, Group
 from .option_types import Metavar
-from .settings import GeneralOptions, Group, ResultOutputOptions
+from .settings import ResultOutputOptions
 
 
 class SavedResults(Group):

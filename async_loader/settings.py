@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import NoDecode
 
-from .limits import Limit
+from .load_settings import UNBOUNDED_POOL, LoadOptions, ModeOptions, VerdictOptions
+from .option_group import GeneralOptions, Group
 from .option_types import (
     BUILT_IN,
     Metavar,
@@ -27,58 +23,11 @@ from .option_types import (
     Output,
     Seconds,
     Share,
-    Warmup,
     Way,
     split_commas,
-    threshold_text,
     workload_target,
 )
-from .repeats import LEAST
 from .workloads.mixed import ReadFrom, ReadVia
-
-ENV_PREFIX = "ASYNC_LOADER_"
-DEFAULT_OPS = 35_000
-# The ~100 connections of a stock server.
-UNBOUNDED_POOL = 100
-
-
-class Group(BaseSettings):
-    """What all groups have in common; a group's `title` heads its options in `--help`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        extra="forbid",
-        hide_input_in_errors=True,
-        arbitrary_types_allowed=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-    )
-    title: ClassVar[str] = "General"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the values as given: `settings_sources.load` has merged the sources already."""
-        return (init_settings,)
-
-
-class GeneralOptions(Group):
-    """Options of every command."""
-
-    command: ClassVar[str]
-
-    config: Annotated[Path | None, Field(description="TOML file with options"), Metavar("FILE")] = (
-        None
-    )
-    debug: bool = Field(False, description="show the traceback of an error")
 
 
 class ServerOptions(Group):
@@ -151,95 +100,6 @@ class WorkloadOptions(Group):
         return self.read_via != "stream" if self.read_autocommit is None else self.read_autocommit
 
 
-class LoadOptions(Group):
-    """How much is done, and how operations are let in."""
-
-    title: ClassVar[str] = "Load"
-
-    ops: Annotated[
-        int | None,
-        Field(ge=0, description=f"operations to run (default: {DEFAULT_OPS}, or by --duration)"),
-        Metavar("N"),
-    ] = None
-    duration: Annotated[
-        Seconds | None, Field(gt=0, description="time to run instead, such as 30s or 2m")
-    ] = None
-    concurrency: Annotated[
-        int, Field(ge=1, le=100_000, description="operations in flight at once"), Metavar("N")
-    ] = 40
-    warmup: Annotated[
-        Warmup | None, Field(description="operations or time to run first, not counted")
-    ] = None
-    op_timeout: Annotated[
-        Seconds, Field(gt=0, description="an operation longer than this is cancelled")
-    ] = 30.0
-    grace: Annotated[
-        Seconds, Field(ge=0, description="time for operations in flight after Ctrl-C")
-    ] = 10.0
-    give_up: Annotated[
-        Seconds,
-        Field(gt=0, description="end a run in which operations fail and none has succeeded for "
-                                "so long (at least two --op-timeout)"),
-    ] = 60.0  # fmt: skip
-    batch_inserts: bool = Field(
-        True, description="write new objects in batches (see enable_batch_inserting)"
-    )
-    time_split: bool = Field(
-        True, description="tell pool wait, database and ORM apart, and count statements"
-    )
-    n_plus_one: Annotated[
-        int,
-        Field(ge=0, description="name a statement that one operation executes so often "
-                                "(0: off; needs the time split)"),
-        Metavar("N"),
-    ] = LEAST  # fmt: skip
-    loop: Literal["auto", "uvloop", "asyncio"] = Field(
-        "auto", description="the event loop: uvloop where it exists"
-    )
-
-    @property
-    def limit(self) -> Limit:
-        """By operations, by time where one was given, else the default number."""
-        if self.duration is not None:
-            return Limit(duration=self.duration)
-        return Limit(ops=DEFAULT_OPS if self.ops is None else self.ops)
-
-
-class ModeOptions(Group):
-    """How operations are let in."""
-
-    title: ClassVar[str] = "Load"
-
-    mode: Mode = Field(
-        "semaphore",
-        description="one in as one gets out; chunk after chunk; a task for each operation; "
-        "or one thread or --concurrency threads with a plain Session",
-    )
-    server_side: bool = Field(
-        True, description="ask PostgreSQL for its own account of the run: statements, waits, cache"
-    )
-
-
-class VerdictOptions(Group):
-    """When a run is a failure."""
-
-    title: ClassVar[str] = "Verdict"
-
-    max_error_rate: Annotated[
-        Share, Field(description="exit 1 when a larger share of the operations fails")
-    ] = 0.01
-    threshold: Annotated[
-        list[Annotated[str, AfterValidator(threshold_text)]],
-        NoDecode,
-        BeforeValidator(split_commas),
-        Field(
-            description="exit 99 unless it holds, as 'op_duration{op:read}:p(95)<50ms'; "
-            "may be repeated"
-        ),
-        Metavar("EXPR"),
-    ] = Field(default_factory=list)
-
-
 class OutputOptions(Group):
     """What is written."""
 
@@ -304,11 +164,20 @@ class RunSettings(
     DatabaseOptions,
     WorkloadOptions,
     ModeOptions,
-    LoadOptions,
 ):
     """Run a workload once and report what was found."""
 
     command: ClassVar[str] = "run"
+
+    @model_validator(mode="after")
+    def _answerable(self) -> Self:
+        """Refuse what could only fail at the end."""
+        of_schedule = [t for t in self.threshold if t.startswith(("schedule_lag", "dropped"))]
+        if of_schedule and not self.is_open:
+            raise ValueError(f"--threshold {of_schedule[0]} needs a --rate, or stages of one")
+        if self.abort_on_fail is not None and not self.threshold:
+            raise ValueError("--abort-on-fail needs a --threshold")
+        return self
 
 
 class CompareOptions(Group):

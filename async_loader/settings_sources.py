@@ -26,13 +26,11 @@ from pydantic_settings.exceptions import SettingsError
 
 from .errors import ConfigurationError
 from .job_settings import JOB_COMMANDS
+from .option_group import ENV_PREFIX, GeneralOptions, Group
 from .option_types import Metavar
 from .report_settings import ReportSettings, SchemaSettings
 from .settings import (
-    ENV_PREFIX,
     CompareSettings,
-    GeneralOptions,
-    Group,
     InsertsSettings,
     RunSettings,
 )
@@ -48,7 +46,7 @@ _MODELS: list[type[GeneralOptions]] = [
 ]
 COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
 # One source that sets one of these takes the other out of the sources below it.
-EXCLUSIVE = (("ops", "duration"),)
+EXCLUSIVE = (("ops", "duration"), ("ops", "stage"), ("duration", "stage"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,11 +165,8 @@ def figure_of(result: RunResult, threshold: Figure) -> float | None:
     """Return the figure that a threshold is about, None where there is none."""
     if threshold.metric == "checks":
         return _of_checks(result, threshold)
-    if threshold.operation is None:
-        operations = list(result.by_operation.values())
-    elif threshold.operation in result.by_operation:
-        operations = [result.by_operation[threshold.operation]]
-    else:
+    operations = _operations(result, threshold)
+    if operations is None:
         return None
     metric, aggregate = threshold.metric, threshold.aggregate
     if metric in _TRENDS:
@@ -181,6 +178,21 @@ def percentile_in(aggregate: str) -> float | None:
     """Return the percentile (0 to 100) that an aggregate is, None where it is another one."""
     match = _PERCENTILE.fullmatch("p(50)" if aggregate == "med" else aggregate)
     return float(match[1]) if match else None
+
+
+def samples_of(result: RunResult, figure: Figure) -> int | None:
+    """Return how many durations a figure of durations is of, None where it is of none."""
+    operations = _operations(result, figure)
+    if operations is None or figure.metric not in _TRENDS:
+        return None
+    return _TRENDS[figure.metric](operations).count
+
+
+def _operations(result: RunResult, figure: Figure) -> Operations | None:
+    if figure.operation is None:
+        return list(result.by_operation.values())
+    named = result.by_operation.get(figure.operation)
+    return None if named is None else [named]
 
 
 def _of_trend(histogram: Histogram, aggregate: str) -> float | None:

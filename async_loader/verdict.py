@@ -9,6 +9,7 @@ from typing import Literal
 from .changes import Change
 from .results import Outcome, RunResult
 from .thresholds import Verdict, figure_text, verdicts_of
+from .validity import doubts
 
 Word = Literal["passed", "failed", "stopped"]
 
@@ -42,6 +43,8 @@ def conclusion(result: RunResult) -> Conclusion:
         reasons.insert(
             0, f"{result.error_rate:.2%} of the operations failed, more than {allowed:.2%}"
         )
+    if result.settings.get("require_valid"):
+        reasons += [f"the measurement is not good: {doubt.about}" for doubt in doubts(result)]
     if result.outcome in ENDINGS:
         reasons.insert(0, ENDINGS[result.outcome])
     if result.outcome == "interrupted":

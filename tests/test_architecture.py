@@ -17,7 +17,7 @@ LAYERS = [
     | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
     | {"diagnosis", "thresholds", "proxy"}
     | {"bootstrap", "changes", "circumstances", "regression"},
-    {"verdict", "result_document", "saved"},
+    {"verdict", "validity", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs", "server_queries", "server_side"},
     {"jobs"},
@@ -32,7 +32,16 @@ LAYERS = [
         "inserts_bench",
         "reports",
     },
-    {"option_types", "settings", "job_settings", "report_settings", "settings_sources", "testing"},
+    {
+        "option_types",
+        "option_group",
+        "load_settings",
+        "settings",
+        "job_settings",
+        "report_settings",
+        "settings_sources",
+        "testing",
+    },
     {"loading", "databases", "app"},
     {"runtime", "child", "compare", "job_commands", "report_commands"},
     {"cli", "__main__"},

@@ -41,9 +41,10 @@ def arguments(line: str, database_url: str) -> list[str]:
     words = shlex.split(line.rsplit("&&", maxsplit=1)[-1])
     words = words[words.index(LOADER) + 1 :]
     small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "1s", word)) for word in words]
+    small = [re.sub(r"^[1-9]\d*[sm]:", "1s:", word) for word in small]
     small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
-    if "--ops" not in small and "--duration" not in small and small[0] not in OTHERS:
+    if not {"--ops", "--duration", "--stage"} & set(small) and small[0] not in OTHERS:
         small += ["--ops", "100"]
     if small[0] in OFFLINE:
         return small

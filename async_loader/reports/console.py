@@ -17,6 +17,7 @@ from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.result_parts import OperationResult
 from async_loader.results import RunResult
 from async_loader.thresholds import verdicts_of
+from async_loader.validity import doubts
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
@@ -39,9 +40,8 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     parts += _errors(result)
     parts += _checks(result)
     parts += _thresholds(result)
-    for sentence in (bottleneck(result), serialised_writes(result)):
-        if sentence is not None:
-            parts += ["", f"[yellow]{escape(sentence)}[/]"]
+    for sentence in sentences(result):
+        parts += ["", f"[yellow]{escape(sentence)}[/]"]
     return printed(parts, width=min(width, 100), color=color)
 
 
@@ -60,6 +60,14 @@ def printed(parts: Iterable[RenderableType], *, width: int, color: bool) -> str:
         console.print(part)
     lines = "\n".join(line.rstrip() for line in file.getvalue().splitlines())
     return re.sub(r"\n{3,}", "\n\n", lines) + "\n"
+
+
+def sentences(result: RunResult) -> list[str]:
+    """Return what held the run back, and what speaks against its measurement."""
+    found = [bottleneck(result), serialised_writes(result)]
+    # A busy process is the first thing that the bottleneck would be.
+    found += [doubt.sentence for doubt in doubts(result) if not doubt.is_bottleneck]
+    return [sentence for sentence in found if sentence is not None]
 
 
 def circumstances(result: RunResult, skip: Sequence[str] = ()) -> Iterator[RenderableType]:
@@ -83,6 +91,13 @@ def _totals(result: RunResult) -> str:
         parts.append(f"[red]failed {result.failed:,}[/]")
     if result.indeterminate:
         parts.append(f"[red]indeterminate {result.indeterminate:,}[/]")
+    if result.dropped:
+        parts.append(f"[red]dropped {result.dropped:,}[/]")
+    if (limit := result.settings.get("latency_limit")) is not None:
+        share = result.late / result.completed if result.completed else 0.0
+        parts.append(f"late {result.late:,} ({share:.2%} took more than {limit * 1e3:g} ms)")
+    if result.retries:
+        parts.append(f"tried again {result.retries:,}")
     return ", ".join(parts)
 
 
@@ -90,7 +105,7 @@ def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield what was asked for and on what it ran."""
     asked, found = result.settings, result.environment
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"
-    yield "let in by", f"{result.mode}, concurrency {asked.get('concurrency', '?')}"
+    yield "let in by", _let_in_by(result)
     if database := found.get("database"):
         durability = ", ".join(
             f"{name} {database['settings'][name]}"
@@ -107,6 +122,18 @@ def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(f"{name} {number}" for name, number in versions.items())
     if machine := found.get("machine"):
         yield "machine", f"{machine['platform']}, {machine['cpus']} cores, {machine['loop']} loop"
+
+
+def _let_in_by(result: RunResult) -> str:
+    asked = result.settings
+    stages = " ".join(asked.get("stage", []))
+    if result.mode == "open":
+        rate = " ".join(filter(None, (asked.get("rate"), stages))) or "?"
+        most = f"at most {asked.get('max_in_flight', '?')} in flight"
+        return f"open, {rate} {asked.get('arrivals', '')}, {most}"
+    if result.mode == "ramp":
+        return f"ramp, concurrency {stages or '?'}"
+    return f"{result.mode}, concurrency {asked.get('concurrency', '?')}"
 
 
 def _operations(result: RunResult) -> Table:
@@ -154,12 +181,21 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     if pool := result.pool:
         size = f" of {pool.size}" if pool.size else ""
         yield "connections", f"{pool.peak_in_use}{size} in use at peak, {pool.peak_waiting} waiting"
+    if schedule := result.schedule:
+        late = schedule.lag.percentiles_ns([99.0])[99.0] / 1e6
+        yield (
+            "schedule",
+            f"{schedule.started:,} of {schedule.due:,} arrivals started, "
+            f"{milliseconds(late)} ms late at p99",
+        )
     process = result.process
     lag = process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6
     if result.mode not in ("sync", "threads"):
         yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
     else:
         yield result.mode, f"{process.loop_busy:.0%} busy"
+    found = ", ".join(doubt.about for doubt in doubts(result))
+    yield "measurement", f"not good: {found}" if found else "good"
     memory = process.peak_memory_bytes / 2**20
     yield "process", f"CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
 

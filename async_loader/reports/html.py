@@ -19,10 +19,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.reports import page_tables as tables
 from async_loader.reports.comparison import Ways
-from async_loader.reports.console import measurements, milliseconds
+from async_loader.reports.console import measurements, milliseconds, sentences
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.results import RunResult
 from async_loader.verdict import Word, conclusion
@@ -50,7 +49,7 @@ def render_comparison(ways: Ways) -> str:
         verdict=_verdict(ways),
         alone=alone,
         tiles=_tiles(alone) if alone else [],
-        findings=[f for f in (bottleneck(alone), serialised_writes(alone)) if f] if alone else [],
+        findings=sentences(alone) if alone else [],
         compared=None if alone else tables.compared(ways),
         details={
             label if len(rounds) == 1 else f"{label}, round {number}": _details(run)

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from async_loader.reports.comparison import Ways
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
+from async_loader.validity import doubts
 from async_loader.verdict import ENDINGS
 
 # What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
@@ -55,6 +56,9 @@ def _suite(result: RunResult, name: str) -> ET.Element:
         found = f"{result.error_rate:.4%} of the operations failed"
         kept = result.error_rate <= allowed
         _case(suite, f"error rate at most {allowed:.4%}", found, failed="" if kept else found)
+    if result.settings.get("require_valid"):
+        found = ", ".join(doubt.about for doubt in doubts(result))
+        _case(suite, "the measurement is good", found or "it is", failed=found)
     for verdict in verdicts_of(result):
         found = f"found: {figure_text(verdict)}"
         failed = "" if verdict.passed else f"{verdict.threshold.text}: {found}"

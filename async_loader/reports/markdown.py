@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from math import isnan
 from statistics import median
 
-from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.reports.comparison import Ways, base_of, ratios
-from async_loader.reports.console import milliseconds
+from async_loader.reports.console import milliseconds, sentences
 from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
+from async_loader.validity import doubts
 from async_loader.verdict import Conclusion, conclusion
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
@@ -27,7 +27,7 @@ def render(result: RunResult) -> str:
         f"{result.throughput:,.0f} operations/s",
         "",
         f"{result.outcome}: {result.completed:,} operations in {result.seconds:.2f} s, "
-        f"{result.error_rate:.2%} failed",
+        f"{result.error_rate:.2%} failed{_beside(result)}",
         "",
         *(f"- {_plain(reason)}" for reason in conclusion(result).reasons),
         "",
@@ -36,9 +36,21 @@ def render(result: RunResult) -> str:
         *_errors(result),
         *_findings(result),
     ]
-    for sentence in (bottleneck(result), serialised_writes(result)):
-        lines += ["", f"> {_plain(sentence)}"] if sentence else []
+    for sentence in sentences(result):
+        lines += ["", f"> {_plain(sentence)}"]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def _beside(result: RunResult) -> str:
+    """Return what else was counted, and whether the measurement is good."""
+    counts = {
+        "dropped": result.dropped,
+        "late": result.late,
+        "tried again": result.retries,
+    }
+    parts = [f", {count:,} {name}" for name, count in counts.items() if count]
+    found = ", ".join(doubt.about for doubt in doubts(result))
+    return "".join(parts) + f"; measurement {f'not good: {found}' if found else 'good'}"
 
 
 def render_comparison(ways: Ways) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, Limit
+from async_loader.option_group import Group
 from async_loader.option_types import parse_seconds
-from async_loader.settings import Group, RunSettings
+from async_loader.settings import RunSettings
 from async_loader.settings_sources import COMMANDS, load
 
 
