@@ -174,6 +174,29 @@ def test_runs_are_laid_over_each_other(page: Browser, tmp_path: Path, size: str)
     assert page.complaints == []
 
 
+def test_an_operation_may_have_any_name(page: Browser, tmp_path: Path) -> None:
+    run = measured()
+    assert run.slices is not None
+    for name in ("constructor", "__proto__", "0"):
+        named = replace(
+            run,
+            by_operation={name: run.by_operation["read"], "b": run.by_operation["write"]},
+            slices=Slices(1.0, {name: run.slices.by_operation["read"]}),
+        )
+        show(page, tmp_path / "named.html", html.render_comparison({"a": [run], "b": [named]}))
+        page.script(
+            """for (const select of document.querySelectorAll("select[name=operation]")) {
+                select.value = arguments[0];
+                select.dispatchEvent(new Event("change"));
+            }""",
+            name,
+        )
+        for chart in ("latency", "percentiles"):
+            labels = texts(page, f"[data-chart={chart}] .u-series:not(.edge) th")
+            assert labels[1:] == ["b"], (name, chart)
+        assert page.complaints == []
+
+
 def test_hostile_text_stays_text(page: Browser, tmp_path: Path) -> None:
     for name, text in {
         "alone": html.render(hostile()),

@@ -1,5 +1,5 @@
 // Charts as pure functions: figures and a theme in, uPlot's options and data out. Nothing here
-// touches the page, so a saved report and a live page draw the same charts.
+// touches the page, so a saved report and a live page draw the same charts. uPlot is a global.
 //
 // A line is {label, values, color, dash, fill, low, high}: `values` has one entry for each x, null
 // where there is none; `low` and `high`, where given, are a band around it.
@@ -43,6 +43,93 @@ export function percentile(inverse) {
   const digits = Math.max(0, Math.ceil(Math.log10(inverse) - 1e-9) - 2) + (inverse % 1 ? 1 : 0);
   return `${(100 - 100 / inverse).toFixed(Math.min(digits, 6))}%`;
 }
+
+// --- what each chart shows ------------------------------------------------------------------
+
+/** The charts by name: of what page_data.py makes of one run or of several, with a theme. */
+export const CHARTS = {
+  throughput(data, theme) {
+    const lines = data.runs.map((run, n) => ({
+      ...styled(theme, n),
+      label: data.runs.length > 1 ? run.label : "Ended well",
+      values: run.throughput.mean,
+      low: run.throughput.low,
+      high: run.throughput.high,
+      shade: `${color(theme, n)}33`,
+      fill: data.runs.length > 1 || run.throughput.low ? undefined : `${color(theme, n)}22`,
+    }));
+    for (const run of data.runs) {
+      if (run.failed.some((value) => value)) {
+        const label = data.runs.length > 1 ? `${run.label}: not` : "Did not";
+        lines.push({ label, values: run.failed, color: theme.bad });
+      }
+    }
+    return timeChart({ x: data.seconds, lines, unit: (v) => (v == null ? "–" : `${count(v)}/s`), theme });
+  },
+
+  latency(data, theme, { operation, figure }) {
+    const drawn = data.runs.filter((run) => has(run.slices?.by_operation, operation));
+    const lines = [];
+    const tables = drawn.map((run) => {
+      const found = run.slices.by_operation[operation];
+      const shown = data.runs.length > 1 ? [figure] : Object.keys(found);
+      for (const name of shown) {
+        const n = data.runs.length > 1 ? data.runs.indexOf(run) : lines.length;
+        lines.push({ ...styled(theme, n), label: data.runs.length > 1 ? run.label : name });
+      }
+      return [run.slices.seconds, ...shown.map((name) => found[name])];
+    });
+    const [x, ...values] = tables.length > 1 ? uPlot.join(tables) : (tables[0] ?? [[]]);
+    lines.forEach((line, n) => (line.values = values[n]));
+    return timeChart({ x, lines, unit: milliseconds, theme });
+  },
+
+  connections(data, theme) {
+    const lines = data.runs.map((run, n) => ({
+      ...styled(theme, n),
+      label: data.runs.length > 1 ? run.label : "In use",
+      values: run.in_use,
+    }));
+    if (data.runs.length === 1) {
+      const [run] = data.runs;
+      lines.push({ label: "Waiting for one", values: run.waiting, ...styled(theme, 2) });
+      if (run.pool_size) {
+        const values = data.seconds.map(() => run.pool_size);
+        lines.push({ label: "Pool size", values, color: theme.dim, dash: [4, 4] });
+      }
+    }
+    return timeChart({ x: data.seconds, lines, unit: count, theme });
+  },
+
+  percentiles(data, theme, { operation }) {
+    const lines = [];
+    data.runs.forEach((run, n) => {
+      const names = data.runs.length > 1 ? [operation] : Object.keys(run.percentiles);
+      for (const name of names.filter((each) => has(run.percentiles, each))) {
+        const at = data.runs.length > 1 ? n : lines.length;
+        const label = data.runs.length > 1 ? run.label : name || "All operations";
+        lines.push({ ...styled(theme, at), label, values: run.percentiles[name] });
+      }
+    });
+    return percentileChart({ x: data.inverse, lines, theme });
+  },
+};
+
+// An operation may well be called "constructor", which every object has.
+function has(values, name) {
+  return values != null && Object.hasOwn(values, name);
+}
+
+function color(theme, n) {
+  return theme.colors[n % theme.colors.length];
+}
+
+// More lines than colours: those after the eighth are dashed.
+function styled(theme, n) {
+  return { color: color(theme, n), dash: n < theme.colors.length ? undefined : [6, 4] };
+}
+
+// --- how it is drawn ------------------------------------------------------------------------
 
 /** Lines over the seconds of a run. */
 export function timeChart({ x, lines, unit, theme, sync = "time" }) {
