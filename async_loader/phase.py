@@ -81,9 +81,8 @@ class Phase:
         self._closed.set()
         self._over = asyncio.Event()  # by ourselves, before the limit
         self.outcome: Outcome = "done"
-        self._timed = frozenset(
-            o.name for o in mix.operations if time_split and pool and "session" in o.wants
-        )
+        # Those without a session of ours as well: an application may make its own on this pool.
+        self._timed = time_split and pool is not None
         by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
         self._calls = {
             o.name: retrying(
@@ -178,7 +177,7 @@ class Phase:
         task = current_task()
         assert task is not None
         times = None
-        if name in self._timed:
+        if self._timed:
             times = OperationTimes()
             current_times.set(times)
         now = self.clock.now_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.acceptance.conftest import environment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+EXAMPLES = ROOT / "tests" / "examples"
+NAMED = re.compile(r"# ([\w/]+\.py)\n")
 PLACEHOLDER = r"postgresql(\+asyncpg)?://user@host:5432/database"
 
 
@@ -67,8 +70,9 @@ def folder(tmp_path: Path, result: str) -> Path:
     """A folder with the files that snippets name in their first line, and saved results."""
     for name in SAVED:
         (tmp_path / name).write_text(result)
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
     for snippet in blocks("python"):
-        if named := re.match(r"# (\w+\.py)\n", snippet):
+        if named := NAMED.match(snippet):
             (tmp_path / named[1]).write_text(snippet)
     return tmp_path
 
@@ -81,13 +85,26 @@ def test_commands_run(line: str, database_url: str, folder: Path) -> None:
         capture_output=True,
         text=True,
         cwd=folder,
-        env=environment(),
+        env=environment(SHOP_DATABASE_URL=database_url),
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
+def is_of_the_example(snippet: str) -> bool:
+    """Whether it is a file of the example: part of a package, which the commands run."""
+    named = NAMED.match(snippet)
+    return named is not None and "/" in named[1]
+
+
+@pytest.mark.parametrize("snippet", [s for s in blocks("python") if is_of_the_example(s)])
+def test_the_example_is_what_the_files_have(snippet: str) -> None:
+    named = NAMED.match(snippet)
+    assert named is not None
+    assert (EXAMPLES / named[1]).read_text() == snippet
+
+
+@pytest.mark.parametrize("snippet", [s for s in blocks("python") if not is_of_the_example(s)])
 def test_snippets_run(snippet: str, database_url: str, tmp_path: Path) -> None:
     script = re.sub(PLACEHOLDER, lambda _: database_url, snippet)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment())
