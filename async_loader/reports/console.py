@@ -105,7 +105,7 @@ def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield what was asked for and on what it ran."""
     asked, found = result.settings, result.environment
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"
-    yield "let in by", _let_in_by(result)
+    yield "let in by", let_in_by(result)
     if database := found.get("database"):
         durability = ", ".join(
             f"{name} {database['settings'][name]}"
@@ -124,7 +124,8 @@ def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
         yield "machine", f"{machine['platform']}, {machine['cpus']} cores, {machine['loop']} loop"
 
 
-def _let_in_by(result: RunResult) -> str:
+def let_in_by(result: RunResult) -> str:
+    """Return the load that was asked for: the mode with its concurrency, rate or stages."""
     asked = result.settings
     stages = " ".join(asked.get("stage", []))
     if result.mode == "open":

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from async_loader.reports import page_tables as tables
 from async_loader.reports.comparison import Ways
-from async_loader.reports.console import measurements, milliseconds, sentences
+from async_loader.reports.console import let_in_by, measurements, milliseconds, sentences
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.results import RunResult
 from async_loader.verdict import Word, conclusion
@@ -75,9 +75,7 @@ def _verdict(ways: Ways) -> dict[str, Any]:
         sentence = f"{run.completed:,} operations in {_seconds(run.seconds)}"
         if run.planned is not None and run.planned != run.completed:
             sentence = f"{run.completed:,} of {run.planned:,} operations in {_seconds(run.seconds)}"
-        subject = f"{subject}, let in by {run.mode}"
-        if concurrency := run.settings.get("concurrency"):
-            subject = f"{subject}, concurrency {concurrency:,}"
+        subject = f"{subject}, let in by {let_in_by(run)}"
         if started := run.environment.get("started"):
             subject = f"{subject}, started {started[:16].replace('T', ' ')} UTC"
         return _says(word, sentence, subject, conclusion(run).reasons)

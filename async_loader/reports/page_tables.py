@@ -15,6 +15,7 @@ from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import server_lines
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
+from async_loader.validity import doubts
 from async_loader.verdict import Word, conclusion
 
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
@@ -72,7 +73,17 @@ def thresholds(result: RunResult) -> Table | None:
     for verdict in verdicts_of(result):
         text = Cell(verdict.threshold.text, "code")
         rows.append((text, figure_text(verdict), _holds(verdict.passed)))
+    if rows:
+        rows.append(_measurement(result))
     return Table("", ("threshold", "found", "verdict"), rows) if rows else None
+
+
+def _measurement(result: RunResult) -> tuple[str | Cell, ...]:
+    """Return whether the figures above are to be believed, which not everybody asks for."""
+    found = ", ".join(doubt.about for doubt in doubts(result))
+    if result.settings.get("require_valid"):
+        return ("the measurement is good", found, _holds(not found))
+    return ("the measurement", found, Cell("doubtful", "warn") if found else Cell("good", "good"))
 
 
 def _holds(passed: bool) -> Cell:
@@ -313,7 +324,9 @@ def circumstances(ways: Ways) -> dict[str, Table]:
 
 def _facts(run: RunResult) -> dict[tuple[str, str], str]:
     """Return what is known of a run, by the table it belongs to and its name."""
-    asked = {"workload": run.workload, "mode": run.mode, **run.settings}
+    # The run's own first: a rate makes an open model of whatever mode was the default.
+    own = {"workload": run.workload, "mode": run.mode}
+    asked = own | dict(run.settings) | own
     facts = {(ASKED, name): text for name, text in _leaves(asked)}
     for part in run.environment.values():
         if isinstance(part, Mapping):
