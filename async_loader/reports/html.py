@@ -27,6 +27,8 @@ from async_loader.results import RunResult
 from async_loader.verdict import Word, conclusion
 
 _ASSETS = files("async_loader.reports") / "page"
+# Operations that one chart shows at once: its colours. Of more, the reader chooses one.
+MOST_LINES = 8
 _IMPORT = re.compile(r"^import .*\n", re.M)
 
 
@@ -162,7 +164,7 @@ def _charts(ways: Ways) -> list[dict[str, Any]]:
     if any(any(run.series.in_use) for run in runs):
         charts.append({"kind": "connections", "title": "Connections", "choices": {}})
     if any(run.completed for run in runs):
-        choices = {"operation": operations if several else []}
+        choices = {"operation": operations if several or len(operations) > MOST_LINES else []}
         charts.append({"kind": "percentiles", "title": "Latency by percentile", "choices": choices})
     return charts
 

@@ -19,6 +19,8 @@ from async_loader.validity import doubts
 from async_loader.verdict import Word, conclusion
 
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
+# A page of hundreds is read by nobody.
+_MOST_REPEATS = 40
 # Counts that have a column only where there are any.
 _SELDOM = ("indeterminate", "dropped", "late", "retries")
 ASKED, RAN_ON, DIFFERENT = "What was asked for", "What it ran on", "What differs"
@@ -153,10 +155,12 @@ def repeats(result: RunResult) -> Table | None:
             Cell(repeat.source, "code") if repeat.source else "-",
             repeat.cause or "-",
         )
-        for repeat in result.repeated_statements
+        for repeat in result.repeated_statements[:_MOST_REPEATS]
     ]
     headings = ("operation", "most", "mean", "operations", "statement", "asked by", "cause")
     caption = "How often one operation executed the same statement: at most and in the mean."
+    if (more := len(result.repeated_statements) - len(rows)) > 0:
+        caption += f" Those executed most; {more:,} more are in the JSON."
     return Table(caption, headings, rows, frozenset({0, 4, 5, 6})) if rows else None
 
 

@@ -174,6 +174,22 @@ def test_runs_are_laid_over_each_other(page: Browser, tmp_path: Path, size: str)
     assert page.complaints == []
 
 
+def test_of_many_operations_one_is_chosen(page: Browser, tmp_path: Path) -> None:
+    one = measured().by_operation["read"]
+    names = [f"operation {n}" for n in range(12)]
+    run = replace(measured(), by_operation=dict.fromkeys(names, one), slices=None)
+    show(page, tmp_path / "many.html", html.render(run))
+    labels = "[data-chart=percentiles] .u-series th"
+    assert texts(page, labels)[1:] == ["All operations"]
+    page.script(
+        """const select = document.querySelector("[data-chart=percentiles] select");
+        select.value = "operation 7";
+        select.dispatchEvent(new Event("change"))"""
+    )
+    assert texts(page, labels)[1:] == ["All operations", "operation 7"]
+    assert page.complaints == []
+
+
 def test_an_operation_may_have_any_name(page: Browser, tmp_path: Path) -> None:
     run = measured()
     assert run.slices is not None

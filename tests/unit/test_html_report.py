@@ -171,6 +171,14 @@ def test_a_comparison_shows_every_way_and_what_differs() -> None:
     assert [run["label"] for run in data_of(page)["runs"]] == ["fast", "slow"]
 
 
+def test_repeated_statements_are_bounded() -> None:
+    each = tuple(RepeatedStatement("a", f"SELECT {n}", None, None, 1, 9, 9) for n in range(60))
+    words = Text(html.render(replace(result_of(10**6), repeated_statements=each))).words
+    assert "SELECT 39" in words
+    assert "SELECT 40" not in words
+    assert "20 more are in the JSON" in words
+
+
 def test_an_open_model_shows_its_schedule() -> None:
     operation = replace(result_of(10**6).by_operation["create"], dropped=4, late=2)
     schedule = ScheduleResult(5, 4, histogram_of(2 * 10**6))

@@ -104,8 +104,10 @@ export const CHARTS = {
   percentiles(data, theme, { operation }) {
     const lines = [];
     data.runs.forEach((run, n) => {
-      const names = data.runs.length > 1 ? [operation] : Object.keys(run.percentiles);
-      for (const name of names.filter((each) => has(run.percentiles, each))) {
+      const every = Object.keys(run.percentiles);
+      const few = every.length <= theme.colors.length ? every : ["", operation];
+      const names = data.runs.length > 1 ? [operation] : new Set(few);
+      for (const name of [...names].filter((each) => has(run.percentiles, each))) {
         const at = data.runs.length > 1 ? n : lines.length;
         const label = data.runs.length > 1 ? run.label : name || "All operations";
         lines.push({ ...styled(theme, at), label, values: run.percentiles[name] });
