@@ -13,6 +13,7 @@ from .errors import (
     DatabaseError,
     MissingExtraError,
     SetupError,
+    TeardownError,
 )
 from .histogram import Histogram
 from .limits import Limit, Stop
@@ -46,6 +47,7 @@ __all__ = [
     "Snapshot",
     "Stage",
     "Stop",
+    "TeardownError",
     "Throttle",
     "Workload",
     "enable_batch_inserting",

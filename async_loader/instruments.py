@@ -45,6 +45,11 @@ class OperationTimes:
         self.seen: dict[str, int] = {}
         self.repeated: dict[str, Site] = {}
 
+    def tried_again(self) -> None:
+        """Forget the statements of a try that failed: doing it again is no N+1."""
+        self.seen.clear()
+        self.repeated.clear()
+
 
 # A context variable: SQLAlchemy's greenlets run in the context of the task that spawned them.
 current_times: ContextVar[OperationTimes | None] = ContextVar("current_times", default=None)

@@ -229,6 +229,8 @@ class Phase:
 
     def _retried(self, name: str, first: bool) -> None:
         self._metrics.retried(name, first)
+        if (times := current_times.get()) is not None:
+            times.tried_again()
 
     async def _watch(self) -> None:
         """See to what takes too long, and give up in time: one task, for all operations."""

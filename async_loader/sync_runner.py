@@ -255,3 +255,5 @@ class _Crew:
     def _retried(self, name: str, first: bool) -> None:
         with self._lock:
             self._metrics.retried(name, first)
+        if (times := current_times.get()) is not None:
+            times.tried_again()

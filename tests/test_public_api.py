@@ -26,6 +26,7 @@ PUBLIC = {
     "Snapshot",
     "Stage",
     "Stop",
+    "TeardownError",
     "Throttle",
     "Workload",
     "enable_batch_inserting",

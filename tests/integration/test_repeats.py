@@ -222,3 +222,24 @@ async def test_the_least_number_can_be_set_and_it_can_be_turned_off(songs: Async
     assert executions((await found(songs, "few", ops=2, n_plus_one=4)).repeated_statements) == [8]
     assert executions((await found(songs, "loop", ops=2, n_plus_one=0)).repeated_statements) == []
     assert executions((await found(songs, "loop", ops=1, n_plus_one=13)).repeated_statements) == []
+
+
+async def test_trying_again_is_no_n_plus_one(songs: AsyncEngine) -> None:
+    workload = Workload("retried")
+    tries = 0
+
+    @workload.operation("twice", kind="write")
+    async def twice(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        for _ in range(3):
+            await session.execute(text("SELECT 1"))
+        if tries % 4:
+            await session.execute(
+                text("DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$")
+            )
+
+    sessions = create_sessions(songs)
+    result = await run(workload, sessions=sessions, ops=2, concurrency=1, max_tries=4)
+    assert (result.completed, tries) == (2, 8)
+    assert result.repeated_statements == ()
