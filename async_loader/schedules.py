@@ -45,7 +45,8 @@ class Profile:
     @property
     def seconds(self) -> float:
         """How long the stages take together."""
-        return sum(stage.seconds for stage in self.stages)
+        # Added up as `at` does: from Python 3.12 on, sum() of floats is another number.
+        return [*accumulate((stage.seconds for stage in self.stages), initial=0.0)][-1]
 
     @property
     def highest(self) -> float:
