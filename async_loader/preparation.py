@@ -26,7 +26,7 @@ async def prepared(
     """
     Yield what the workload's set-up returns; its tear-down always runs.
 
-    A stop cancels the set-up, and yields None; two of them cancel the tear-down. Raises
+    A stop cancels the set-up, and yields None; `at_once` cancels the tear-down. Raises
     `SetupError`, and `TeardownError` unless something else has gone wrong before.
     """
     shared = None

@@ -6,8 +6,9 @@ Running a workload over `AsyncSession`, and counting what happens.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from itertools import count
 
@@ -90,6 +91,7 @@ async def run(
     result = None
     try:
         async with AsyncExitStack() as stack:
+            afterwards = stack.enter_context(ExitStack())
             shared = await stack.enter_async_context(
                 prepared(workload, sessions=sessions, seed=seed, stop=stop)
             )
@@ -124,6 +126,9 @@ async def run(
                 metrics, seconds = await phase.perform_all(
                     limit, count(), judged=True, on_progress=on_progress
                 )
+            if phase.outcome == "aborted":  # who has not answered the run may hang a tear-down
+                hurry = asyncio.get_running_loop().call_later(grace, stop.at_once.set)
+                afterwards.callback(hurry.cancel)
             interrupted = phase.outcome == "done" and stop.requested.is_set()
             result = metrics.result(
                 outcome="interrupted" if interrupted else phase.outcome,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import ForeignKey, func, select, text, update
+from sqlalchemy import ForeignKey, create_engine, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncAttrs, AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -16,14 +17,16 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
     selectinload,
+    sessionmaker,
 )
 
-from async_loader import OperationContext, RunResult, Workload, run
+from async_loader import Limit, OperationContext, RunResult, Workload, run
 from async_loader.database import create_sessions
 from async_loader.findings import RepeatedStatement
 from async_loader.inserts import enable_batch_inserting
 from async_loader.repeats import LEAST
 from async_loader.source_lines import short_path
+from async_loader.sync_runner import run_sync
 
 SONGS = 12
 HERE = short_path(__file__)
@@ -243,3 +246,29 @@ async def test_trying_again_is_no_n_plus_one(songs: AsyncEngine) -> None:
     result = await run(workload, sessions=sessions, ops=2, concurrency=1, max_tries=4)
     assert (result.completed, tries) == (2, 8)
     assert result.repeated_statements == ()
+
+
+async def test_the_sync_ways_find_it_too(songs: AsyncEngine) -> None:
+    pytest.importorskip("psycopg")
+    sync_engine = create_engine(songs.url.set(drivername="postgresql+psycopg"))
+    workload = Workload("songs")
+
+    @workload.operation("lazy", kind="read")
+    async def lazy(session: AsyncSession) -> None: ...
+
+    @lazy.sync
+    def lazy_sync(session: Session) -> None:
+        for song in session.scalars(select(Song)):
+            assert song.chords  # in a thread
+
+    result = await asyncio.to_thread(
+        run_sync, workload, sessions=sessionmaker(sync_engine), limit=Limit(ops=4), threads=2
+    )
+    sync_engine.dispose()
+    (repeat,) = result.repeated_statements
+    number = Path(__file__).read_text().splitlines().index(
+        "            assert song.chords  # in a thread"
+    ) + 1  # fmt: skip
+    assert repeat.source == f"{HERE}:{number} in lazy_sync"
+    assert repeat.cause == "lazy load of Song.chords"
+    assert (repeat.operations, repeat.executions, repeat.most) == (4, 4 * SONGS, SONGS)

@@ -383,3 +383,20 @@ async def test_a_tear_down_that_hangs_can_be_stopped() -> None:
     with pytest.raises(TeardownError, match="was cut off"):
         await run(workload, ops=3, stop=stop)
     await no_task_is_left()
+
+
+async def test_a_tear_down_after_a_run_that_gave_up_has_the_grace_only() -> None:
+    async def fail(op: OperationContext) -> None:
+        await asyncio.sleep(0.01)
+        raise ConnectionResetError
+
+    workload = workload_of(fail)
+
+    @workload.teardown
+    async def clear() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TeardownError, match="was cut off") as caught:
+        await run(workload, duration=600, op_timeout=0.05, give_up=0.1, grace=0.1)
+    assert caught.value.result.outcome == "aborted"
+    await no_task_is_left()
