@@ -23,6 +23,7 @@ from .compare import check, compare
 from .errors import AsyncLoaderError
 from .job_commands import run_job_command
 from .job_settings import JOB_COMMANDS
+from .knee import advise
 from .outputs import DONE, check_outputs, complain, show, write_outputs
 from .progress import progress_view
 from .report_commands import print_schema, run_report
@@ -30,12 +31,15 @@ from .report_settings import ReportSettings, SchemaSettings
 from .reports import comparison as comparison_report
 from .reports import console as console_report
 from .reports import inserts as inserts_report
+from .reports import sweep as sweep_report
 from .reports.comparison import group
-from .reports.forms import COMPARE_FORMS, RUN_FORMS, Forms
+from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from .results import RunResult
 from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
 from .settings import CompareSettings, InsertsSettings, RunSettings
 from .settings_sources import load
+from .sweep import sweep
+from .sweep_settings import SweepSettings
 from .thresholds import verdicts_of
 from .validity import doubts
 
@@ -118,6 +122,25 @@ def _compare(settings: CompareSettings) -> int:
     return write_outputs(settings.outputs, COMPARE_FORMS, compared, code)
 
 
+def _sweep(settings: SweepSettings) -> int:
+    check_outputs(settings.outputs, SWEEP_FORMS)
+    steps: list[RunResult] = []
+    code = DONE
+    try:
+        for result in sweep(settings, lambda text: sys.stderr.write(f"{text}\n")):
+            steps.append(result)  # noqa: PERF402  those before an error are to be kept
+    except AsyncLoaderError as error:
+        code = complain(str(error), error.exit_code)
+    if not steps:
+        return code or STOPPED
+    code = code or show(partial(sweep_report.render, steps), settings.outputs)
+    if steps[-1].outcome == "interrupted":
+        code = code or STOPPED
+    elif advise(steps, settings.latency_limit) is None:
+        code = code or complain("no step of the sweep is good", THRESHOLD)
+    return write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
+
+
 def _inserts(settings: InsertsSettings) -> int:
     check_outputs(settings.outputs, INSERTS_FORMS)
     measures = run_until_stopped(lambda _stop: measure(settings), "auto", stock_collector=True)
@@ -156,6 +179,7 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
 _COMMANDS: dict[str, Callable[[Any], int]] = {
     RunSettings.command: _run,
     CompareSettings.command: _compare,
+    SweepSettings.command: _sweep,
     InsertsSettings.command: _inserts,
     ReportSettings.command: run_report,
     SchemaSettings.command: print_schema,

@@ -18,13 +18,12 @@ from .option_types import (
     Share,
     StageText,
     Warmup,
-    parse_rate,
     parse_stage,
     split_commas,
     threshold_text,
 )
 from .repeats import LEAST
-from .schedules import Arrivals, Profile, Stage
+from .schedules import Arrivals, Profile, Stage, parse_rate
 from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle, Unbounded
 
 DEFAULT_OPS = 35_000
@@ -61,6 +60,9 @@ class LoadOptions(Group):
                                          "others (40001, 40P01)"),
         Metavar("N"),
     ] = 1  # fmt: skip
+    latency_limit: Annotated[
+        Seconds | None, Field(gt=0, description="count the operations that took longer")
+    ] = None
     grace: Annotated[
         Seconds, Field(ge=0, description="time for operations in flight after Ctrl-C")
     ] = 10.0
@@ -211,9 +213,6 @@ class VerdictOptions(Group):
     abort_on_fail: Annotated[
         Seconds | None,
         Field(ge=0, description="end the run when a threshold does not hold, from so long on"),
-    ] = None
-    latency_limit: Annotated[
-        Seconds | None, Field(gt=0, description="count the operations that took longer")
     ] = None
     require_valid: bool = Field(
         False, description="exit 112 when this process distorted the latencies"

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from . import thresholds
 from .errors import ConfigurationError
 from .limits import Limit
-from .schedules import Stage
+from .schedules import Stage, parse_rate
 
 BUILT_IN = ("mixed", "sequences", "noop")
 OUTPUTS = ("html", "json", "junit", "markdown")
@@ -23,7 +23,6 @@ SYNC_MODES = ("sync", "threads")
 Way = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
 
 _UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
 _LEVEL = re.compile(r"\d+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|)")
 
@@ -99,14 +98,6 @@ def _argument(value: str) -> str:
     return value
 
 
-def parse_rate(text: str) -> float:
-    """Return operations a second for `500/s`, `30/m` or `10/h`; else `ValueError`."""
-    match = _RATE.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise ValueError("a rate looks like 500/s, 30/m or 10/h, and is above 0")
-    return float(match[1]) / _UNITS[match[2]]
-
-
 def parse_stage(text: str) -> Stage:
     """Return the stage for `30s:40` or, of a rate, `30s:40/s`; else `ValueError`."""
     time, _, target = text.partition(":")
@@ -117,6 +108,13 @@ def parse_stage(text: str) -> Stage:
         return Stage(parse_seconds(time), rate)
     except ValueError:
         raise ValueError("a stage looks like 30s:40, or 30s:40/s for a rate") from None
+
+
+def level_text(value: str) -> str:
+    """Return the value if it is a load: a concurrency (`16`) or a rate (`200/s`)."""
+    if not re.fullmatch(r"[1-9]\d*", value):
+        parse_rate(value)
+    return value
 
 
 def _rate(value: str) -> str:

@@ -312,11 +312,33 @@ class Result(TypedDict):
 
 
 @_exact
+class Advice(TypedDict):
+    """The step of a sweep to run at."""
+
+    by: Literal["concurrency", "rate"]
+    step: Annotated[int, Field(ge=0, description="its place in the runs")]
+    level: Annotated[float, Field(gt=0, description="concurrency, or arrivals a second")]
+    pool_size: Annotated[int, Field(ge=0, description="the most connections that it used")]
+    throughput: Annotated[float, Field(ge=0)]
+    p95_ms: Milliseconds
+
+
+@_exact
+class Sweep(TypedDict):
+    """What a sweep found; `levels` are the runs' own."""
+
+    by: Literal["concurrency", "rate"]
+    levels: list[float]
+    advice: Annotated[Advice | None, Field(description="null: no step is good")]
+
+
+@_exact
 class Comparison(TypedDict):
     """What several runs found, in the order in which they ran."""
 
     schema: Literal[1]
     runs: list[Result]
+    sweep: NotRequired[Sweep]
 
 
 def json_schema() -> dict[str, Any]:

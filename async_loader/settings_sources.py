@@ -34,12 +34,14 @@ from .settings import (
     InsertsSettings,
     RunSettings,
 )
+from .sweep_settings import SweepSettings
 
 DOTENV = Path(".env")
 
 _MODELS: list[type[GeneralOptions]] = [
     RunSettings,
     CompareSettings,
+    SweepSettings,
     InsertsSettings,
     ReportSettings,
     SchemaSettings,

@@ -17,7 +17,7 @@ LAYERS = [
     | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
     | {"diagnosis", "thresholds", "proxy"}
     | {"bootstrap", "changes", "circumstances", "regression"},
-    {"verdict", "validity", "result_document", "saved"},
+    {"verdict", "validity", "knee", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs", "server_queries", "server_side"},
     {"jobs"},
@@ -37,13 +37,14 @@ LAYERS = [
         "option_group",
         "load_settings",
         "settings",
+        "sweep_settings",
         "job_settings",
         "report_settings",
         "settings_sources",
         "testing",
     },
     {"loading", "databases", "app"},
-    {"runtime", "child", "compare", "job_commands", "report_commands"},
+    {"runtime", "child", "compare", "sweep", "job_commands", "report_commands"},
     {"cli", "__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.
@@ -114,9 +115,11 @@ def test_only_the_top_knows_the_settings() -> None:
         "databases",
         "child",
         "compare",
+        "sweep",
         "job_commands",
         "cli",
         "job_settings",
         "report_commands",
         "report_settings",
+        "sweep_settings",
     }

@@ -52,13 +52,28 @@ def group(runs: Iterable[RunResult]) -> dict[str, list[RunResult]]:
     """
     Return the runs of each mode, in the order of the first round.
 
-    Where semaphore ran with and without batched inserts, the latter is a row `stock`.
+    Where semaphore ran with and without batched inserts, the latter is a row `stock`; where one
+    mode ran at several loads, as in a sweep, each load is a row.
     """
-    by_mode: dict[str, list[RunResult]] = {}
+    runs = list(runs)
+    loads: dict[str, set[str]] = {}
     for run in runs:
-        stock = run.mode == "semaphore" and not run.settings.get("batch_inserts", True)
-        by_mode.setdefault("stock" if stock else run.mode, []).append(run)
-    return by_mode
+        loads.setdefault(_mode(run), set()).add(_load(run))
+    by_label: dict[str, list[RunResult]] = {}
+    for run in runs:
+        mode = _mode(run)
+        label = f"{mode} {_load(run)}" if len(loads[mode]) > 1 else mode
+        by_label.setdefault(label, []).append(run)
+    return by_label
+
+
+def _mode(run: RunResult) -> str:
+    stock = run.mode == "semaphore" and not run.settings.get("batch_inserts", True)
+    return "stock" if stock else run.mode
+
+
+def _load(run: RunResult) -> str:
+    return str(run.settings.get("rate") or run.settings.get("concurrency", "?"))
 
 
 def base_of(ways: Ways) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from async_loader.reports import json, junit, markdown
+from async_loader.reports import json, junit, markdown, sweep
 from async_loader.reports.comparison import Ways
 from async_loader.results import RunResult
 
@@ -35,4 +35,11 @@ COMPARE_FORMS: Forms = {
     "json": json.render_comparison,
     "junit": junit.render_comparison,
     "markdown": markdown.render_comparison,
+}
+# A sweep is shown as its steps side by side; its JSON has the advice, too.
+SWEEP_FORMS: Forms = {
+    "html": lambda steps: _html_of_several(sweep.ways_of(steps)),
+    "json": sweep.render_json,
+    "junit": lambda steps: junit.render_comparison(sweep.ways_of(steps)),
+    "markdown": lambda steps: markdown.render_comparison(sweep.ways_of(steps)),
 }

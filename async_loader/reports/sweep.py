@@ -1,0 +1,126 @@
+"""A sweep: a row for each step, one chart of throughput and p95, and what to run with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import plotext
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from async_loader.knee import Advice, advise, by_of, fault, level_of, p95_ms
+from async_loader.reports.console import circumstances, milliseconds, printed
+from async_loader.results import RESULT_SCHEMA, RunResult
+from async_loader.validity import doubts
+
+_HEIGHT = 14
+
+
+def render(steps: Sequence[RunResult], *, width: int = 80, color: bool = False) -> str:
+    """
+    Return the table, the chart and the advice.
+
+    `width` in columns, of which at most 100 are used; `color` adds ANSI codes.
+    """
+    width = min(width, 100)
+    limit = _limit(steps)
+    advice = advise(steps, limit)
+    parts: list[Any] = [*circumstances(steps[0], skip=("let in by",)), _table(steps, advice)]
+    if len(steps) > 1:
+        chart = _chart(sorted(steps, key=level_of), width)
+        parts += [Text.from_ansi(chart) if color else Text(plotext.uncolorize(chart)), ""]
+    parts += advice_lines(steps, advice)
+    return printed(parts, width=width, color=color)
+
+
+def render_json(steps: Sequence[RunResult]) -> str:
+    """Return the document: the advice, null where no step is good, and every step's result."""
+    advice = advise(steps, _limit(steps))
+    document = {
+        "schema": RESULT_SCHEMA,
+        "sweep": {
+            "by": by_of(steps[0]),
+            "levels": [level_of(step) for step in steps],
+            "advice": advice.to_dict() if advice else None,
+        },
+        "runs": [step.to_dict() for step in steps],
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def ways_of(steps: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Return the steps as ways to compare, by their levels."""
+    return {_level(step): [step] for step in sorted(steps, key=level_of)}
+
+
+def advice_lines(steps: Sequence[RunResult], advice: Advice | None) -> list[str]:
+    """Return what to run with, in sentences; why not, where there is nothing to."""
+    limit = _limit(steps)
+    under = "" if limit is None else f" under {limit * 1e3:g} ms"
+    if advice is None:
+        lowest = min(steps, key=level_of)
+        why = fault(lowest, limit)
+        return [f"No step is good{under}: at {_level(lowest)} already, {why}."]
+    knee = steps[advice.step]
+    found = f"{advice.throughput:,.0f} operations/s, p95 {milliseconds(advice.p95_ms)} ms"
+    if advice.by == "rate":
+        lines = [f"The most that is kept up with{under}: {_level(knee)} ({found})."]
+    else:
+        lines = [f"The knee{under}: --concurrency {advice.level:g} ({found})."]
+    if advice.pool_size:
+        lines.append(f"It used {advice.pool_size} connections: --pool-size {advice.pool_size}.")
+    lines += [
+        f"But the measurement there is not good: {doubt.about}. More load needs more processes."
+        for doubt in doubts(knee)
+        if doubt.is_bottleneck
+    ][:1]
+    return lines
+
+
+def _table(steps: Sequence[RunResult], advice: Advice | None) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column(by_of(steps[0]), justify="right", min_width=11, no_wrap=True)
+    for heading in ("ops/s", "p50", "p95", "p99 ms", "conns", "busy"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=6)
+    table.add_column("", no_wrap=True)
+    knee = steps[advice.step] if advice else None
+    for step in sorted(steps, key=level_of):
+        latency = step.latency().summary_ms()
+        remark = "<- the knee" if step is knee else fault(step, _limit(steps)) or ""
+        table.add_row(
+            _level(step),
+            f"{step.throughput:,.0f}",
+            *(milliseconds(latency[p]) for p in ("p50", "p95", "p99")),
+            f"{step.pool.peak_in_use if step.pool else 0}",
+            f"{step.process.loop_busy:.0%}",
+            remark,
+        )
+    return table
+
+
+def _chart(steps: Sequence[RunResult], width: int) -> str:
+    """Return throughput and p95 over the steps, each on an axis of its own."""
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plotsize(width, _HEIGHT)
+    places = list(range(len(steps)))
+    plotext.plot(places, [step.throughput for step in steps], marker="t", yside="left")
+    plotext.plot(places, [p95_ms(step) for step in steps], marker="p", yside="right")
+    plotext.title("t operations/s (left)     p p95 in ms (right)")
+    plotext.xticks(places, [_level(step) for step in steps])
+    plotext.xlabel(by_of(steps[0]))
+    chart: str = plotext.build()
+    return chart
+
+
+def _level(step: RunResult) -> str:
+    level = level_of(step)
+    return f"{level:.6g}/s" if by_of(step) == "rate" else f"{level:.0f}"
+
+
+def _limit(steps: Sequence[RunResult]) -> float | None:
+    limit = steps[0].settings.get("latency_limit")
+    return None if limit is None else float(limit)

@@ -1,0 +1,78 @@
+"""`async_loader sweep`, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from async_loader import RunResult
+
+from .conftest import Command, environment
+
+
+def test_steps_of_concurrency_on_a_database(
+    command: Command, database_url: str, tmp_path: Path
+) -> None:
+    done = command(
+        "sweep", "--steps", "1,3,6", "--ops", "60", "--warmup", "6", "--progress", "none",
+        "--database-url", database_url, "--out", "json=x", "--html", "x.html",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "step 3: concurrency 6" in done.stderr
+    assert "The knee: --concurrency" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    document = json.loads((tmp_path / "x").read_text())
+    runs = [RunResult.from_dict(run) for run in document["runs"]]
+    assert [run.settings["concurrency"] for run in runs] == [1, 3, 6]
+    assert all(run.completed == 60 for run in runs)
+    assert [run.pool.size for run in runs if run.pool] == [1, 3, 6]
+    assert document["sweep"]["advice"]["level"] in (1, 3, 6)
+    assert (tmp_path / "x.html").stat().st_size > 10_000
+    again = command("report", "x")
+    assert again.returncode == 0, again.stderr
+    assert "semaphore 3" in again.stdout
+
+
+def test_steps_of_a_rate_that_nothing_keeps_up_with(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import asyncio\n"
+        "from async_loader import Workload\n"
+        "workload = Workload('slow')\n"
+        "@workload.operation('wait', kind='read')\n"
+        "async def wait():\n"
+        "    await asyncio.sleep(0.1)\n"
+    )
+    done = command(
+        "sweep", "--by", "rate", "--steps", "20/s,40/s", "--duration", "500ms", "--warmup", "1",
+        "--latency-limit", "50ms", "--workload", "slow.py:workload", "--progress", "none",
+    )  # fmt: skip
+    assert done.returncode == 99
+    assert "no step of the sweep is good" in done.stderr
+    assert "No step is good under 50 ms: at 20/s already, over the limit." in done.stdout
+    assert "step 2" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "async_loader", "sweep", "--workload", "noop", "--duration", "9s"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " s  " in line:  # the first step's progress
+            break
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 105, errors
+    assert " 1 " in output
+    assert "Traceback" not in errors
