@@ -5,48 +5,55 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .outputs import DONE, check_outputs, show, write_outputs
 from .report_settings import ReportSettings, SchemaSettings
 from .reports import comparison as comparison_report
 from .reports import console as console_report
+from .reports import sweep as sweep_report
 from .reports.comparison import group
-from .reports.forms import COMPARE_FORMS, RUN_FORMS
+from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS
 from .result_document import json_schema
 from .results import RunResult
-from .saved import read_results
+from .saved import Saved, read_saved
 
 
 def run_report(settings: ReportSettings) -> int:
     """Render the files; return 0 for what could be rendered, whatever its verdict was."""
     check_outputs(settings.outputs, RUN_FORMS)
-    compared = read_labelled(settings.files)
-    runs = [run for rounds in compared.values() for run in rounds]
-    if len(runs) == 1:
-        shown = show(partial(console_report.render, runs[0]), settings.outputs)
-        return write_outputs(settings.outputs, RUN_FORMS, runs[0], shown)
-    shown = show(partial(comparison_report.render, compared), settings.outputs)
-    return write_outputs(settings.outputs, COMPARE_FORMS, compared, shown)
+    found = [read_saved(path) for path in settings.files]
+    render: Callable[..., str]
+    what: Any
+    if len(found) == 1 and found[0].is_sweep:
+        render, forms, what = sweep_report.render, SWEEP_FORMS, found[0].runs
+    elif len(found) == 1 and len(found[0].runs) == 1:
+        render, forms, what = console_report.render, RUN_FORMS, found[0].runs[0]
+    else:
+        what = labelled(settings.files, found)
+        render, forms = comparison_report.render, COMPARE_FORMS
+    shown = show(partial(render, what), settings.outputs)
+    return write_outputs(settings.outputs, forms, what, shown)
 
 
-def read_labelled(files: Sequence[Path]) -> dict[str, list[RunResult]]:
+def labelled(files: Sequence[Path], found: Sequence[Saved]) -> dict[str, list[RunResult]]:
     """
     Return the runs in the files by a label that tells them apart.
 
     One file's are told apart by their modes; several files' by the file, and by the mode too
-    where a file holds a comparison. Raises `ConfigurationError` for a file that is no result.
+    where a file holds a comparison.
     """
-    grouped = [group(read_results(path)) for path in files]
+    grouped = [group(saved.runs) for saved in found]
     if len(files) == 1:
         return grouped[0]
-    labelled: dict[str, list[RunResult]] = {}
+    ways: dict[str, list[RunResult]] = {}
     for name, by_mode in zip(_names(files), grouped, strict=True):
         for mode, runs in by_mode.items():
-            labelled[name if len(by_mode) == 1 else f"{name} {mode}"] = runs
-    return labelled
+            ways[name if len(by_mode) == 1 else f"{name} {mode}"] = runs
+    return ways
 
 
 def _names(files: Sequence[Path]) -> list[str]:

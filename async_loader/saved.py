@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,30 @@ from .result_document import damage
 from .results import RESULT_SCHEMA, RunResult
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The runs of a file, in the order in which they ran; `is_sweep`: they are its steps."""
+
+    runs: list[RunResult]
+    is_sweep: bool = False
+
+
 def read_results(path: Path) -> list[RunResult]:
     """
     Return the run in a file of `--out json=`, or the runs of a comparison in their order.
 
     Raises `ConfigurationError`, in one line, for a file that is missing or holds anything else.
     """
+    return read_saved(path).runs
+
+
+def read_saved(path: Path) -> Saved:
+    """Return what a file of `--out json=` holds; raises as `read_results`."""
     document = _document(path)
     runs = document.get("runs", [document])
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
         raise ConfigurationError(f"{path} is a damaged comparison: it has no runs")
-    return [_result(path, run) for run in runs]
+    return Saved([_result(path, run) for run in runs], is_sweep="sweep" in document)
 
 
 def _document(path: Path) -> dict[str, Any]:

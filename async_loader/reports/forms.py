@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from async_loader.reports import json, junit, markdown, sweep
@@ -24,6 +24,12 @@ def _html_of_several(ways: Ways) -> str:
     return html.render_comparison(ways)
 
 
+def _html_of_sweep(steps: Sequence[RunResult]) -> str:
+    from async_loader.reports import html  # noqa: PLC0415  as above
+
+    return html.render_sweep(steps)
+
+
 RUN_FORMS: Forms = {
     "html": _html,
     "json": json.render,
@@ -38,7 +44,7 @@ COMPARE_FORMS: Forms = {
 }
 # A sweep is shown as its steps side by side; its JSON has the advice, too.
 SWEEP_FORMS: Forms = {
-    "html": lambda steps: _html_of_several(sweep.ways_of(steps)),
+    "html": _html_of_sweep,
     "json": sweep.render_json,
     "junit": lambda steps: junit.render_comparison(sweep.ways_of(steps)),
     "markdown": lambda steps: markdown.render_comparison(sweep.ways_of(steps)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -19,16 +20,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from async_loader.knee import by_of
+from async_loader.reports import page_sweep
 from async_loader.reports import page_tables as tables
 from async_loader.reports.comparison import Ways
 from async_loader.reports.console import let_in_by, measurements, milliseconds, sentences
 from async_loader.reports.page_data import ALL, chart_data
+from async_loader.reports.sweep import advice_of, ways_of
 from async_loader.results import RunResult
 from async_loader.verdict import Word, conclusion
 
 _ASSETS = files("async_loader.reports") / "page"
 # Operations that one chart shows at once: its colours. Of more, the reader chooses one.
 MOST_LINES = 8
+_LOAD = {"kind": "load", "title": "Throughput and latency by load", "choices": {}}
 _IMPORT = re.compile(r"^import .*\n", re.M)
 
 
@@ -39,6 +44,28 @@ def render(result: RunResult) -> str:
 
 def render_comparison(ways: Ways) -> str:
     """Return the page of several runs, over the same axes; a page of one run for one."""
+    return _page(ways, verdict=_verdict(ways))
+
+
+def render_sweep(steps: Sequence[RunResult]) -> str:
+    """Return the page of a sweep: what to run with, then its steps as of a comparison."""
+    advice = advice_of(steps)
+    said = "" if by_of(steps[0]) == "rate" else "concurrency "
+    return _page(
+        {f"{said}{level}": runs for level, runs in ways_of(steps).items()},
+        verdict=page_sweep.verdict(steps, advice),
+        compared=page_sweep.table(steps, advice),
+        load=page_sweep.load_data(steps, advice),
+    )
+
+
+def _page(
+    ways: Ways,
+    *,
+    verdict: dict[str, Any],
+    compared: tables.Table | None = None,
+    load: dict[str, Any] | None = None,
+) -> str:
     runs = [run for rounds in ways.values() for run in rounds]
     alone = runs[0] if len(runs) == 1 else None
     style, scripts = _style(), [_asset("uPlot.iife.min.js"), _script()]
@@ -46,13 +73,13 @@ def render_comparison(ways: Ways) -> str:
         style=style,
         scripts=scripts,
         policy=_policy(style, scripts),
-        data=chart_data(ways),
-        charts=_charts(ways),
-        verdict=_verdict(ways),
+        data=chart_data(ways) | ({"load": load} if load else {}),
+        charts=[*([_LOAD] if load else []), *_charts(ways)],
+        verdict=verdict,
         alone=alone,
         tiles=_tiles(alone) if alone else [],
         findings=sentences(alone) if alone else [],
-        compared=None if alone else tables.compared(ways),
+        compared=compared or (None if alone else tables.compared(ways)),
         details={
             label if len(rounds) == 1 else f"{label}, round {number}": _details(run)
             for label, rounds in ways.items()
@@ -93,7 +120,13 @@ def _verdict(ways: Ways) -> dict[str, Any]:
 
 
 def _says(word: Word, sentence: str, subject: str, reasons: tuple[str, ...]) -> dict[str, Any]:
-    return {"word": word, "sentence": sentence, "subject": subject, "reasons": reasons}
+    return {
+        "word": word,
+        "title": word.capitalize(),
+        "sentence": sentence,
+        "subject": subject,
+        "reasons": reasons,
+    }
 
 
 def _tiles(run: RunResult) -> list[tuple[str, str, str, bool]]:
@@ -124,6 +157,7 @@ def _tiles(run: RunResult) -> list[tuple[str, str, str, bool]]:
 def _details(run: RunResult) -> dict[str, Any]:
     """Return the tables of one run."""
     return {
+        "sentences": sentences(run),
         "thresholds": tables.thresholds(run),
         "baseline": run.baseline,
         "changes": tables.changes(run),

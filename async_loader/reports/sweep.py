@@ -26,7 +26,7 @@ def render(steps: Sequence[RunResult], *, width: int = 80, color: bool = False) 
     `width` in columns, of which at most 100 are used; `color` adds ANSI codes.
     """
     width = min(width, 100)
-    limit = _limit(steps)
+    limit = latency_limit(steps)
     advice = advise(steps, limit)
     parts: list[Any] = [*circumstances(steps[0], skip=("let in by",)), _table(steps, advice)]
     if len(steps) > 1:
@@ -38,7 +38,7 @@ def render(steps: Sequence[RunResult], *, width: int = 80, color: bool = False) 
 
 def render_json(steps: Sequence[RunResult]) -> str:
     """Return the document: the advice, null where no step is good, and every step's result."""
-    advice = advise(steps, _limit(steps))
+    advice = advice_of(steps)
     document = {
         "schema": RESULT_SCHEMA,
         "sweep": {
@@ -51,23 +51,28 @@ def render_json(steps: Sequence[RunResult]) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
+def advice_of(steps: Sequence[RunResult]) -> Advice | None:
+    """Return what to run with, None where no step is good."""
+    return advise(steps, latency_limit(steps))
+
+
 def ways_of(steps: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Return the steps as ways to compare, by their levels."""
-    return {_level(step): [step] for step in sorted(steps, key=level_of)}
+    return {level_text(step): [step] for step in sorted(steps, key=level_of)}
 
 
 def advice_lines(steps: Sequence[RunResult], advice: Advice | None) -> list[str]:
     """Return what to run with, in sentences; why not, where there is nothing to."""
-    limit = _limit(steps)
+    limit = latency_limit(steps)
     under = "" if limit is None else f" under {limit * 1e3:g} ms"
     if advice is None:
         lowest = min(steps, key=level_of)
         why = fault(lowest, limit)
-        return [f"No step is good{under}: at {_level(lowest)} already, {why}."]
+        return [f"No step is good{under}: at {level_text(lowest)} already, {why}."]
     knee = steps[advice.step]
     found = f"{advice.throughput:,.0f} operations/s, p95 {milliseconds(advice.p95_ms)} ms"
     if advice.by == "rate":
-        lines = [f"The most that is kept up with{under}: {_level(knee)} ({found})."]
+        lines = [f"The most that is kept up with{under}: {level_text(knee)} ({found})."]
     else:
         lines = [f"The knee{under}: --concurrency {advice.level:g} ({found})."]
     if advice.pool_size:
@@ -89,9 +94,9 @@ def _table(steps: Sequence[RunResult], advice: Advice | None) -> Table:
     knee = steps[advice.step] if advice else None
     for step in sorted(steps, key=level_of):
         latency = step.latency().summary_ms()
-        remark = "<- the knee" if step is knee else fault(step, _limit(steps)) or ""
+        remark = "<- the knee" if step is knee else fault(step, latency_limit(steps)) or ""
         table.add_row(
-            _level(step),
+            level_text(step),
             f"{step.throughput:,.0f}",
             *(milliseconds(latency[p]) for p in ("p50", "p95", "p99")),
             f"{step.pool.peak_in_use if step.pool else 0}",
@@ -110,17 +115,19 @@ def _chart(steps: Sequence[RunResult], width: int) -> str:
     plotext.plot(places, [step.throughput for step in steps], marker="t", yside="left")
     plotext.plot(places, [p95_ms(step) for step in steps], marker="p", yside="right")
     plotext.title("t operations/s (left)     p p95 in ms (right)")
-    plotext.xticks(places, [_level(step) for step in steps])
+    plotext.xticks(places, [level_text(step) for step in steps])
     plotext.xlabel(by_of(steps[0]))
     chart: str = plotext.build()
     return chart
 
 
-def _level(step: RunResult) -> str:
+def level_text(step: RunResult) -> str:
+    """Return a step's load, for a reader."""
     level = level_of(step)
     return f"{level:.6g}/s" if by_of(step) == "rate" else f"{level:.0f}"
 
 
-def _limit(steps: Sequence[RunResult]) -> float | None:
+def latency_limit(steps: Sequence[RunResult]) -> float | None:
+    """Return the limit in seconds that the sweep was asked for."""
     limit = steps[0].settings.get("latency_limit")
     return None if limit is None else float(limit)

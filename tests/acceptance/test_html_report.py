@@ -14,6 +14,7 @@ from async_loader.result_parts import PoolResult, Series
 from async_loader.slices import Slice, Slices, bucket_of
 from tests.browser import MISSING, REASON, Browser, browser
 from tests.unit.test_html_report import hostile
+from tests.unit.test_knee import step
 from tests.unit.test_results import histogram_of, result_of
 
 from .conftest import Command
@@ -171,6 +172,19 @@ def test_runs_are_laid_over_each_other(page: Browser, tmp_path: Path, size: str)
     assert said.endswith("sync 10 ms, chunks 20 ms, threads 30 ms")
     assert page.script("return document.documentElement.scrollWidth") == SIZES[size][0]
     page.screenshot(tmp_path / "ways.png")
+    assert page.complaints == []
+
+
+def test_a_sweep_is_drawn_by_load(page: Browser, tmp_path: Path) -> None:
+    steps = [step(level, workers=4) for level in (1, 2, 4, 8)]
+    show(page, tmp_path / "sweep.html", html.render_sweep(steps), size="phone")
+    assert texts(page, "h1") == ["Concurrency 4"]
+    page.press("[data-chart=load] .plot", "Home", "ArrowRight", "ArrowRight")
+    assert texts(page, "[data-chart=load] .said") == [
+        "Concurrency 4, Throughput 400/s, p50 10 ms, p95 10 ms, p99 10 ms"
+    ]
+    assert min(inked(page)) > 1000
+    assert page.script("return document.documentElement.scrollWidth") == SIZES["phone"][0]
     assert page.complaints == []
 
 

@@ -21,6 +21,7 @@ from async_loader.result_parts import CheckResult, ErrorResult, Series, TimeSpli
 from async_loader.result_schedule import ScheduleResult
 from async_loader.slices import Slice, Slices, bucket_of
 
+from .test_knee import step
 from .test_results import histogram_of, result_of
 
 HOSTILE = (
@@ -177,6 +178,21 @@ def test_repeated_statements_are_bounded() -> None:
     assert "SELECT 39" in words
     assert "SELECT 40" not in words
     assert "20 more are in the JSON" in words
+
+
+def test_a_sweep_says_what_to_run_with() -> None:
+    steps = [step(level, workers=4) for level in (1, 8, 4, 2)]
+    page = html.render_sweep(steps)
+    assert "<h1>Concurrency 4</h1>" in page
+    assert "4 the knee 400 10.0 10.0 10.0" in Text(page).words
+    data = data_of(page)
+    assert data["load"]["level"] == [1, 2, 4, 8]
+    assert data["load"]["throughput"] == [100, 200, 400, 400]
+    assert data["load"]["knee"] == 4
+    assert data["load"]["latency"]["p95"] == pytest.approx([10, 10, 10, 20], rel=1e-3)
+    assert [run["label"] for run in data["runs"]] == [f"concurrency {n}" for n in (1, 2, 4, 8)]
+    failing = html.render_sweep([step(1, workers=4, failed=50)])
+    assert "<h1>No step is good</h1>" in failing
 
 
 def test_an_open_model_shows_its_schedule() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, RunResult
-from async_loader.report_commands import read_labelled
+from async_loader.report_commands import labelled
 from async_loader.reports.json import render, render_comparison
-from async_loader.saved import read_results
+from async_loader.saved import read_results, read_saved
 
 from .test_results import result_of
 
@@ -19,6 +19,10 @@ from .test_results import result_of
 def save(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def read_labelled(*paths: Path) -> dict[str, list[RunResult]]:
+    return labelled(paths, [read_saved(path) for path in paths])
 
 
 def moded(mode: str, seconds: float = 2.0) -> RunResult:
@@ -40,7 +44,7 @@ def test_a_comparison_is_read_back_in_its_order(tmp_path: Path) -> None:
     assert [(run.mode, run.seconds) for run in read_results(path)] == [
         ("sync", 1), ("chunks", 2), ("sync", 3), ("chunks", 4),
     ]  # fmt: skip
-    again = read_labelled([path])
+    again = read_labelled(path)
     assert {label: [run.seconds for run in runs] for label, runs in again.items()} == {
         "sync": [1, 3],
         "chunks": [2, 4],
@@ -55,9 +59,9 @@ def test_files_are_told_apart(tmp_path: Path) -> None:
         tmp_path / "ways.json",
         render_comparison({"sync": [moded("sync")], "chunks": [moded("chunks")]}),
     )
-    assert list(read_labelled([run, compared])) == ["main", "ways sync", "ways chunks"]
-    assert list(read_labelled([run, other])) == [str(run), str(other)]
-    assert list(read_labelled([run, run])) == [f"{run} (1)", f"{run} (2)"]
+    assert list(read_labelled(run, compared)) == ["main", "ways sync", "ways chunks"]
+    assert list(read_labelled(run, other)) == [str(run), str(other)]
+    assert list(read_labelled(run, run)) == [f"{run} (1)", f"{run} (2)"]
 
 
 DOCUMENT = result_of(1).to_dict()

@@ -27,6 +27,11 @@ export function count(n) {
   return n.toLocaleString("en-US", { maximumFractionDigits: n < 10 ? 2 : n < 100 ? 1 : 0 });
 }
 
+/** Operations a second. */
+export function perSecond(n) {
+  return n == null ? "–" : `${count(n)}/s`;
+}
+
 /** Seconds since the start, as 12.5 s, 2:05 or 1:02:05. */
 export function elapsed(seconds) {
   if (seconds == null) return "–";
@@ -48,6 +53,15 @@ export function percentile(inverse) {
 
 /** The charts by name: of what page_data.py makes of one run or of several, with a theme. */
 export const CHARTS = {
+  load(data, theme) {
+    const { by, level, throughput, latency, knee } = data.load;
+    const lines = [{ label: "Throughput", values: throughput, color: color(theme, 0), scale: "y" }];
+    Object.entries(latency).forEach(([label, values], n) => {
+      lines.push({ label, values, color: color(theme, n + 1), dash: [6, 3], scale: "ms" });
+    });
+    return loadChart({ x: level, lines, knee, by, theme });
+  },
+
   throughput(data, theme) {
     const lines = data.runs.map((run, n) => ({
       ...styled(theme, n),
@@ -64,7 +78,7 @@ export const CHARTS = {
         lines.push({ label, values: run.failed, color: theme.bad });
       }
     }
-    return timeChart({ x: data.seconds, lines, unit: (v) => (v == null ? "–" : `${count(v)}/s`), theme });
+    return timeChart({ x: data.seconds, lines, unit: perSecond, theme });
   },
 
   latency(data, theme, { operation, figure }) {
@@ -154,6 +168,68 @@ export function timeChart({ x, lines, unit, theme, sync = "time" }) {
       bands: bandsOf(lines),
     },
   };
+}
+
+/**
+ * What more load brings: lines of operations a second against the left axis, of latencies against
+ * the right one, over loads on a log axis; `knee` is the load to run at, null for none.
+ */
+export function loadChart({ x, lines, knee, by, theme }) {
+  const level = (v) => (v == null ? "–" : by === "rate" ? `${count(v)}/s` : count(v));
+  const dots = { show: true, size: 6 };
+  return {
+    data: [x, ...lines.map((line) => line.values)],
+    options: {
+      ...common(),
+      padding: [10, 0, 0, 0],
+      cursor: cursor(),
+      scales: {
+        x: { time: false, distr: 3, range: (_, min, max) => [min / 1.15, max * 1.15] },
+        y: { range: fromZero },
+        ms: { range: fromZero },
+      },
+      axes: [
+        axis(theme, {
+          splits: (plot, _, min, max) => roomy([...x], min, max, plot),
+          values: (_, splits) => splits.map(level),
+          filter: (_, splits) => splits,
+          size: 30,
+        }),
+        axis(theme, { values: (_, splits) => splits.map(perSecond), size: wideEnough }),
+        axis(theme, {
+          scale: "ms",
+          side: 1,
+          values: (_, splits) => splits.map(milliseconds),
+          size: wideEnough,
+          grid: { show: false },
+        }),
+      ],
+      series: [
+        { label: by === "rate" ? "Rate" : "Concurrency", value: (_, v) => level(v) },
+        ...lines.map((line) => ({
+          ...seriesOf([line], line.scale === "ms" ? milliseconds : perSecond)[0],
+          scale: line.scale,
+          points: { ...dots, fill: line.color },
+        })),
+      ],
+      hooks: { drawAxes: knee == null ? [] : [(plot) => mark(plot, knee, theme)] },
+    },
+  };
+}
+
+/** A dashed line up from a place on the x axis. */
+function mark(plot, place, theme) {
+  const { ctx, bbox } = plot;
+  const x = Math.round(plot.valToPos(place, "x", true));
+  ctx.save();
+  ctx.strokeStyle = theme.dim;
+  ctx.lineWidth = 2;
+  ctx.setLineDash([5, 4]);
+  ctx.beginPath();
+  ctx.moveTo(x, bbox.top);
+  ctx.lineTo(x, bbox.top + bbox.height);
+  ctx.stroke();
+  ctx.restore();
 }
 
 /** Latencies by percentile; x is 1 / (1 - share) on a log axis, so each nine has the same room. */
