@@ -24,12 +24,23 @@ from statistics import NormalDist, fmean
 from .slices import Slice, Slices, bounds_of, mean_ns, sum_of_buckets
 
 BLOCKS = 16
-FEWEST_BLOCKS = 8
+FEWEST_BLOCKS = 6
 DRAWS = 1000
 _SEED = 20_250_101
 
 # Student's t of 97.5 % by degrees of freedom: the tables'.
-_T = {7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201, 12: 2.179, 13: 2.160, 14: 2.145}
+_T = {
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+    10: 2.228,
+    11: 2.201,
+    12: 2.179,
+    13: 2.160,
+    14: 2.145,
+}
 _T[15] = 2.131
 
 Weights = Sequence[int]

@@ -3,9 +3,10 @@ Arguments to exit code.
 
 The only place with signal handlers, the choice of an event loop, and a terminal.
 
-Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 99 a threshold
-does not hold · 104 usage or configuration · 105 stopped by a signal · 107 the workload cannot be
-used, or its set-up raised · 110 database unreachable or refused · 112 the measurement is not good
+Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 98 a figure got
+worse than the baseline allows · 99 a threshold does not hold · 104 usage or configuration · 105
+stopped by a signal · 107 the workload cannot be used, or its set-up raised · 110 database
+unreachable or refused · 112 the measurement is not good
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from .app import measure, run_workload
+from .baselines import held_against, read_baselines
 from .compare import check, compare
 from .errors import AsyncLoaderError
 from .job_commands import run_job_command
@@ -46,6 +48,7 @@ from .validity import doubts
 TOO_MANY_FAILED = 1
 STOPPED = 105
 THRESHOLD = 99
+REGRESSION = 98
 INVALID = 112
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
@@ -78,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(settings: RunSettings) -> int:
     check_outputs(settings.outputs, RUN_FORMS)
+    baselines = read_baselines(settings)
     if not settings.debug:
         leave_errors_to_the_report()
     with Signals() as signals:
@@ -88,7 +92,7 @@ def _run(settings: RunSettings) -> int:
                 ),
                 settings.loop,
             )
-        result = finished.result
+        result = held_against(baselines, finished.result, settings)
         shown = show(partial(console_report.render, result), settings.outputs)
         code = _verdict(result, settings) or shown
         code = write_outputs(settings.outputs, RUN_FORMS, result, code)
@@ -169,10 +173,18 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
         return complain(
             f"the measurement is not good: {', '.join(doubt.about for doubt in found)}", INVALID
         )
+    return _asked_of_it(result)
+
+
+def _asked_of_it(result: RunResult) -> int:
+    """Return the code for its thresholds and its baseline."""
     broken = [verdict for verdict in verdicts_of(result) if not verdict.passed]
     if broken or result.outcome == "failed":
         names = ", ".join(verdict.threshold.text for verdict in broken)
         return complain(f"a threshold does not hold: {names}", THRESHOLD)
+    if result.baseline is not None and result.baseline.regressions:
+        names = "; ".join(change.sentence for change in result.baseline.regressions)
+        return complain(f"worse than the baseline: {names}", REGRESSION)
     return DONE
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from . import thresholds
+from . import regression, thresholds
 from .errors import ConfigurationError
 from .limits import Limit
 from .schedules import Stage, parse_rate
@@ -86,6 +86,15 @@ def threshold_text(value: str) -> str:
     """Return the value if it is a threshold."""
     try:
         thresholds.parse(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def check_text(value: str) -> str:
+    """Return the value if it can be held against a baseline."""
+    try:
+        regression.parse_check(value)
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
     return value

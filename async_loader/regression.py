@@ -42,6 +42,7 @@ from .thresholds import Figure, figure_of, parse_figure, percentile_in, wrong
 
 # So many operations must lie beyond a percentile before it is held against another.
 FEWEST_BEYOND = 20
+FEWEST_SLICES = 16
 # A run this many times as long is no advice.
 _MOST_TIMES = 50
 _TOLERANCE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
@@ -172,7 +173,7 @@ def _too_few(check: Check, runs: Sequence[RunResult]) -> str:
     if any(run.slices is None for run in runs):
         return "the result of an older version has no slices of time"
     shortest = min(run.slices.length for run in runs if run.slices)
-    if shortest < 2 * FEWEST_BLOCKS:
+    if shortest < FEWEST_SLICES:
         return "too few data: a run must last two seconds or more"
     percentile = percentile_in(check.figure.aggregate)
     if percentile is None:
@@ -225,15 +226,17 @@ def _interval(
     shortest = min(run.slices.length for run in (*earlier, result) if run.slices)
     finest = _Distance(check, earlier, result, shortest)
     lasting = correlation_time(influences(finest.of, shortest))
-    blocks = min(BLOCKS, int(shortest / (2 * lasting)))
-    if blocks < FEWEST_BLOCKS:
-        return "too few data: the noise lasts for large parts of the run, which must be longer"
+    independent = shortest / (2 * lasting)
+    blocks = max(FEWEST_BLOCKS, min(BLOCKS, int(independent)))
     distance = _Distance(check, earlier, result, blocks)
     found = interval(distance.drawn, blocks, distance.count)
     if found is None:
         return "too few data: there are parts of the run without any operation"
-    shift = exact - (distance.of((1,) * blocks) or 0.0)
-    return found[0] + shift, found[1] + shift
+    # Where the noise lasts for longer than a block, the blocks are fewer witnesses than they
+    # are many: by the root of this, and as much again as their spread is known less well.
+    widen = max(1.0, blocks / independent)
+    middle = distance.of((1,) * blocks) or 0.0
+    return exact + widen * (found[0] - middle), exact + widen * (found[1] - middle)
 
 
 def _statistic(check: Check, result: RunResult, blocks: int) -> Statistic:

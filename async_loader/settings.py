@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from .baseline_settings import BaselineOptions
 from .load_settings import UNBOUNDED_POOL, LoadOptions, ModeOptions, VerdictOptions
 from .option_group import GeneralOptions, Group
 from .option_types import (
@@ -161,6 +162,7 @@ class RunSettings(
     GeneralOptions,
     ReportOptions,
     VerdictOptions,
+    BaselineOptions,
     DatabaseOptions,
     WorkloadOptions,
     ModeOptions,

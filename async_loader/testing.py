@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .jobs.checkpoints import WATCHER, Place
+
+with suppress(ModuleNotFoundError):  # where there is no pytest the rest is of use all the same
+    from .load_test import LoadTest, LoadTestResult, load_test
+
+__all__ = [
+    "FakeClock",
+    "Interrupted",
+    "LoadTest",
+    "LoadTestResult",
+    "interrupt_after",
+    "load_test",
+]
 
 
 class FakeClock:

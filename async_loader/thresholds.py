@@ -309,7 +309,7 @@ def _value(text: str, right: str, metric: str, aggregate: str) -> float:
 
 def wrong(text: str, place: int, problem: str) -> ConfigurationError:
     """Return the error of an expression, its wrong place marked."""
-    return ConfigurationError(f"threshold {text[:place]}▶{text[place:]}: {problem}")
+    return ConfigurationError(f"in {text[:place]}▶{text[place:]}: {problem}")
 
 
 def _closest(name: str, names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.histogram import Histogram
+from async_loader.reports.changes import baseline_lines
 from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.result_parts import OperationResult
 from async_loader.results import RunResult
@@ -40,6 +41,7 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     parts += _errors(result)
     parts += _checks(result)
     parts += _thresholds(result)
+    parts += baseline_lines(result.baseline)
     for sentence in sentences(result):
         parts += ["", f"[yellow]{escape(sentence)}[/]"]
     return printed(parts, width=min(width, 100), color=color)

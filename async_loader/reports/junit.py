@@ -1,7 +1,8 @@
 """
 JUnit XML, as CI systems show it.
 
-A suite for each run, in it a case for the run itself, for the error rate and for each threshold.
+A suite for each run, in it a case for the run itself, for the error rate, for each threshold and
+for each change since the baseline.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
+from async_loader.changes import Change
 from async_loader.reports.comparison import Ways
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
@@ -17,6 +19,7 @@ from async_loader.verdict import ENDINGS
 
 # What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_COUNTED = (("tests", "."), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped"))
 
 
 def render(result: RunResult) -> str:
@@ -37,7 +40,7 @@ def render_comparison(ways: Ways) -> str:
 def _document(suites: list[ET.Element]) -> str:
     root = ET.Element("testsuites", name="async_loader")
     root.extend(suites)
-    for key in ("tests", "failures", "errors"):
+    for key, _ in _COUNTED:
         root.set(key, str(sum(int(suite.get(key, 0)) for suite in suites)))
     root.set("time", f"{sum(float(suite.get('time', 0)) for suite in suites):.3f}")
     ET.indent(root)
@@ -63,7 +66,9 @@ def _suite(result: RunResult, name: str) -> ET.Element:
         found = f"found: {figure_text(verdict)}"
         failed = "" if verdict.passed else f"{verdict.threshold.text}: {found}"
         _case(suite, verdict.threshold.text, found, failed=failed)
-    for key, tag in (("tests", "."), ("failures", "failure"), ("errors", "error")):
+    for change in result.baseline.changes if result.baseline else ():
+        _change(suite, change)
+    for key, tag in _COUNTED:
         suite.set(key, str(len(suite.findall(f"testcase/{tag}"))))
     return suite
 
@@ -81,6 +86,15 @@ def _case(
     if failed:
         ET.SubElement(case, "failure", type="threshold", message=_printable(failed))
     ET.SubElement(case, "system-out").text = _printable(found)
+
+
+def _change(suite: ET.Element, change: Change) -> None:
+    """Add a case; one that tells nothing is skipped, as CI systems call it."""
+    failed = change.fails and change.finding == "regression"
+    name = f"baseline {change.check}"
+    _case(suite, name, change.sentence, failed=change.sentence if failed else "")
+    if change.finding == "inconclusive":
+        ET.SubElement(suite[-1], "skipped", message=_printable(change.reason))
 
 
 def _summary(result: RunResult) -> str:

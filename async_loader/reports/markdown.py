@@ -32,6 +32,7 @@ def render(result: RunResult) -> str:
         *(f"- {_plain(reason)}" for reason in conclusion(result).reasons),
         "",
         *_thresholds(result),
+        *_changes(result),
         *_operations(result),
         *_errors(result),
         *_findings(result),
@@ -99,6 +100,21 @@ def _thresholds(result: RunResult) -> Iterator[str]:
             figure_text(verdict),
             "holds" if verdict.passed else "**fails**",
         )
+    yield ""
+
+
+def _changes(result: RunResult) -> Iterator[str]:
+    if result.baseline is None:
+        return
+    yield "| against the baseline | was | now | change | 95 % interval | |"
+    yield "|---|---:|---:|---:|---:|---|"
+    for one in result.baseline.changes:
+        found = f"**{one.finding}**" if one.finding == "regression" else one.finding
+        why = f": {_plain(one.reason)}" if one.reason else ""
+        figures = (one.before_text, one.now_text, one.change_text, one.interval_text)
+        yield _row(f"`{re.sub('[|`]', '', one.check)}`", *figures, f"{found}{why}")
+    yield ""
+    yield from (f"- {_plain(sentence)}" for sentence in result.baseline.differences)
     yield ""
 
 
