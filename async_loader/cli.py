@@ -23,6 +23,8 @@ from .app import measure, run_workload
 from .baselines import held_against, read_baselines
 from .compare import check, compare
 from .errors import AsyncLoaderError
+from .ingest_commands import run_ingest_command
+from .ingest_settings import IngestSettings
 from .job_commands import run_job_command
 from .job_settings import JOB_COMMANDS
 from .knee import advise
@@ -195,5 +197,6 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     InsertsSettings.command: _inserts,
     ReportSettings.command: run_report,
     SchemaSettings.command: print_schema,
+    IngestSettings.command: run_ingest_command,
     **{model.command: run_job_command for model in JOB_COMMANDS},
 }

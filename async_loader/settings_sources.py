@@ -25,6 +25,7 @@ from pydantic_settings import CliSettingsSource, DotEnvSettingsSource, EnvSettin
 from pydantic_settings.exceptions import SettingsError
 
 from .errors import ConfigurationError
+from .ingest_settings import IngestSettings
 from .job_settings import JOB_COMMANDS
 from .option_group import ENV_PREFIX, GeneralOptions, Group
 from .option_types import Metavar
@@ -45,6 +46,7 @@ _MODELS: list[type[GeneralOptions]] = [
     InsertsSettings,
     ReportSettings,
     SchemaSettings,
+    IngestSettings,
 ]
 COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
 # One source that sets one of these takes the other out of the sources below it.

@@ -30,6 +30,7 @@ LAYERS = [
         "sync_runner",
         "workloads",
         "inserts_bench",
+        "ingest",
         "reports",
     },
     {
@@ -40,13 +41,15 @@ LAYERS = [
         "settings",
         "sweep_settings",
         "job_settings",
+        "ingest_settings",
         "report_settings",
         "settings_sources",
         "testing",
         "load_test",
     },
     {"loading", "databases", "app"},
-    {"runtime", "child", "compare", "sweep", "job_commands", "report_commands", "baselines"},
+    {"runtime", "child", "compare", "sweep", "job_commands", "report_commands", "baselines"}
+    | {"ingest_commands"},
     {"cli", "__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.

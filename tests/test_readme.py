@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from async_loader.ingest.demo import make_pairs
 from async_loader.settings_sources import COMMANDS
 from tests.acceptance.conftest import environment
 
@@ -71,6 +72,7 @@ def folder(tmp_path: Path, result: str) -> Path:
     for name in SAVED:
         (tmp_path / name).write_text(result)
     shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    make_pairs(tmp_path / "music", 5, audio=3_000, side=60)
     for snippet in blocks("python"):
         if named := NAMED.match(snippet):
             (tmp_path / named[1]).write_text(snippet)

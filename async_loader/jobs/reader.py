@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -25,7 +25,7 @@ class Reader:
         if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
             self.engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def all(self, select: Select[Any]) -> list[Any]:
+    async def all(self, select: Executable) -> list[Any]:
         """Return the rows of a select."""
 
         async def attempt() -> list[Any]:

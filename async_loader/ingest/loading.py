@@ -1,0 +1,226 @@
+"""
+A directory into rows: a batch job over the list of its files.
+
+A chunk is one transaction: its files are read and computed beside the inserts of those before,
+their rows go in through `insert_rows` (COPY; on SQLite SQLAlchemy's bulk insert), and the list
+says what has become of each. So a kill at any point leaves whole chunks, and what has no row is
+what is read next time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from async_loader.clock import SYSTEM_CLOCK
+from async_loader.errors import ConfigurationError
+from async_loader.ingest.listing import Listing, Problem
+from async_loader.ingest.pipeline import side_by_side
+from async_loader.ingest.preparing import Found, Outcome, Preparation, Prepared, Row
+from async_loader.ingest.tables import File, Track, make_tables
+from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
+from async_loader.inserts import insert_rows
+from async_loader.jobs import BatchJob, Chunk
+from async_loader.jobs.keyset import decode
+from async_loader.jobs.reader import Reader
+from async_loader.jobs.run import engine_of
+from async_loader.jobs.tables import tables_of
+from async_loader.limits import Stop
+
+JOB = "ingest"
+CONCURRENCY = 16
+CHUNK = 20
+# Rows that the database itself refuses. More than that is no matter of rows.
+_REFUSED_AT_MOST = 100
+# Seconds. A chunk is as long as its files are; a killed worker is never waited for.
+_LEASE = 300.0
+_PATIENCE = 300.0
+
+
+# Transactions side by side, where there can be any: a server inserts on a CPU for each.
+_WRITERS = 2
+
+OnProgress = Callable[[Progress], None]
+
+
+async def ingest(
+    directory: Path | str,
+    sessions: async_sessionmaker[Any],
+    *,
+    concurrency: int = CONCURRENCY,
+    chunk: int = CHUNK,
+    stop: Stop | None = None,
+    on_progress: OnProgress | None = None,
+) -> Ingested:
+    """
+    Make a `Track` of each audio file with a picture in a directory, and return what was done.
+
+    The tables are made when they are missing. Killed or stopped anywhere and run again, it
+    reads what is missing. `concurrency` pairs are in memory at most, `chunk` are a transaction.
+    Files that cannot be read are in the result and stop nothing.
+
+    Raises `ConfigurationError` for a directory that cannot be read, `JobError` when the database
+    refuses more than 100 rows, `DatabaseError` when it stays away.
+    """
+    began = perf_counter()
+    root = real_directory(directory)
+    engine = await engine_of(sessions)
+    await make_tables(sessions)
+    workers = min(_WRITERS, concurrency) if engine.dialect.name == "postgresql" else 1
+    share = concurrency // workers
+    reader = Reader(engine, SYSTEM_CLOCK, _PATIENCE)
+    listing = Listing(sessions, engine, reader, root)
+    found, problems = await listing.update()
+    missing = at_first = await listing.how_much()
+    tally = Tally(missing)
+    with Preparation(root, concurrency) as preparation:
+        loading = _Loading(listing, preparation, tally, workers, share)
+        first = await reader.all(listing.next_missing(0, share))
+        preparation.begin(Found(*row) for row in first)  # while the job is set up
+        job = _job(loading, chunk)
+        arguments = await _arguments(engine, reader, root)
+        while True:
+            status = await job.run(
+                sessions,
+                workers=workers,
+                arguments=arguments,
+                stop=stop,
+                on_progress=lambda _: on_progress(tally.progress) if on_progress else None,
+            )
+            before, missing = missing, await listing.how_much()
+            if status.state != "done" or missing.pairs in (0, before.pairs):
+                break
+            # A run that was resumed knows only of the files that were found when it began.
+    refused = await _refused(engine, reader, listing, status.run)
+    return Ingested(
+        state=status.state,
+        found=found,
+        before=found - at_first.pairs,
+        counts=tally.counts,
+        failed=(*problems, *await listing.failures(), *refused),
+        seconds=perf_counter() - began,
+        database=max(0.0, status.busy_seconds - tally.counts.waiting),
+    )
+
+
+def real_directory(directory: Path | str) -> str:
+    """Return a directory's real path; raises `ConfigurationError` for one that cannot be read."""
+    try:
+        real = os.path.realpath(directory, strict=True)
+        os.scandir(real).close()
+    except OSError as error:
+        raise ConfigurationError(f"{directory}: {error.strerror}") from None
+    return real
+
+
+def _job(loading: _Loading, chunk: int) -> BatchJob:
+    """Return the job: what is missing, in as many ranges as there are workers."""
+    job = BatchJob(
+        JOB,
+        select=select(File).where(loading.listing.missing),
+        chunk=chunk,
+        partitions=loading.workers,
+        skip_limit=_REFUSED_AT_MOST,
+        lease=_LEASE,
+    )
+    job.apply(loading.load)
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """What the chunks have in common."""
+
+    listing: Listing
+    preparation: Preparation
+    tally: Tally
+    workers: int
+    share: int  # of the pairs in memory, for each worker
+
+    async def load(self, session: AsyncSession, files: Sequence[File], chunk: Chunk) -> None:
+        """Insert a chunk's tracks, and note what has become of each file."""
+        if session.get_bind().dialect.name == "postgresql":
+            # Lost with its server, a chunk is lost with its position, and is read again. The
+            # end of the run is written to disk, and with it all that was before.
+            await session.execute(text("SET LOCAL synchronous_commit TO off"))
+        counts = self.tally.begin(chunk.partition, chunk.number)
+        became: dict[int, Outcome] = {}
+        found = [Found(file.id, file.name, file.picture, file.size) for file in files]
+        if self.workers == 1:
+            self.preparation.forget_all_but(found)
+        batches = side_by_side(found, self.preparation.take, self.share)
+        async with aclosing(batches):
+            while batch := await _next(batches, counts):
+                added = await add_new(session, [one.row for one in batch if one.row is not None])
+                counts.note(batch, added)
+                became |= {one.number: one.outcome for one in batch}
+        for file in files:
+            file.content_hash, file.error = became[file.id].content_hash, became[file.id].error
+        if self.workers == 1:  # else another is at work while this chunk is committed
+            after = self.listing.next_missing(found[-1].number, self.share)
+            self.preparation.begin(Found(*row) for row in await session.execute(after))
+
+
+async def _next(batches: AsyncIterator[list[Prepared]], counts: Counts) -> list[Prepared]:
+    with counts.while_waiting():
+        return await anext(batches, [])
+
+
+async def add_new(session: AsyncSession, rows: Sequence[Row]) -> int:
+    """
+    Insert the rows whose content is not there yet, and return how many.
+
+    Which ones these are is asked when the database has refused them: copies are rare, and
+    another process may be as fast as we are.
+    """
+    new = {row["content_hash"]: row for row in rows}
+    while new:
+        try:
+            async with session.begin_nested():
+                await _insert(session, list(new.values()))
+            break
+        except IntegrityError:
+            there = select(Track.content_hash).where(Track.content_hash.in_(list(new)))
+            known = set(await session.scalars(there))
+            if not known:
+                raise  # a rule that is not ours
+            new = {key: row for key, row in new.items() if key not in known}
+    return len(new)
+
+
+async def _insert(session: AsyncSession, rows: list[Row]) -> None:
+    if session.get_bind().dialect.name == "postgresql":
+        await insert_rows(session, Track, rows)
+    else:
+        await session.execute(insert(Track), rows)
+
+
+async def _arguments(engine: AsyncEngine, reader: Reader, root: str) -> dict[str, str]:
+    """Return what tells this run from others: a schema's files are not another's."""
+    if engine.dialect.name != "postgresql":
+        return {"directory": root}
+    ((schema,),) = await reader.all(select(func.current_schema()))
+    return {"directory": root, "schema": schema}
+
+
+async def _refused(
+    engine: AsyncEngine, reader: Reader, listing: Listing, run: int
+) -> list[Problem]:
+    """Return the files whose rows the database has refused."""
+    error = tables_of(engine.dialect.name).error
+    query = select(error.c.key, error.c.exception, error.c.message).where(error.c.run == run)
+    rows = await reader.all(query)
+    numbers = {row.key: int(decode(row.key)[0]) for row in rows}
+    names = await listing.names(list(numbers.values()))
+    return [
+        Problem(names.get(numbers[row.key], "?"), f"{row.exception}: {row.message}") for row in rows
+    ]

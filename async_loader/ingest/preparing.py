@@ -1,0 +1,161 @@
+"""One pair of files into the columns of one row: first what waits for files, then what computes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import PurePath
+from time import perf_counter, thread_time
+from typing import Any, Self
+
+from async_loader.ingest.pictures import fit
+from async_loader.ingest.reading import MOST_PICTURE_BYTES, UnreadableError, read_within
+from async_loader.ingest.tags import tags_of
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Both files as they are; `seconds` is how long it took to read them."""
+
+    name: str
+    audio: bytes
+    picture: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a pair: its track's hash, or why there is none."""
+
+    content_hash: bytes | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A pair to prepare: its number in the list, both names, and bytes."""
+
+    number: int
+    name: str
+    picture: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A pair's row, or why there is none; seconds of reading, and of a CPU."""
+
+    number: int
+    size: int
+    row: Row | None
+    error: str | None = None
+    reading: float = 0.0
+    computing: float = 0.0
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the list of files is told."""
+        return Outcome(self.row["content_hash"] if self.row else None, self.error)
+
+
+def read_pair(directory: str, name: str, picture: str) -> Contents:
+    """Return a pair's contents; raises `UnreadableError`."""
+    began = perf_counter()
+    audio = read_within(directory, name)
+    try:
+        image = read_within(directory, picture, MOST_PICTURE_BYTES)
+    except UnreadableError as error:
+        raise UnreadableError(f"its picture, {PurePath(picture).name}: {error}") from error
+    return Contents(name, audio, image, perf_counter() - began)
+
+
+def row_of(contents: Contents) -> tuple[Row, float]:
+    """
+    Return the columns of a `Track`, and the seconds of CPU that they took.
+
+    Raises `UnreadableError` for what is no picture.
+    """
+    began = thread_time()
+    try:
+        picture = fit(contents.picture)
+    except UnreadableError as error:
+        raise UnreadableError(f"its picture: {error}") from error
+    tags = tags_of(contents.audio, contents.name)
+    row = {
+        "title": tags.title,
+        "artist": tags.artist,
+        "description": tags.description,
+        "picture": picture,
+        "audio": contents.audio,
+        "content_hash": _hash(contents),
+    }
+    return row, thread_time() - began
+
+
+def _hash(contents: Contents) -> bytes:
+    """Return the hash of both files, told apart by the length of the first."""
+    digest = hashlib.sha256(len(contents.audio).to_bytes(8, "big"))
+    digest.update(contents.audio)
+    digest.update(contents.picture)
+    return digest.digest()
+
+
+class Preparation(AbstractContextManager["Preparation"]):
+    """
+    The threads that prepare, and the pairs that are prepared before they are asked for.
+
+    As many threads as pairs for files, which wait, and as many as CPUs to compute. Threads, as
+    decoding, scaling and hashing let go of the interpreter's lock; processes would outlive a
+    kill.
+    """
+
+    def __init__(self, directory: str, concurrency: int) -> None:
+        self._directory = directory
+        self._reading = ThreadPoolExecutor(concurrency, "reading")
+        self._computing = ThreadPoolExecutor(os.cpu_count() or 1, "computing")
+        self._begun: dict[int, asyncio.Task[Prepared]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forget_all_but(())
+        for threads in (self._reading, self._computing):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def prepare(self, pair: Found) -> Prepared:
+        """Return the row of a pair, or why there is none."""
+        loop = asyncio.get_running_loop()
+        try:
+            contents = await loop.run_in_executor(
+                self._reading, read_pair, self._directory, pair.name, pair.picture
+            )
+            row, computing = await loop.run_in_executor(self._computing, row_of, contents)
+        except UnreadableError as error:
+            return Prepared(pair.number, pair.size, None, str(error))
+        return Prepared(pair.number, pair.size, row, None, contents.seconds, computing)
+
+    def begin(self, pairs: Iterable[Found]) -> None:
+        """Begin to prepare these pairs, and forget all others."""
+        pairs = list(pairs)
+        self.forget_all_but(pairs)
+        for pair in pairs:
+            if pair.number not in self._begun:
+                self._begun[pair.number] = asyncio.create_task(self.prepare(pair))
+
+    def forget_all_but(self, pairs: Iterable[Found]) -> None:
+        """Forget what was begun, but for these pairs."""
+        for number in self._begun.keys() - {pair.number for pair in pairs}:
+            self._begun.pop(number).cancel()
+
+    async def take(self, pair: Found) -> Prepared:
+        """Return a pair's row, or why there is none; it is not kept."""
+        begun = self._begun.pop(pair.number, None)
+        return await (self.prepare(pair) if begun is None else begun)
