@@ -124,7 +124,7 @@ def test_a_database_that_cannot_be_used(command: Command, files: Path) -> None:
 def test_compare(command: Command, files: Path, url: str) -> None:
     done = command("ingest", "music", "--compare", "--rounds", "1", "--database-url", url)
     assert done.returncode == 0, done.stderr
-    ways = [line.split()[0] for line in done.stdout.splitlines() if re.search(r" \d\.\d\d$", line)]
+    ways = [line.split()[0] for line in done.stdout.splitlines() if re.search(r"\d\.\d\d$", line)]
     assert ways == ["sequential", "threads", "add_one_by_one", "bulk_save_objects", "ours"]
     assert not rows(url)
 
