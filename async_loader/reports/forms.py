@@ -42,10 +42,9 @@ COMPARE_FORMS: Forms = {
     "junit": junit.render_comparison,
     "markdown": markdown.render_comparison,
 }
-# A sweep is shown as its steps side by side; its JSON has the advice, too.
 SWEEP_FORMS: Forms = {
     "html": _html_of_sweep,
     "json": sweep.render_json,
-    "junit": lambda steps: junit.render_comparison(sweep.ways_of(steps)),
-    "markdown": lambda steps: markdown.render_comparison(sweep.ways_of(steps)),
+    "junit": junit.render_sweep,
+    "markdown": markdown.render_sweep,
 }

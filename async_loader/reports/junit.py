@@ -8,10 +8,12 @@ for each change since the baseline.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from async_loader.changes import Change
 from async_loader.reports.comparison import Ways
+from async_loader.reports.sweep import advice_lines, advice_of, level_text
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
 from async_loader.validity import doubts
@@ -35,6 +37,24 @@ def render_comparison(ways: Ways) -> str:
             name = f"{label}, round {number}" if len(runs) > 1 else label
             suites.append(_suite(run, f"{run.workload}: {name}"))
     return _document(suites)
+
+
+def render_sweep(steps: Sequence[RunResult]) -> str:
+    """
+    Return the document of a sweep: one case, that there is a load to run at.
+
+    Steps beyond the knee are bad, and meant to be: they have no cases of their own.
+    """
+    advice = advice_of(steps)
+    lines = advice_lines(steps, advice)
+    seconds = sum(step.seconds for step in steps)
+    failures = "0" if advice else "1"
+    name = _printable(f"{steps[0].workload}: sweep")
+    suite = ET.Element("testsuite", name=name, tests="1", failures=failures, errors="0")
+    suite.set("time", f"{seconds:.3f}")
+    found = "\n\n".join(["\n".join(lines), *(f"{level_text(s)}: {_summary(s)}" for s in steps)])
+    _case(suite, "a step is good", found, failed="" if advice else lines[0], seconds=seconds)
+    return _document([suite])
 
 
 def _document(suites: list[ET.Element]) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isnan
 from statistics import median
 
+from async_loader.knee import by_of, fault, level_of
 from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds, sentences
 from async_loader.reports.findings import repeat_lines, server_lines
+from async_loader.reports.sweep import (
+    advice_lines,
+    advice_of,
+    headline,
+    latency_limit,
+    level_text,
+)
 from async_loader.results import RunResult
 from async_loader.thresholds import figure_text, verdicts_of
 from async_loader.validity import doubts
@@ -82,6 +90,27 @@ def render_comparison(ways: Ways) -> str:
         reasons = dict.fromkeys(reason for run in runs for reason in conclusion(run).reasons)
         lines += [f"- {_plain(label)}: {_plain(reason)}" for reason in reasons]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def render_sweep(steps: Sequence[RunResult]) -> str:
+    """Return what to run with, and a row for each step."""
+    advice, limit = advice_of(steps), latency_limit(steps)
+    knee = steps[advice.step] if advice else None
+    lines = [f"### {_SIGNS['passed' if advice else 'failed']} {headline(steps, advice)}", ""]
+    lines += [f"- {_plain(line)}" for line in advice_lines(steps, advice)]
+    lines += ["", _row(by_of(steps[0]), "ops/s", "p50", "p95", "p99", "conns", "busy", "")]
+    lines.append("|---:|" + "---:|" * 6 + "---|")
+    for step in sorted(steps, key=level_of):
+        latency = step.latency().summary_ms()
+        figures = (
+            f"{step.throughput:,.0f}",
+            *(milliseconds(latency[figure]) for figure in ("p50", "p95", "p99")),
+            f"{step.pool.peak_in_use if step.pool else 0:,}",
+            f"{step.process.loop_busy:.0%}",
+        )
+        remark = "**the knee**" if step is knee else fault(step, limit) or ""
+        lines.append(_row(level_text(step), *figures, remark))
+    return "\n".join([*lines, "", "Latencies in milliseconds."]) + "\n"
 
 
 def _headline(found: Conclusion) -> str:

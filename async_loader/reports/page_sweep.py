@@ -8,7 +8,7 @@ from typing import Any
 from async_loader.knee import Advice, by_of, fault, level_of
 from async_loader.reports.console import milliseconds
 from async_loader.reports.page_tables import Cell, Table
-from async_loader.reports.sweep import advice_lines, latency_limit, level_text
+from async_loader.reports.sweep import advice_lines, headline, latency_limit, level_text
 from async_loader.results import RunResult
 
 _FIGURES = ("p50", "p95", "p99")
@@ -17,15 +17,9 @@ _FIGURES = ("p50", "p95", "p99")
 def verdict(steps: Sequence[RunResult], advice: Advice | None) -> dict[str, Any]:
     """Return the load to run at, to be read across the room, and why."""
     lines = advice_lines(steps, advice)
-    if advice is None:
-        title = "No step is good"
-    elif advice.by == "rate":
-        title = level_text(steps[advice.step])
-    else:
-        title = f"Concurrency {advice.level:g}"
     return {
         "word": "passed" if advice else "failed",
-        "title": title,
+        "title": headline(steps, advice),
         "sentence": lines[0],
         "subject": f"{steps[0].workload}, {len(steps)} steps of {by_of(steps[0])}",
         "reasons": lines[1:],

@@ -61,6 +61,14 @@ def ways_of(steps: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     return {level_text(step): [step] for step in sorted(steps, key=level_of)}
 
 
+def headline(steps: Sequence[RunResult], advice: Advice | None) -> str:
+    """Return the load to run at, in two words."""
+    if advice is None:
+        return "No step is good"
+    level = level_text(steps[advice.step])
+    return level if advice.by == "rate" else f"Concurrency {level}"
+
+
 def advice_lines(steps: Sequence[RunResult], advice: Advice | None) -> list[str]:
     """Return what to run with, in sentences; why not, where there is nothing to."""
     limit = latency_limit(steps)

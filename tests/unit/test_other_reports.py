@@ -10,6 +10,7 @@ import pytest
 from async_loader.reports import junit, markdown
 from async_loader.result_parts import ErrorResult
 
+from .test_knee import step
 from .test_results import result_of
 
 SETTINGS = {"max_error_rate": 0.01, "threshold": ["ops:count>=3", "op_duration:avg<1us"]}
@@ -87,6 +88,24 @@ def test_markdown_holds_any_text() -> None:
     text = markdown.render(replace(result_of(1, failed=1), errors={"x": hostile}))
     (line,) = [line for line in text.splitlines() if "two" in line]
     assert line == "| x | 1 | two lines \\| \\<script\\> @\u200beveryone \\#1 !\\[x\\](y) | - |"
+
+
+def test_a_sweep_says_what_to_run_with() -> None:
+    """Steps beyond the knee fail nothing: they are there to be bad."""
+    steps = [step(1, workers=4), step(4, workers=4), step(64, workers=4, failed=90)]
+    text = markdown.render_sweep(steps)
+    assert text.startswith("### ✅ Concurrency 4\n\n- The knee: --concurrency 4 ")
+    assert "| 4 | 400 | 10.0 | 10.0 | 10.0 | 4 | 50% | **the knee** |" in text
+    assert "| 64 | 400 | 160 | 160 | 160 | 64 | 50% | 2.2% failed |" in text
+    root = ET.fromstring(junit.render_sweep(steps))
+    assert [root.get(key) for key in ("tests", "failures", "errors")] == ["1", "0", "0"]
+    bad = [step(1, workers=4, failed=90)]
+    assert markdown.render_sweep(bad).startswith("### ❌ No step is good")
+    root = ET.fromstring(junit.render_sweep(bad))
+    failure = root.find("testsuite/testcase/failure")
+    assert failure is not None
+    assert failure.get("message") == "No step is good: at 1 already, 8.3% failed."
+    assert root.get("failures") == "1"
 
 
 @pytest.mark.parametrize(
