@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    event,
     func,
     inspect,
     text,
@@ -96,7 +98,7 @@ def _partition(metadata: MetaData, prefix: str) -> Table:
     is the owner and the number is the one that it knows. `ahead` is the end of the next
     chunk, fixed before it is tried, so that a chunk tried twice is the same range of keys.
     """
-    return Table(
+    table = Table(
         f"{prefix}partition",
         metadata,
         Column("run", ForeignKey(f"{_qualified(metadata, prefix)}run.id"), primary_key=True),
@@ -114,9 +116,12 @@ def _partition(metadata: MetaData, prefix: str) -> Table:
             for name in ("rows_read", "rows_written", "rows_skipped", "retried")
         ),
         Column("busy", Double, nullable=False, server_default=text("0")),  # seconds
-        # Room for each chunk's new version on the same page: no index is touched.
-        postgresql_with={"fillfactor": 50},
     )
+    # Room for each chunk's new version on the same page: no index is touched. A statement of
+    # its own, as SQLAlchemy 2.0 has no `postgresql_with` for tables.
+    room = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 50)")  # type: ignore[no-untyped-call]  # SQLAlchemy types it not
+    event.listen(table, "after_create", room.execute_if(dialect="postgresql"))
+    return table
 
 
 def _worker(metadata: MetaData, prefix: str) -> Table:

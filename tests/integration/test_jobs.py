@@ -38,6 +38,18 @@ async def test_every_row_once(
     assert await tally(engine) == ({1: rows} if rows else {})
 
 
+async def test_partitions_have_room_for_new_versions(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await fill(engine, 1)
+    await counting().run(sessions)
+    query = text(
+        "SELECT reloptions FROM pg_class WHERE oid = 'async_loader_jobs.partition'::regclass"
+    )
+    async with engine.connect() as connection:
+        assert await connection.scalar(query) == ["fillfactor=50"]
+
+
 async def test_a_second_run_is_a_new_one(engine: AsyncEngine, sessions: Sessions) -> None:
     await fill(engine, 300)
     first = await counting().run(sessions)
