@@ -141,6 +141,8 @@ class ModeOptions(LoadOptions):
             )
         if self.rate and self.stage and not self.is_open_stage:
             raise ValueError("--rate with --stage is where rates start from, as in 30s:40/s")
+        if self.arrivals != "uniform" and not self.is_open:
+            raise ValueError(f"--arrivals {self.arrivals} needs a --rate, or stages of one")
         if self.stage:
             self.throttle()  # which refuses stages that start nothing
         return self
@@ -217,3 +219,13 @@ class VerdictOptions(Group):
     require_valid: bool = Field(
         False, description="exit 112 when this process distorted the latencies"
     )
+
+    @model_validator(mode="after")
+    def _answerable(self) -> Self:
+        """Refuse what could only fail at the end."""
+        of_schedule = [t for t in self.threshold if t.startswith(("schedule_lag", "dropped"))]
+        if of_schedule and not getattr(self, "is_open", False):
+            raise ValueError(f"--threshold {of_schedule[0]} needs a --rate, or stages of one")
+        if self.abort_on_fail is not None and not self.threshold:
+            raise ValueError("--abort-on-fail needs a --threshold")
+        return self

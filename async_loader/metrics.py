@@ -48,6 +48,7 @@ class Snapshot:
     rate: float
     p95_ms: float
     in_use: int | None
+    dropped: int = 0
 
 
 class Metrics:
@@ -185,6 +186,7 @@ class Metrics:
             rate=current / (1 if second else max(elapsed / SECOND_NS, 0.001)),
             p95_ms=latency.percentiles_ns([95.0])[95.0] / 1e6,
             in_use=gauge.in_use if gauge else None,
+            dropped=sum(tally.dropped for tally in self._operations.values()),
         )
 
     def result(

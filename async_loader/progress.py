@@ -112,7 +112,7 @@ class BarView(SilentView):
     def update(self, snapshot: Snapshot) -> None:
         """Show the figures."""
         total = snapshot.planned if snapshot.planned is not None else snapshot.duration
-        ended = snapshot.completed + snapshot.bad
+        ended = snapshot.completed + snapshot.bad + snapshot.dropped
         done = ended if snapshot.planned is not None else snapshot.seconds
         self._progress.update(
             self._bar,
@@ -130,6 +130,8 @@ def _figures(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.in_use} conn")
     if snapshot.bad:
         parts.append(f"{snapshot.bad:,} failed")
+    if snapshot.dropped:
+        parts.append(f"{snapshot.dropped:,} dropped")
     if (left := seconds_left(snapshot)) is not None:
         parts.append(f"ETA {left:.0f} s")
     return "  ".join(parts)
@@ -139,7 +141,7 @@ def seconds_left(snapshot: Snapshot) -> float | None:
     """Return the time to go at the pace so far; None while nobody can know."""
     if snapshot.duration is not None:
         return max(snapshot.duration - snapshot.seconds, 0.0)
-    ended = snapshot.completed + snapshot.bad
+    ended = snapshot.completed + snapshot.bad + snapshot.dropped
     if snapshot.planned is None or not ended:
         return None
     return (snapshot.planned - ended) * snapshot.seconds / ended

@@ -171,16 +171,6 @@ class RunSettings(
 
     command: ClassVar[str] = "run"
 
-    @model_validator(mode="after")
-    def _answerable(self) -> Self:
-        """Refuse what could only fail at the end."""
-        of_schedule = [t for t in self.threshold if t.startswith(("schedule_lag", "dropped"))]
-        if of_schedule and not self.is_open:
-            raise ValueError(f"--threshold {of_schedule[0]} needs a --rate, or stages of one")
-        if self.abort_on_fail is not None and not self.threshold:
-            raise ValueError("--abort-on-fail needs a --threshold")
-        return self
-
 
 class CompareOptions(Group):
     """Which ways are compared."""

@@ -92,11 +92,27 @@ def test_a_broken_threshold_ends_the_run(command: Command, tmp_path: Path, mode:
         (["--stage", "1s:4", "--ops", "7"], "--ops and --stage exclude each other"),
         (["--threshold", "dropped:count==0"], "--threshold dropped:count==0 needs a --rate"),
         (["--abort-on-fail", "1s"], "--abort-on-fail needs a --threshold"),
+        (["--arrivals", "poisson"], "--arrivals poisson needs a --rate"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_run(
     command: Command, argv: list[str], message: str
 ) -> None:
     done = command("--workload", "noop", *argv)
+    assert done.returncode == 104
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--abort-on-fail", "1s"], "--abort-on-fail needs a --threshold"),
+        (["--threshold", "dropped:count==0"], "--threshold dropped:count==0 needs a --rate"),
+    ],
+)
+def test_a_comparison_refuses_what_none_of_its_runs_could_do(
+    command: Command, argv: list[str], message: str
+) -> None:
+    done = command("compare", "--workload", "noop", *argv)
     assert done.returncode == 104
     assert message in done.stderr

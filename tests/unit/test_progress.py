@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
 from async_loader import Snapshot
-from async_loader.progress import progress_view, seconds_left
+from async_loader.progress import _figures, progress_view, seconds_left
 
 SNAPSHOT = Snapshot(
     seconds=10.0,
@@ -34,6 +35,13 @@ def test_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         "connecting",
         "  10.0 s  240 of 1,000  25/s  p95 1.5 ms  7 conn  10 failed  ETA 30 s",
     ]
+
+
+def test_what_was_dropped_is_shown_and_is_over() -> None:
+    snapshot = replace(SNAPSHOT, dropped=250)
+    assert "250 dropped" in _figures(snapshot)
+    assert seconds_left(snapshot) == 10.0
+    assert "dropped" not in _figures(SNAPSHOT)
 
 
 def test_lines_come_every_five_seconds() -> None:
