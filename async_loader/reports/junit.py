@@ -73,7 +73,7 @@ def _suite(result: RunResult, name: str) -> ET.Element:
         suite.set("timestamp", started)
     _case(suite, "the run", _summary(result), seconds=result.seconds)
     if result.outcome != "done":
-        ET.SubElement(suite[0], "error", message=ENDINGS[result.outcome])
+        _first(suite[0], "error", ENDINGS[result.outcome])
     allowed = result.settings.get("max_error_rate")
     if allowed is not None:
         found = f"{result.error_rate:.4%} of the operations failed"
@@ -114,7 +114,12 @@ def _change(suite: ET.Element, change: Change) -> None:
     name = f"baseline {change.check}"
     _case(suite, name, change.sentence, failed=change.sentence if failed else "")
     if change.finding == "inconclusive":
-        ET.SubElement(suite[-1], "skipped", message=_printable(change.reason))
+        _first(suite[-1], "skipped", change.reason)
+
+
+def _first(case: ET.Element, tag: str, message: str) -> None:
+    """Add what a case came to, before its output: strict readers want that order."""
+    case.insert(0, ET.Element(tag, message=_printable(message)))
 
 
 def _summary(result: RunResult) -> str:

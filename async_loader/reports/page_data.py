@@ -74,6 +74,11 @@ def _series(run: RunResult, step: int, longest: int) -> dict[str, Any]:
         for n, share in zip(series.throughput, shares, strict=True)
     ]
 
+    def whole(values: Sequence[int]) -> list[int | None]:
+        """Leave out what was seen in the moment in which the run had already ended."""
+        told = (share >= _SHORTEST or len(values) == 1 for share in shares)
+        return [v if known else None for v, known in zip(values, told, strict=True)]
+
     def filled(values: Values) -> Values:
         return values + [None] * (ceil(longest / step) - len(values))
 
@@ -84,8 +89,8 @@ def _series(run: RunResult, step: int, longest: int) -> dict[str, Any]:
     return {
         "throughput": throughput,
         "failed": filled(_rates(series.failed, shares, step)),
-        "in_use": filled(_each(series.in_use, step, max)),
-        "waiting": filled(_each(series.waiting, step, max)),
+        "in_use": filled(_each(whole(series.in_use), step, max)),
+        "waiting": filled(_each(whole(series.waiting), step, max)),
         "pool_size": run.pool.size if run.pool else 0,
     }
 

@@ -269,6 +269,7 @@ def test_the_last_part_of_a_second_is_a_rate_too() -> None:
     assert chart_data({"a": [run]})["runs"][0]["throughput"]["mean"] == [100, 100]
     short = chart_data({"a": [replace(run, seconds=1.1)]})["runs"][0]
     assert short["throughput"]["mean"] == [100, None], "a tenth of a second tells no rate"
+    assert short["in_use"] == [1, None], "nor how many connections were in use"
 
 
 def test_runs_of_different_length_share_their_seconds() -> None:

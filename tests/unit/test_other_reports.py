@@ -46,6 +46,7 @@ def test_junit_says_that_a_run_was_interrupted() -> None:
     assert suite.get("errors") == "1"
     assert suite.get("tests") == "4"
     assert suite.get("failures") == "2", "the error rate and one threshold"
+    assert [part.tag for part in suite[0]] == ["error", "system-out"], "as strict readers want it"
 
 
 def test_junit_of_a_comparison_has_a_suite_for_each_run() -> None:
