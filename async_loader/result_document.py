@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 Count = Annotated[int, Field(ge=0)]
@@ -285,6 +285,20 @@ class Environment(TypedDict):
     database: NotRequired[Database]
 
 
+@with_config(ConfigDict(extra="allow", strict=True))
+class Settings(TypedDict):
+    """The options, by name; these are what reports look at, and there are more."""
+
+    threshold: NotRequired[list[str]]
+    max_error_rate: NotRequired[Share]
+    require_valid: NotRequired[bool]
+    latency_limit: NotRequired[float | None]
+    duration: NotRequired[float | None]
+    concurrency: NotRequired[int]
+    rate: NotRequired[str | None]
+    stage: NotRequired[list[str]]
+
+
 @_exact
 class Result(TypedDict):
     """What one run found."""
@@ -307,7 +321,7 @@ class Result(TypedDict):
     repeated_statements: list[RepeatedStatement]
     server_side: ServerSide | None
     schedule: Schedule | None
-    settings: Annotated[dict[str, JsonValue], Field(description="the options, by name")]
+    settings: Settings
     environment: Environment
 
 
@@ -363,4 +377,6 @@ def damage(document: Mapping[str, Any]) -> str | None:
         for found in error.errors(include_url=False, include_input=False):
             if found["type"] not in ("missing", "extra_forbidden"):
                 return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+    if len({len(values) for values in document.get("series", {}).values()}) > 1:
+        return "series: lists of different length"
     return None
