@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from async_loader import Limit, RunResult, Workload, run
+from async_loader import Limit, OperationContext, RunResult, Workload, run
 from async_loader.database import create_sessions, session_factories
 from async_loader.findings import ServerSide
 from async_loader.server_queries import HIDDEN, LATE, NO_EXTENSION
@@ -100,7 +100,7 @@ async def test_what_connections_wait_for_is_sampled(engine: AsyncEngine) -> None
     assert side.database.rollbacks == 4
 
 
-async def test_deadlocks_and_temp_files_are_the_runs(engine: AsyncEngine) -> None:
+async def test_temp_files_are_the_runs(engine: AsyncEngine) -> None:
     workload = Workload("sorting")
 
     @workload.operation("sort", kind="read")
@@ -118,6 +118,26 @@ async def test_deadlocks_and_temp_files_are_the_runs(engine: AsyncEngine) -> Non
     assert side.database is not None
     assert side.database.temp_files >= 3
     assert side.database.temp_bytes > 3 * 2**20
+
+
+async def test_deadlocks_are_the_runs(engine: AsyncEngine) -> None:
+    workload = Workload("crossing")
+    both = asyncio.Barrier(2)
+
+    @workload.operation("cross", kind="write")
+    async def cross(session: AsyncSession, op: OperationContext) -> None:
+        first = op.index % 2
+        await session.execute(text(f"SELECT pg_advisory_xact_lock({first})"))
+        await both.wait()
+        await session.execute(text(f"SELECT pg_advisory_xact_lock({1 - first})"))
+
+    sessions = create_sessions(await greet(engine))
+    result = await run(workload, sessions=sessions, ops=2, concurrency=2, server_side=True)
+    assert list(result.errors) == ["40P01 deadlock_detected"]
+    assert result.server_side is not None
+    assert result.server_side.database is not None
+    assert result.server_side.database.deadlocks == 1
+    assert result.server_side.database.rollbacks == 2
 
 
 @pytest.fixture
@@ -197,7 +217,8 @@ async def test_nothing_of_it_stays(engine: AsyncEngine) -> None:
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-        assert asyncio.all_tasks() == tasks
+        while asyncio.all_tasks() != tasks:  # asyncpg still asks the server to stop
+            await asyncio.sleep(0.01)
         await engine.dispose()
         while await autocommit.scalar(others):
             await asyncio.sleep(0.01)
