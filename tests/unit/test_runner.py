@@ -14,10 +14,13 @@ from async_loader import (
     ConfigurationError,
     Limit,
     OperationContext,
+    Ramp,
     RunResult,
     SetupError,
     Snapshot,
+    Stage,
     Stop,
+    Throttle,
     Workload,
     run,
 )
@@ -400,3 +403,57 @@ async def test_a_tear_down_after_a_run_that_gave_up_has_the_grace_only() -> None
         await run(workload, duration=600, op_timeout=0.05, give_up=0.1, grace=0.1)
     assert caught.value.result.outcome == "aborted"
     await no_task_is_left()
+
+
+@pytest.mark.parametrize(
+    "throttle", [ArrivalRate(1000, max_in_flight=5), Ramp((Stage(0, 5), Stage(60, 5)))]
+)
+async def test_a_stop_ends_every_model_within_its_grace(throttle: Throttle) -> None:
+    stop, full = Stop(), asyncio.Event()
+    started: list[int] = []
+
+    async def hang(op: OperationContext) -> None:
+        started.append(op.index)
+        if len(started) == 5:
+            full.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(
+        run(workload_of(hang, "write"), duration=60, throttle=throttle, stop=stop, grace=0)
+    )
+    await full.wait()
+    stop.request()
+    result = await task
+    assert result.outcome == "interrupted"
+    assert counts(result) == (0, 0, 5)
+    assert result.errors["cancelled"].count == 5
+    assert (result.schedule is None) == (result.mode == "ramp")
+    await no_task_is_left()
+
+
+@pytest.mark.parametrize("throttle", [ArrivalRate(1000), Ramp((Stage(0, 5), Stage(60, 5)))])
+async def test_cancelling_every_model_leaves_no_task(throttle: Throttle) -> None:
+    started = asyncio.Event()
+
+    async def hang(op: OperationContext) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(run(workload_of(hang), duration=60, throttle=throttle))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await no_task_is_left()
+
+
+async def test_an_arrival_past_its_time_is_cancelled() -> None:
+    """Its time counts from when it began: what it waited before is not the operation's."""
+
+    async def hang_once(op: OperationContext) -> None:
+        if op.index == 3:
+            await asyncio.Event().wait()
+
+    result = await run(workload_of(hang_once), ops=10, throttle=ArrivalRate(1000), op_timeout=0.05)
+    assert counts(result) == (9, 1, 0)
+    assert result.errors["timeout"].count == 1
