@@ -10,6 +10,7 @@ import pytest
 
 from async_loader import OperationResult, RunResult
 from async_loader.reports import html
+from async_loader.reports.page_data import MOST_POINTS
 from async_loader.result_parts import PoolResult, Series
 from async_loader.slices import Slice, Slices, bucket_of
 from tests.browser import MISSING, REASON, Browser, browser
@@ -104,6 +105,65 @@ def test_a_run_is_shown_as_it_was(page: Browser, tmp_path: Path, size: str, dark
     )
     assert page.script("return performance.getEntriesByType('resource').length") == 0
     page.screenshot(tmp_path / "run.png")
+    assert page.complaints == []
+
+
+def settle(page: Browser) -> None:
+    """Wait for two frames: one in which the page is told, one in which it has drawn."""
+    page.script("return new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+
+def pixels(page: Browser, chart: str, condition: str) -> int:
+    """Return how many pixels (r, g, b, a) of a chart fulfil a condition."""
+    counted: int = page.script(
+        f"""const canvas = document.querySelector("[data-chart={chart}] canvas");
+        const copy = new OffscreenCanvas(canvas.width, canvas.height);
+        const context = copy.getContext("2d", {{willReadFrequently: true}});
+        context.drawImage(canvas, 0, 0);
+        const {{data}} = context.getImageData(0, 0, canvas.width, canvas.height);
+        let counted = 0;
+        for (let at = 0; at < data.length; at += 4) {{
+            const [r, g, b, a] = data.slice(at, at + 4);
+            counted += {condition};
+        }}
+        return counted"""
+    )
+    return counted
+
+
+def test_an_open_page_follows_the_width_of_its_window(page: Browser, tmp_path: Path) -> None:
+    show(page, tmp_path / "run.html", html.render(measured()))
+    page.emulate(width=390, height=844)
+    settle(page)
+    widths = page.script(
+        "return [...document.querySelectorAll('.u-wrap')].map(e => e.getBoundingClientRect().width)"
+    )
+    assert max(widths) < 390
+    assert page.script("return document.documentElement.scrollWidth") == 390
+    assert page.complaints == []
+
+
+def test_an_open_page_follows_the_preference(page: Browser, tmp_path: Path) -> None:
+    show(page, tmp_path / "run.html", html.render(measured()))
+    light, dark = "r === 37 && g === 99 && b === 201", "r === 110 && g === 168 && b === 254"
+    assert pixels(page, "throughput", light) > 50
+    assert pixels(page, "throughput", dark) == 0
+    page.emulate(width=1280, height=900, dark=True)
+    settle(page)
+    assert pixels(page, "throughput", dark) > 50
+    assert pixels(page, "throughput", light) == 0
+    assert page.complaints == []
+
+
+def test_a_long_run_has_its_band(page: Browser, tmp_path: Path) -> None:
+    """Every tenth second stalls, which the mean of ten hardly shows."""
+    rates = tuple(10 if second % 10 else 1 for second in range(10 * MOST_POINTS))
+    series = Series(rates, (0,) * len(rates), (1,) * len(rates), (0,) * len(rates))
+    run = replace(measured(), seconds=float(len(rates)), series=series)
+    show(page, tmp_path / "long.html", html.render(run))
+    # A fifth of the line's colour, from 1/s to 10/s of an axis that ends at 11.
+    band = pixels(page, "throughput", "a > 40 && a < 62 && b > 150")
+    assert band > 0.4 * pixels(page, "throughput", "true"), "half of the plot"
     assert page.complaints == []
 
 
