@@ -10,9 +10,10 @@ what is read next time.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,13 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from async_loader.clock import SYSTEM_CLOCK
 from async_loader.errors import ConfigurationError
-from async_loader.ingest.listing import Listing, Problem
+from async_loader.ingest.listing import Listing, Missing, Problem
 from async_loader.ingest.pipeline import side_by_side
 from async_loader.ingest.preparing import Found, Outcome, Preparation, Prepared, Row
 from async_loader.ingest.tables import File, Track, make_tables
 from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
 from async_loader.inserts import insert_rows
-from async_loader.jobs import BatchJob, Chunk
+from async_loader.jobs import BatchJob, Chunk, JobStatus
 from async_loader.jobs.keyset import decode
 from async_loader.jobs.reader import Reader
 from async_loader.jobs.run import engine_of
@@ -80,31 +81,33 @@ async def ingest(
     reader = Reader(engine, SYSTEM_CLOCK, _PATIENCE)
     listing = Listing(sessions, engine, reader, root)
     found, problems = await listing.update()
-    missing = at_first = await listing.how_much()
+    missing = await listing.how_much()
     tally = Tally(missing)
+
+    def show(_status: object = None) -> None:
+        if on_progress is not None:
+            on_progress(tally.progress)
+
+    show()
     with Preparation(root, concurrency) as preparation:
         loading = _Loading(listing, preparation, tally, workers, share)
         first = await reader.all(listing.next_missing(0, share))
         preparation.begin(Found(*row) for row in first)  # while the job is set up
-        job = _job(loading, chunk)
-        arguments = await _arguments(engine, reader, root)
-        while True:
-            status = await job.run(
-                sessions,
-                workers=workers,
-                arguments=arguments,
-                stop=stop,
-                on_progress=lambda _: on_progress(tally.progress) if on_progress else None,
-            )
-            before, missing = missing, await listing.how_much()
-            if status.state != "done" or missing.pairs in (0, before.pairs):
-                break
-            # A run that was resumed knows only of the files that were found when it began.
+        run = partial(
+            _job(loading, chunk).run,
+            sessions,
+            workers=workers,
+            arguments=await _arguments(engine, reader, root),
+            stop=stop,
+            on_progress=show,
+        )
+        status = await _run_to_the_end(run, listing, missing)
+    show()
     refused = await _refused(engine, reader, listing, status.run)
     return Ingested(
         state=status.state,
         found=found,
-        before=found - at_first.pairs,
+        before=found - missing.pairs,
         counts=tally.counts,
         failed=(*problems, *await listing.failures(), *refused),
         seconds=perf_counter() - began,
@@ -120,6 +123,22 @@ def real_directory(directory: Path | str) -> str:
     except OSError as error:
         raise ConfigurationError(f"{directory}: {error.strerror}") from None
     return real
+
+
+async def _run_to_the_end(
+    run: Callable[[], Awaitable[JobStatus]], listing: Listing, missing: Missing
+) -> JobStatus:
+    """
+    Run the job until nothing is missing any more, or nothing goes in any more.
+
+    A run that is resumed knows only of the files that were found when it began.
+    """
+    left = missing.pairs
+    while True:
+        status, before = await run(), left
+        left = (await listing.how_much()).pairs
+        if status.state != "done" or left in (0, before):
+            return status
 
 
 def _job(loading: _Loading, chunk: int) -> BatchJob:
