@@ -268,7 +268,7 @@ def _what_would_tell(check: Check, distance: float, low: float, high: float) -> 
     """Return why an interval tells nothing, and how much longer a run would, if it would."""
     if _finding(check, low, high) != "inconclusive":
         return ""
-    noise = f"the interval holds the tolerance of {check.tolerance:.4g}"
+    noise = f"the interval holds the tolerance of {100 * check.tolerance:g} %"
     room = abs(check.bounds()[0] - distance)
     times = ((high - low) / 2 / room) ** 2 if room else inf
     if times > _MOST_TIMES:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from async_loader import ConfigurationError, RunResult
-from async_loader.bootstrap import correlation_time
+from async_loader import ConfigurationError, RunResult, regression
+from async_loader.bootstrap import correlation_time, draws
 from async_loader.changes import Change, Comparison
 from async_loader.circumstances import differences
 from async_loader.regression import compare_with, parse_check
@@ -39,6 +39,12 @@ def findings(
         baselines = [made_up_run(rng, **noise) for _ in range(runs)]
         found[change(check, made_up_run(rng, slower=slower, **noise), *baselines).finding] += 1
     return found
+
+
+def width(found: Change) -> float:
+    assert found.low is not None
+    assert found.high is not None
+    return found.high - found.low
 
 
 def covering(check: str, seed: int, **noise: Any) -> int:
@@ -70,6 +76,14 @@ def test_noise_that_lasts_does_not_pass_for_a_regression() -> None:
     assert found["regression"] >= NINETEEN_IN_20
 
 
+def test_noise_that_lasts_widens_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(21)
+    pairs = [(made_up_run(rng, waves=0.2), made_up_run(rng, waves=0.2)) for _ in range(10)]
+    aware = sum(width(change(P95, *pair)) for pair in pairs)
+    monkeypatch.setattr(regression, "correlation_time", lambda _: 1.0)
+    assert aware > 1.3 * sum(width(change(P95, *pair)) for pair in pairs)
+
+
 def test_what_both_runs_have_in_common_over_time_is_no_noise() -> None:
     """A stage of three times the load makes no interval three times as wide."""
     average, stages = "op_duration:avg:10%", (1.0, 1.0, 1.0, 3.0)
@@ -84,6 +98,16 @@ def test_several_baselines_tell_how_much_runs_differ() -> None:
     assert three["regression"] <= 2
     steady = findings(P95, 9, level=0.01, runs=3, slower=0.3)
     assert steady["regression"] >= NINETEEN_IN_20
+
+
+def test_the_interval_is_as_wide_as_the_baselines_lie_apart() -> None:
+    rng = random.Random(22)
+    baselines = [made_up_run(rng, slower=slower, ops=6000) for slower in (-0.15, 0.0, 0.15)]
+    found = change(P95, made_up_run(rng, ops=6000), *baselines)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < -0.15
+    assert found.high > 0.15
 
 
 def test_too_little_is_inconclusive_and_says_so() -> None:
@@ -154,7 +178,9 @@ def test_the_figures_are_those_of_the_whole_runs() -> None:
 def test_the_same_results_have_the_same_verdict() -> None:
     rng = random.Random(16)
     then, now = made_up_run(rng, ops=700), made_up_run(rng, ops=700, slower=0.1)
-    assert change(P95, now, then) == change(P95, now, then)
+    found = change(P95, now, then)
+    draws.cache_clear()
+    assert change(P95, now, then) == found
 
 
 def test_what_is_not_in_both_is_inconclusive() -> None:
