@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 SOME_FAILED = 1
 STOPPED = 105
 LIBRARY = "library.sqlite"
-# Two workers, their heartbeat, the reader, the progress.
-_CONNECTIONS = 5
+# Four workers, their heartbeat, the reader, the progress.
+_CONNECTIONS = 8
 
 
 def run_ingest_command(settings: IngestSettings) -> int:

@@ -27,7 +27,7 @@ class IngestOptions(Group):
     ] = 16
     chunk: Annotated[
         int, Field(ge=1, le=10_000, description="pairs in a transaction"), Metavar("N")
-    ] = 20
+    ] = 10
     demo: Annotated[
         int | None,
         Field(ge=1, le=100_000, description="make so many pairs first: in DIR, which must be "

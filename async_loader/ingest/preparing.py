@@ -139,7 +139,9 @@ class Preparation(AbstractContextManager["Preparation"]):
             )
             row, computing = await loop.run_in_executor(self._computing, row_of, contents)
         except UnreadableError as error:
-            return Prepared(pair.number, pair.size, None, str(error))
+            # A name in it may have bytes that are no UTF-8, which a database does not take.
+            reason = str(error).replace("\0", " ").encode("utf-8", "backslashreplace").decode()
+            return Prepared(pair.number, pair.size, None, reason)
         return Prepared(pair.number, pair.size, row, None, contents.seconds, computing)
 
     def begin(self, pairs: Iterable[Found]) -> None:

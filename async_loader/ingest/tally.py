@@ -74,7 +74,7 @@ class Tally:
     def __init__(self, missing: Missing) -> None:
         self._missing = missing
         self._committed = Counts()
-        self._now: dict[int, tuple[int, Counts]] = {}
+        self._now: dict[tuple[int, int], tuple[int, Counts]] = {}
 
     @property
     def counts(self) -> Counts:
@@ -90,17 +90,17 @@ class Tally:
             now.read, max(missing.pairs, now.read), now.size, max(missing.size, now.size)
         )
 
-    def begin(self, partition: int, number: int) -> Counts:
+    def begin(self, run: int, partition: int, number: int) -> Counts:
         """
         Return the counts of a chunk that begins, to be added to.
 
         The one before it in its partition is committed, unless it has the same number.
         """
-        before, counts = self._now.get(partition, (number, Counts()))
+        before, counts = self._now.get((run, partition), (number, Counts()))
         if before != number:
             self._committed += counts
-        self._now[partition] = number, Counts()
-        return self._now[partition][1]
+        self._now[run, partition] = number, Counts()
+        return self._now[run, partition][1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ from async_loader.jobs.run import engine_of
 from async_loader.jobs.tables import make_tables as make_job_tables
 from async_loader.limits import Stop
 
-# Two workers, their heartbeat, the reader of its progress.
-CONNECTIONS = 5
+# Four workers, their heartbeat, the reader of its progress.
+CONNECTIONS = 8
 
 
 @dataclass(slots=True)

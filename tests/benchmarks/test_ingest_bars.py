@@ -40,7 +40,7 @@ async def lag(lags):
 
 async def main(stop):
     url = parse_url(sys.argv[1])
-    engine = backend_of(url).create_engine(url, pool_size=5)
+    engine = backend_of(url).create_engine(url, pool_size=8)
     sessions, _ = backend_of(url).session_factories(engine, reads_autocommit=False)
     lags = []
     watching = asyncio.create_task(lag(lags))
@@ -81,7 +81,7 @@ def test_against_the_plain_ways(url: str, tmp_path: Path) -> None:
 
     async def measure() -> tuple[Measure, ...]:
         return await measure_ways(
-            os.path.realpath(tmp_path / "files"), parse_url(url), concurrency=16, chunk=20,
+            os.path.realpath(tmp_path / "files"), parse_url(url), concurrency=16, chunk=10,
             rounds=ROUNDS, stop=Stop(),
         )  # fmt: skip
 

@@ -183,7 +183,9 @@ async def test_odd_names(sessions: Sessions, files: Path) -> None:
     (files / "\udcff.mp3").write_bytes(b"no picture")
     done = await ingest(files, sessions)
     assert outcome(done)[3] == 10 + len(names)
-    assert [one.name for one in done.failed] == ["\udcff.mp3"]
+    assert [(one.name, one.reason) for one in done.failed] == [
+        ("\udcff.mp3", "its picture, \\udcff.jpg: not there")
+    ]
     async with sessions() as session:
         kept = set(await session.scalars(select(File.name)))
     assert {f"{name}.mp3" for name in names} <= kept

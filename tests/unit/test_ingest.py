@@ -352,13 +352,14 @@ async def test_an_error_ends_the_rest() -> None:
 
 def test_a_chunk_that_is_tried_again_counts_once() -> None:
     tally = Tally(Missing(10, 1000))
-    tally.begin(0, 1).read = 5
-    tally.begin(0, 1).read = 2
-    tally.begin(1, 1).read = 1
+    tally.begin(1, 0, 1).read = 5
+    tally.begin(1, 0, 1).read = 2
+    tally.begin(1, 1, 1).read = 1
     assert tally.counts.read == 3
-    tally.begin(0, 2).read = 4
-    assert tally.counts.read == 7
-    assert tally.progress == Progress(7, 10, 0, 1000)
+    tally.begin(1, 0, 2).read = 4
+    tally.begin(2, 0, 2).read = 1
+    assert tally.counts.read == 8
+    assert tally.progress == Progress(8, 10, 0, 1000)
 
 
 def test_names_move_no_cursor() -> None:
