@@ -26,8 +26,11 @@ class IngestOptions(Group):
         int, Field(ge=1, le=1000, description="pairs in memory at once"), Metavar("N")
     ] = 16
     chunk: Annotated[
-        int, Field(ge=1, le=10_000, description="pairs in a transaction"), Metavar("N")
-    ] = 10
+        int | None,
+        Field(ge=1, le=10_000, description="pairs in a transaction; 10 on PostgreSQL, 20 on "
+                                           "SQLite unless given"),
+        Metavar("N"),
+    ] = None  # fmt: skip
     demo: Annotated[
         int | None,
         Field(ge=1, le=100_000, description="make so many pairs first: in DIR, which must be "

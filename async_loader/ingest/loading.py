@@ -39,7 +39,6 @@ from async_loader.limits import Stop
 
 JOB = "ingest"
 CONCURRENCY = 16
-CHUNK = 10
 # Rows that the database itself refuses. More than that is no matter of rows.
 _REFUSED_AT_MOST = 100
 # Seconds. A chunk is as long as its files are; a killed worker is never waited for.
@@ -47,8 +46,22 @@ _LEASE = 300.0
 _PATIENCE = 300.0
 
 
-# Transactions side by side, where there can be any: a server inserts on a CPU for each.
-_WRITERS = 4
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many transactions side by side, and how many pairs in each, where none are given."""
+
+    writers: int
+    chunk: int
+
+
+# A server inserts on a CPU for each. A file has one writer, for which each commit is a wait.
+_SIZES = {"postgresql": Sizes(writers=4, chunk=10), "sqlite": Sizes(writers=1, chunk=20)}
+
+
+def usual_sizes(dialect: str) -> Sizes:
+    """Return what suits a database, by the name of its dialect."""
+    return _SIZES.get(dialect, _SIZES["sqlite"])  # of others a job says that it has no use
+
 
 OnProgress = Callable[[Progress], None]
 
@@ -58,7 +71,7 @@ async def ingest(
     sessions: async_sessionmaker[Any],
     *,
     concurrency: int = CONCURRENCY,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     stop: Stop | None = None,
     on_progress: OnProgress | None = None,
 ) -> Ingested:
@@ -66,7 +79,8 @@ async def ingest(
     Make a `Track` of each audio file with a picture in a directory, and return what was done.
 
     The tables are made when they are missing. Killed or stopped anywhere and run again, it
-    reads what is missing. `concurrency` pairs are in memory at most, `chunk` are a transaction.
+    reads what is missing. `concurrency` pairs are in memory at most, `chunk` are a transaction
+    (default: 10 on PostgreSQL, 20 on SQLite).
     Files that cannot be read are in the result and stop nothing. On PostgreSQL it takes up to
     seven connections of the pool, on SQLite four.
 
@@ -77,7 +91,8 @@ async def ingest(
     root = real_directory(directory)
     engine = await engine_of(sessions)
     await make_tables(sessions)
-    workers = min(_WRITERS, concurrency) if engine.dialect.name == "postgresql" else 1
+    usual = usual_sizes(engine.dialect.name)
+    workers = min(usual.writers, concurrency)
     share = concurrency // workers
     reader = Reader(engine, SYSTEM_CLOCK, _PATIENCE)
     listing = Listing(sessions, engine, reader, root)
@@ -95,7 +110,7 @@ async def ingest(
         first = await reader.all(listing.next_missing(0, share))
         preparation.begin(Found(*row) for row in first)  # while the job is set up
         run = partial(
-            _job(loading, chunk).run,
+            _job(loading, chunk or usual.chunk).run,
             sessions,
             workers=workers,
             arguments=await _arguments(engine, reader, root),

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from async_loader.backends import backend_of
 from async_loader.database import Namespace, closing
 from async_loader.ingest.listing import Pair, find
-from async_loader.ingest.loading import ingest
+from async_loader.ingest.loading import ingest, usual_sizes
 from async_loader.ingest.pipeline import side_by_side
 from async_loader.ingest.preparing import Found, Preparation, Prepared, Row, read_pair, row_of
 from async_loader.ingest.reading import UnreadableError
@@ -191,7 +191,7 @@ ASYNC_WAYS: tuple[AsyncWay, ...] = (add_one_by_one, bulk_save_objects, ours)
 
 
 async def measure_ways(
-    directory: str, url: URL, *, concurrency: int, chunk: int, rounds: int, stop: Stop
+    directory: str, url: URL, *, concurrency: int, chunk: int | None, rounds: int, stop: Stop
 ) -> tuple[Measure, ...]:
     """
     Load a directory, given as its real path, in every way there is, in turns.
@@ -202,6 +202,7 @@ async def measure_ways(
     stop.heeded = True
     listed = await asyncio.to_thread(lambda: list(find(directory)))
     pairs = [one for one in listed if isinstance(one, Pair)]
+    chunk = chunk or usual_sizes(url.get_backend_name()).chunk
     work = Work(directory, pairs, concurrency, chunk, stop)
     found: dict[str, list[tuple[float, Split]]] = {}
     for _ in range(rounds):

@@ -47,7 +47,10 @@ def test_the_innermost_line_of_the_users_own_is_named() -> None:
     assert user_line(lines) == "/home/me/shop/models.py:3 in total"
 
 
-def test_installed_code_is_named_where_the_operation_is_installed() -> None:
+def test_installed_code_is_named_where_the_operation_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # else a path below the current folder is written from there
     lines = [
         (sqlalchemy.__file__, 1, "execute"),
         (f"{SITE}/shop/models.py", 2, "total"),
