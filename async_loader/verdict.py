@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .changes import Change
 from .results import Outcome, RunResult
 from .thresholds import Verdict, figure_text, verdicts_of
 from .validity import doubts
@@ -37,7 +36,7 @@ def conclusion(result: RunResult) -> Conclusion:
     """
     reasons = [_broken(verdict) for verdict in verdicts_of(result) if not verdict.passed]
     if result.baseline is not None:
-        reasons += [_worse(change) for change in result.baseline.regressions]
+        reasons += [change.sentence for change in result.baseline.regressions]
     allowed = result.settings.get("max_error_rate")
     if allowed is not None and result.error_rate > allowed:
         reasons.insert(
@@ -50,13 +49,6 @@ def conclusion(result: RunResult) -> Conclusion:
     if result.outcome == "interrupted":
         return Conclusion("stopped", tuple(reasons))
     return Conclusion("failed" if reasons else "passed", tuple(reasons))
-
-
-def _worse(change: Change) -> str:
-    return (
-        f"{change.check}: {change.change_text} against the baseline, "
-        f"between {change.interval_text.replace(' to ', ' and ')}"
-    )
 
 
 def _broken(verdict: Verdict) -> str:

@@ -48,11 +48,15 @@ def server_lines(side: ServerSide) -> Iterator[tuple[str, str]]:
 def _counts(counts: DatabaseCounts) -> Iterator[str]:
     if counts.cache_hits is not None:
         yield f"cache hits {counts.cache_hits:.1%}"
-    yield f"{counts.commits:,} commits"
-    yield f"{counts.rollbacks:,} rollbacks"
-    yield f"{counts.deadlocks:,} deadlocks"
+    yield _number(counts.commits, "commit")
+    yield _number(counts.rollbacks, "rollback")
+    yield _number(counts.deadlocks, "deadlock")
     size = f" ({counts.temp_bytes / 2**20:,.1f} MiB)" if counts.temp_files else ""
-    yield f"{counts.temp_files:,} temp files{size}"
+    yield _number(counts.temp_files, "temp file") + size
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _waits(side: ServerSide) -> str:

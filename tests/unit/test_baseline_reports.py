@@ -76,5 +76,6 @@ def test_a_regression_is_a_reason_to_fail() -> None:
     found = conclusion(RESULT)
     assert found.word == "failed"
     assert found.reasons == (
-        "op_duration{op:create}:p(95):10%: +30.0% against the baseline, between +20.0% and +40.0%",
+        "op_duration{op:create}:p(95):10%: regression, 13.000 ms, was 10.000 ms, +30.0% "
+        "(95 %: +20.0% to +40.0%)",
     )

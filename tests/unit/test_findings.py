@@ -91,7 +91,7 @@ def test_the_reports_name_them() -> None:
         "create: SELECT ... FROM chords WHERE chords.song_id = $1 ×40 in one operation (mean 30.0, "
         "in 2 of 2), at shop/loadtest.py:31 in read (lazy load of Song.chords)" in joined
     )
-    assert "cache hits 99.0%, 10 commits, 2 rollbacks, 0 deadlocks, 1 temp files" in joined
+    assert "cache hits 99.0%, 10 commits, 2 rollbacks, 0 deadlocks, 1 temp file" in joined
     assert "running 75%, Lock:tuple 25% (2.0 connections, 2 samples)" in joined
     assert "0.01 s (50%), 4 × 2.000 ms: SELECT $1" in joined
     assert "something is missing: ask for it" in joined

@@ -215,7 +215,8 @@ def test_a_baseline_is_shown_with_its_intervals() -> None:
     page = html.render(replace(result_of(10**6), baseline=baseline))
     found = Text(page)
     assert "<h1>Failed</h1>" in page
-    assert "ops:rate:5%: -20.0% against the baseline, between -25.0% and -10.0%" in found.words
+    reason = "ops:rate:5%: regression, 80/s, was 100/s, -20.0% (95 %: -25.0% to -10.0%)"
+    assert reason in found.words
     assert "Not the same: cpus: 2 now, 4 in the baseline." in found.words
     assert "ops:rate:5% regression -20.0% -25.0% to -10.0% 100/s 80/s" in found.words
     assert "errors:rate:1% inconclusive too few data" in found.words
