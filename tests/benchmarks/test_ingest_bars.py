@@ -81,7 +81,7 @@ def test_against_the_plain_ways(url: str, tmp_path: Path) -> None:
 
     async def measure() -> tuple[Measure, ...]:
         return await measure_ways(
-            os.path.realpath(tmp_path / "files"), parse_url(url), concurrency=16, chunk=10,
+            os.path.realpath(tmp_path / "files"), parse_url(url), concurrency=16, chunk=None,
             rounds=ROUNDS, stop=Stop(),
         )  # fmt: skip
 
