@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from async_loader.postgres import EmbeddedServer, embedded_server
 
 _numbers = count(1)
+
+_AUTOVACUUM = text("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^autovacuum'")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +56,20 @@ async def admin(server: EmbeddedServer) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(server.url, isolation_level="AUTOCOMMIT")
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+async def alone(admin: AsyncEngine) -> AsyncIterator[None]:
+    """No autovacuum: its workers' transactions are the database's too."""
+    async with admin.connect() as connection:
+        await connection.execute(text("ALTER SYSTEM SET autovacuum = off"))
+        await connection.execute(text("SELECT pg_reload_conf()"))
+        async with asyncio.timeout(30):
+            while await connection.scalar(_AUTOVACUUM):  # the launcher too
+                await asyncio.sleep(0.05)
+        yield
+        await connection.execute(text("ALTER SYSTEM RESET autovacuum"))
+        await connection.execute(text("SELECT pg_reload_conf()"))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import takewhile
 
@@ -130,17 +129,6 @@ async def test_operations_that_time_themselves() -> None:
         ],
     )
     assert all(abs(error) <= 0.02 for error in off.values())
-
-
-@pytest.fixture
-async def alone(admin: AsyncEngine) -> AsyncIterator[None]:
-    """No autovacuum: its workers' transactions are the database's too."""
-    async with admin.connect() as connection:
-        await connection.execute(text("ALTER SYSTEM SET autovacuum = off"))
-        await connection.execute(text("SELECT pg_reload_conf()"))
-        yield
-        await connection.execute(text("ALTER SYSTEM RESET autovacuum"))
-        await connection.execute(text("SELECT pg_reload_conf()"))
 
 
 @pytest.mark.usefixtures("alone")

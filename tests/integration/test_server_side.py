@@ -36,6 +36,7 @@ def account(result: RunResult) -> ServerSide:
     return result.server_side
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("autocommit", [False, True])
 async def test_it_equals_what_we_counted(watched: AsyncEngine, autocommit: bool) -> None:
     sessions, read_sessions = session_factories(watched, reads_autocommit=autocommit)
