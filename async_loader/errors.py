@@ -8,6 +8,7 @@ The errors a user can meet, each of which says what to do next::
      |    +-- SetupError           its set-up raised
      |    +-- TeardownError        its tear-down raised, after the run
      +-- JobError               a batch job stopped, or cannot go there   exit 1
+     +-- WorkerLostError        a process of a run died                   exit 113
      +-- DatabaseError          unreachable, refused or unusable          exit 110
           +-- EmbeddedServerError  the server that we start ourselves
 
@@ -65,6 +66,17 @@ class TeardownError(WorkloadError):
 
 class JobError(AsyncLoaderError):
     """A batch job stopped at a row, or a run of it is not where it was asked to go."""
+
+
+class WorkerLostError(AsyncLoaderError):
+    """A worker of a run died, or is out of reach; `worker` is its name."""
+
+    exit_code = 113
+
+    def __init__(self, worker: str, how: str = "died") -> None:
+        super().__init__(f"{worker} {how}")
+        self.worker = worker
+        self.how = how
 
 
 class DatabaseError(AsyncLoaderError):

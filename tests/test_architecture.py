@@ -16,7 +16,7 @@ LAYERS = [
     {"limits", "workload", "schedules", "throttles", "metrics", "tallies", "process_meter"}
     | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
     | {"diagnosis", "thresholds", "proxy"}
-    | {"bootstrap", "changes", "circumstances", "regression"},
+    | {"bootstrap", "changes", "circumstances", "regression", "workers"},
     {"verdict", "validity", "knee", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs", "server_queries", "server_side"},
