@@ -40,6 +40,8 @@ from .reports.comparison import group
 from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from .results import RunResult
 from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
+from .serve_settings import ServeSettings
+from .service.command import run_serve_command
 from .settings import CompareSettings, InsertsSettings, RunSettings
 from .settings_sources import load
 from .sweep import sweep
@@ -198,5 +200,6 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     ReportSettings.command: run_report,
     SchemaSettings.command: print_schema,
     IngestSettings.command: run_ingest_command,
+    ServeSettings.command: run_serve_command,
     **{model.command: run_job_command for model in JOB_COMMANDS},
 }

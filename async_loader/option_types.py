@@ -22,9 +22,18 @@ SYNC_MODES = ("sync", "threads")
 # A comparison's rows: the modes, and the first of them with SQLAlchemy's own inserts.
 Way = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
 
-_UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_UNITS = {
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "": 1.0,
+}
 _LEVEL = re.compile(r"\d+")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d|)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,10 @@ class Metavar:
 
 
 def parse_seconds(text: str) -> float:
-    """Return seconds for `30s`, `2m`, `500ms`, `1h` or a plain number; else `ValueError`."""
+    """Return seconds for `30s`, `2m`, `500ms`, `1h`, `1d` or a plain number; else `ValueError`."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError("a time looks like 500ms, 30s, 2m or 1h")
+        raise ValueError("a time looks like 500ms, 30s, 2m, 1h or 1d")
     return float(match[1]) * _UNITS[match[2]]
 
 

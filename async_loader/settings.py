@@ -31,7 +31,19 @@ from .option_types import (
 from .workloads.mixed import ReadFrom, ReadVia
 
 
-class ServerOptions(Group):
+class EmbeddedOptions(Group):
+    """Where our own server is."""
+
+    title: ClassVar[str] = "Database"
+
+    server_directory: Annotated[
+        Path | None,
+        Field(description="where the embedded server lives (default: the user's data directory)"),
+        Metavar("DIR"),
+    ] = None
+
+
+class ServerOptions(EmbeddedOptions):
     """Which server."""
 
     title: ClassVar[str] = "Database"
@@ -40,11 +52,6 @@ class ServerOptions(Group):
         SecretStr | None,
         Field(description="a PostgreSQL or a SQLite file (default: an embedded PostgreSQL 18)"),
         Metavar("URL"),
-    ] = None
-    server_directory: Annotated[
-        Path | None,
-        Field(description="where the embedded server lives (default: the user's data directory)"),
-        Metavar("DIR"),
     ] = None
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
@@ -30,12 +30,15 @@ from .job_settings import JOB_COMMANDS
 from .option_group import ENV_PREFIX, GeneralOptions, Group
 from .option_types import Metavar
 from .report_settings import ReportSettings, SchemaSettings
+from .serve_settings import ScenarioOptions, ServeSettings
 from .settings import (
     CompareSettings,
     InsertsSettings,
     RunSettings,
 )
 from .sweep_settings import SweepSettings
+
+T = TypeVar("T", bound=Group)
 
 DOTENV = Path(".env")
 
@@ -47,6 +50,7 @@ _MODELS: list[type[GeneralOptions]] = [
     ReportSettings,
     SchemaSettings,
     IngestSettings,
+    ServeSettings,
 ]
 COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
 # One source that sets one of these takes the other out of the sources below it.
@@ -84,11 +88,21 @@ def load(argv: Sequence[str]) -> GeneralOptions:
     ]
     file = next((layer.values["config"] for layer in layers if "config" in layer.values), None)
     if file is not None:
-        layers.append(Layer(_toml(model, Path(file)), f"'{{key}}' in {file}"))
+        layers.append(file_layer(model, Path(file)))
+    return settings_of(model, layers)
+
+
+def settings_of(model: type[T], layers: Sequence[Layer]) -> T:
+    """Return the settings that the layers make, the strongest first; raises as `load`."""
     try:
         return model(**_merged(layers))
     except ValidationError as error:
         raise ConfigurationError(_explain(error, layers)) from None
+
+
+def file_layer(model: type[Group], path: Path) -> Layer:
+    """Return what a TOML file says of the model's options; raises as `load`."""
+    return Layer(_toml(model, path), f"'{{key}}' in {path}")
 
 
 def _pick_command(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -167,7 +181,8 @@ def _toml(model: type[Group], path: Path) -> dict[str, Any]:
 
 def _all_fields() -> set[str]:
     """Return every command's options: a file or environment may serve several commands."""
-    return {name for model in COMMANDS.values() for name in model.model_fields}
+    models: list[type[Group]] = [*COMMANDS.values(), ScenarioOptions]
+    return {name for model in models for name in model.model_fields}
 
 
 def _variables() -> set[str]:

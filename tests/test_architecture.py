@@ -43,6 +43,7 @@ LAYERS = [
         "job_settings",
         "ingest_settings",
         "report_settings",
+        "serve_settings",
         "settings_sources",
         "testing",
         "load_test",
@@ -50,6 +51,7 @@ LAYERS = [
     {"loading", "databases", "app"},
     {"runtime", "child", "compare", "sweep", "job_commands", "report_commands", "baselines"}
     | {"ingest_commands"},
+    {"service"},
     {"cli", "__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.
@@ -127,5 +129,7 @@ def test_only_the_top_knows_the_settings() -> None:
         "job_settings",
         "report_commands",
         "report_settings",
+        "serve_settings",
+        "service",
         "sweep_settings",
     }

@@ -123,7 +123,7 @@ def test_lists_repeat_as_flags_and_take_commas_as_variables(
         (["--no-read-autocomit"], "--no-read-autocommit"),
         (["--ops"], "--ops: expected one argument"),
         (["--ops", "many"], "--ops"),
-        (["--duration", "soon"], "500ms, 30s, 2m or 1h"),
+        (["--duration", "soon"], "500ms, 30s, 2m, 1h or 1d"),
         (["--out", "xml=x"], "FORM=FILE"),
         (["run", "40"], "unexpected argument '40'"),
         (["--config", "absent.toml"], "absent.toml: No such file"),

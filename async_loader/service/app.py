@@ -1,0 +1,105 @@
+"""
+The HTTP API, for people and for the pages in `page/`.
+
+**Runs.** `GET /api/scenarios` (with `bounds`) and `GET /api/targets` say what there is to start.
+`POST /api/runs {"scenario": "smoke", "target": "staging", "overrides": {"duration": 30}}` starts a
+run: 201 with the run, or a problem; 409's `run` is the one that is on the target.
+`GET /api/runs?scenario=&target=&state=&before=&limit=` lists them, the latest first: `next` is the
+next page's `before`. `GET /api/runs/{id}` is one in full, `POST /api/runs/{id}/stop` lets no more
+operations start; asked again, it does not wait for those in flight either.
+
+`state`: `running` and `stopping` go on; `passed`, `failed`, `stopped` are the verdict of a run that
+has a result, with its `reasons`; `error`: it could not be run; `interrupted`: the service died.
+
+**Events.** `new EventSource("/api/runs/{id}/events")` gets named events:
+
+    phase     {"phase": "connecting"}           also "running" and "cleaning up"
+    snapshot  the state of the run, once a second: `SnapshotDocument`
+    end       {"state": "passed", "reasons": []}      the last; close the source then
+
+A source that was cut off comes back by itself and goes on behind the last event it has seen
+(Last-Event-ID); what happened meanwhile comes at once. A comment line every 10 s says that the
+line is there: without anything for longer, what is shown is stale.
+
+**Results.** `/api/runs/{id}/report.html|json|xml|md` is the report, `/api/runs/{id}/charts` what
+`page_data.chart_data` makes of one run for `charts.js`, `/api/compare?run=1&run=2` the same of
+several (`charts`) with their figures' changes, `/api/compare/report.html?run=1&run=2` as a page.
+
+**Jobs.** `GET /api/jobs/{target}`, `GET /api/jobs/{target}/{run}`, and `POST .../pause`, `/resume`,
+`/cancel` answer with how the run stands.
+
+**Who.** `GET /api/session` says who asks and whether a token is needed. A page that needs one posts
+`{"token": ...}` to `/api/session` and gets a cookie that scripts cannot read and other sites cannot
+send; `POST /api/session/end` ends it. Each POST of a page carries the header `X-Async-Loader: 1`
+(and `Content-Type: application/json` with a body): `fetch(url, {method: "POST", headers, body})`.
+
+**Errors** are `application/problem+json`: `title`, `status`, `detail`, and `errors` by field.
+
+**Pages.** `/`, `/history` and `/compare` are `page/index.html`, `history.html` and `compare.html`;
+all other files of `page/`, and the reports' `charts.js`, `figures.js` and `uPlot`, are under
+`/page/NAME`. No inline script or style: the policy is `script-src 'self'; style-src 'self'`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from . import (
+    problems,
+    routes_jobs,
+    routes_meta,
+    routes_pages,
+    routes_results,
+    routes_runs,
+)
+from .desk import BEARER, Desk
+
+# What the guard, or a defect, may answer whatever is asked.
+_ANYWHERE = problems.responses(401, 403, 408, 413, 421, 429, 500, 503)
+
+
+def make_app(desk: Desk) -> FastAPI:
+    """Return the application, which the guard is to stand before."""
+    app = FastAPI(
+        title="async_loader",
+        version=version("async_loader"),
+        summary="Start, watch and compare load runs.",
+        description=__doc__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # it loads scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=_ANYWHERE,
+        dependencies=[Depends(BEARER)],
+    )
+    app.state.desk = desk
+    problems.install(app)
+    for routes in (routes_runs, routes_results, routes_jobs, routes_meta, routes_pages):
+        app.include_router(routes.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, with the schema of the problems that its answers refer to."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+        )
+        schemas = document["components"]["schemas"]
+        template = "#/components/schemas/{model}"
+        problem = problems.ProblemDocument.model_json_schema(ref_template=template)
+        schemas |= problem.pop("$defs")
+        schemas["ProblemDocument"] = problem
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema

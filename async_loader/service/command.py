@@ -1,0 +1,67 @@
+"""The command `serve`: one process, from its settings to its last answer."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+
+from ..errors import ConfigurationError, MissingExtraError
+from ..limits import Stop
+from ..outputs import DONE, complain
+from ..runtime import run_until_stopped
+from ..serve_settings import ServeSettings
+
+_PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")
+
+
+def run_serve_command(settings: ServeSettings) -> int:
+    """Serve until a signal; return the exit code."""
+    for package in _PACKAGES:
+        MissingExtraError.unless_installed(package, "serve", "service")
+    if settings.new_token is not None:
+        return _new_token(settings.new_token)
+    if settings.config_dir is None:
+        raise ConfigurationError("serve needs the folder of the scenarios: --config-dir DIR")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    for chatty in ("alembic", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    run_until_stopped(lambda stop: _serve(settings, stop), loop="auto")
+    return DONE
+
+
+async def _serve(settings: ServeSettings, stop: Stop) -> None:
+    from .desk import open_desk  # noqa: PLC0415  needs the extra
+    from .server import serve  # noqa: PLC0415  as above
+
+    stop.heeded = True  # a signal drains
+    with _listening(settings) as listener:
+        async with open_desk(settings) as desk:
+            host, port = listener.getsockname()[:2]
+            scheme = "https" if settings.tls_certificate else "http"
+            shown = f"[{host}]" if ":" in host else host
+            complain(f"listening on {scheme}://{shown}:{port}", DONE)
+            await serve(desk, listener, stop)
+
+
+def _listening(settings: ServeSettings) -> socket.socket:
+    """Return a socket that listens, so that an address in use is said before anything is done."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=256)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from None
+
+
+def _new_token(name: str) -> int:
+    """Print a token, once: what is kept of it is its hash."""
+    from .tokens import hashed, new_token  # noqa: PLC0415  with the others
+
+    token = new_token()
+    sys.stdout.write(f"{token}\n")
+    sys.stdout.flush()
+    return complain(f"the service knows it by --token {name}={hashed(token)}", DONE)

@@ -1,0 +1,47 @@
+"""A run in a worker process, seen from the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import AsyncLoaderError
+from ..settings import RunSettings
+from ..workers import Message, ProcessWorkers
+from .work import dumped, perform
+
+OnMessage = Callable[[Message], object]
+Answer = Mapping[str, Any]
+
+
+class Execution:
+    """One run in a process of its own, from `perform` to its answer."""
+
+    def __init__(self, on_message: OnMessage) -> None:
+        self._workers = ProcessWorkers(1, lambda _index, message: on_message(message))
+        self._asked = 0
+        self._ready = False
+
+    def stop(self) -> None:
+        """Ask it to end: the first time it drains, the second it does not wait."""
+        self._asked += 1
+        if self._ready:
+            self._workers.tell(0, {"stop": True})
+
+    async def perform(self, settings: RunSettings) -> Answer:
+        """
+        Perform the run; return `state`, `reasons` and, where there is a result, the rest.
+
+        A process that dies is a run that ended with an error.
+        """
+        try:
+            async with self._workers:
+                done: Future[Answer] = self._workers.submit(0, perform, dumped(settings))
+                self._ready = True
+                for _ in range(self._asked):
+                    self._workers.tell(0, {"stop": True})
+                return await asyncio.wrap_future(done)
+        except AsyncLoaderError as error:
+            return {"state": "error", "reasons": [f"the run's process was lost: {error}"]}

@@ -1,0 +1,79 @@
+"""Metrics for Prometheus: live runs, and the history's counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from .history import State
+from .runs import Running
+
+_LABELS = ("scenario", "target")
+
+
+def exposed(running: Iterable[Running], counts: Mapping[str, int], watchers: int) -> bytes:
+    """Return the metrics in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    registry.register(_Now(list(running), counts, watchers))
+    return generate_latest(registry)
+
+
+class _Now:
+    """A collector of what there is now."""
+
+    def __init__(self, running: list[Running], counts: Mapping[str, int], watchers: int) -> None:
+        self._running = running
+        self._counts = counts
+        self._watchers = watchers
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric."""
+        history = GaugeMetricFamily(
+            "async_loader_history_runs", "Runs in the history.", labels=("state",)
+        )
+        for state in get_args(State):
+            history.add_metric((state,), self._counts.get(state, 0))
+        yield history
+        watchers = GaugeMetricFamily("async_loader_watchers", "Who watches runs.")
+        watchers.add_metric((), self._watchers)
+        yield watchers
+        yield from self._live()
+
+    def _live(self) -> Iterator[Metric]:
+        done = CounterMetricFamily(
+            "async_loader_run_operations",
+            "Operations of the run that goes on, by how they ended.",
+            labels=(*_LABELS, "outcome"),
+        )
+        seconds = GaugeMetricFamily(
+            "async_loader_run_seconds", "How long the run goes on.", labels=_LABELS
+        )
+        rate = GaugeMetricFamily(
+            "async_loader_run_throughput_operations_per_second",
+            "Operations that ended well in the last second.",
+            labels=_LABELS,
+        )
+        latency = GaugeMetricFamily(
+            "async_loader_run_latency_seconds",
+            "Latency over the run so far.",
+            labels=(*_LABELS, "quantile"),
+        )
+        connections = GaugeMetricFamily(
+            "async_loader_run_connections", "Connections in use.", labels=_LABELS
+        )
+        for run in self._running:
+            labels, now = (run.scenario, run.target), run.live.snapshot
+            if now is None:
+                continue
+            for outcome, field in (("done", "completed"), ("bad", "bad"), ("dropped", "dropped")):
+                done.add_metric((*labels, outcome), now[field])
+            seconds.add_metric(labels, now["seconds"])
+            rate.add_metric(labels, now["rate"])
+            latency.add_metric((*labels, "0.95"), now["p95_ms"] / 1e3)
+            if now["in_use"] is not None:
+                connections.add_metric(labels, now["in_use"])
+        yield from (done, seconds, rate, latency, connections)

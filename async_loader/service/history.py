@@ -1,0 +1,177 @@
+"""Every statement to the history's tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..backends import backend_of
+from ..errors import AsyncLoaderError
+from .tables import audit, result, run
+
+# running, stopping: a process works on it. error: it could not be run. interrupted: the service
+# or its machine died. The others are the words of its verdict.
+State = Literal["running", "stopping", "passed", "failed", "stopped", "error", "interrupted"]
+ACTIVE: tuple[State, ...] = ("running", "stopping")
+
+Row = Mapping[str, Any]
+
+
+class TargetBusyError(AsyncLoaderError):
+    """A run is on the target already: `run` is its number, None where it has just ended."""
+
+    def __init__(self, target: str, running: int | None) -> None:
+        super().__init__(f"run {running} is on {target!r}; one run at a time to a target")
+        self.run = running
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs: of a scenario, a target or a state, and older than a run; None: any."""
+
+    scenario: str | None = None
+    target: str | None = None
+    state: State | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+class History:
+    """Runs, their results, and who did what."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        writes, reads = backend_of(engine.url).session_factories(engine, reads_autocommit=True)
+        self._writes, self._reads = writes, reads
+
+    # --- runs -----------------------------------------------------------------------------
+
+    async def add(self, values: Row) -> int:
+        """Return the number of a new run; raises `TargetBusyError` where there is one."""
+        target = values["target"]
+        statement = insert(run).values(
+            **values, state="running", active_on=target, started_at=time.time(), reasons=[]
+        )
+        try:
+            async with self._writes.begin() as session:
+                added = await session.execute(statement.returning(run.c.id))
+                return int(added.scalar_one())
+        except IntegrityError:
+            raise TargetBusyError(target, await self.running_on(target)) from None
+
+    async def running_on(self, target: str) -> int | None:
+        """Return the run that is on a target."""
+        async with self._reads() as session:
+            found = await session.scalar(select(run.c.id).where(run.c.active_on == target))
+            return None if found is None else int(found)
+
+    async def change(self, number: int, **values: Any) -> None:
+        """Set columns of a run."""
+        async with self._writes.begin() as session:
+            await session.execute(update(run).where(run.c.id == number).values(**values))
+
+    async def end(
+        self,
+        number: int,
+        state: State,
+        reasons: Sequence[str] = (),
+        *,
+        figures: Row | None = None,
+        document: bytes | None = None,
+    ) -> None:
+        """End a run, with its result where it has one; its target is free with `release`."""
+        async with self._writes.begin() as session:
+            await session.execute(
+                update(run)
+                .where(run.c.id == number)
+                .values(
+                    state=state, reasons=list(reasons), figures=figures, phase=None,
+                    ended_at=time.time(),
+                )
+            )  # fmt: skip
+            if document is not None:
+                await session.execute(insert(result).values(run=number, document=document))
+
+    async def release(self, number: int) -> None:
+        """Let the next run onto the target."""
+        await self.change(number, active_on=None, process=None)
+
+    async def get(self, number: int) -> Row | None:
+        """Return a run."""
+        found = await self._all(select(run).where(run.c.id == number))
+        return found[0] if found else None
+
+    async def page(self, wanted: Filter) -> list[Row]:
+        """Return runs, the latest first."""
+        query = select(run).order_by(run.c.id.desc()).limit(wanted.limit)
+        for column in ("scenario", "target", "state"):
+            if (value := getattr(wanted, column)) is not None:
+                query = query.where(run.c[column] == value)
+        if wanted.before is not None:
+            query = query.where(run.c.id < wanted.before)
+        return await self._all(query)
+
+    async def document(self, number: int) -> bytes | None:
+        """Return a run's result, compressed; None where it has none."""
+        async with self._reads() as session:
+            return await session.scalar(select(result.c.document).where(result.c.run == number))
+
+    async def unfinished(self) -> list[Row]:
+        """Return the runs whose target is not free."""
+        return await self._all(select(run).where(run.c.active_on.is_not(None)))
+
+    async def last_starts(self) -> dict[str, float]:
+        """Return when each scenario's schedule started it last."""
+        query = select(run.c.scenario, func.max(run.c.started_at).label("at"))
+        query = query.where(run.c.scheduled == 1).group_by(run.c.scenario)
+        return {row["scenario"]: row["at"] for row in await self._all(query)}
+
+    async def count_by_state(self) -> dict[str, int]:
+        """Return how many runs there are in each state."""
+        query = select(run.c.state, func.count().label("runs")).group_by(run.c.state)
+        return {row["state"]: row["runs"] for row in await self._all(query)}
+
+    async def prune(self, *, keep_runs: int, keep_for: float) -> int:
+        """Forget the runs that are too old or too many, and what was done then; return how many."""
+        ended = run.c.active_on.is_(None)
+        since = time.time() - keep_for
+        latest = select(run.c.id).order_by(run.c.id.desc()).offset(keep_runs).limit(1)
+        async with self._writes.begin() as session:
+            newest_of_too_many = await session.scalar(latest) or 0
+            gone = (run.c.started_at < since) | (run.c.id <= newest_of_too_many)
+            numbers = select(run.c.id).where(ended, gone)
+            await session.execute(delete(result).where(result.c.run.in_(numbers)))
+            forgotten = await session.execute(delete(run).where(ended, gone))
+            await session.execute(delete(audit).where(audit.c.at < since))
+            return int(forgotten.rowcount)  # type: ignore[attr-defined]  # a DELETE's has one
+
+    # --- who did what ---------------------------------------------------------------------
+
+    async def note(
+        self, who: str, action: str, number: int | None = None, detail: str = ""
+    ) -> None:
+        """Write down who did what."""
+        row = {"at": time.time(), "who": who, "action": action, "run": number, "detail": detail}
+        async with self._writes.begin() as session:
+            await session.execute(insert(audit).values(**row))
+
+    async def notes(self, *, before: int | None, limit: int) -> list[Row]:
+        """Return who did what, the latest first."""
+        query = select(audit).order_by(audit.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(audit.c.id < before)
+        return await self._all(query)
+
+    async def ping(self) -> None:
+        """Ask the database for anything."""
+        await self._all(select(run.c.id).limit(1))
+
+    async def _all(self, query: Select[Any]) -> list[Row]:
+        async with self._reads() as session:
+            return [dict(row) for row in (await session.execute(query)).mappings()]

@@ -1,0 +1,119 @@
+"""Errors as `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
+from .history import TargetBusyError
+
+log = logging.getLogger("async_loader.service")
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    problem: str
+
+
+class ProblemDocument(BaseModel):
+    """What went wrong. `run`: of a conflict, the run that is on the target."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    run: int | None = None
+    errors: list[FieldProblem] | None = Field(None, description="of a request with wrong fields")
+
+
+class Problem(Exception):  # noqa: N818  RFC 9457's name for it
+    """An answer that is an error."""
+
+    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def answer(
+    status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """Return the response for a problem."""
+    document = ProblemDocument(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, **more
+    )
+    return JSONResponse(
+        document.model_dump(exclude_none=True), status, headers, media_type=MEDIA_TYPE
+    )
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's documentation says of these."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Have an application answer with problems."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(AsyncLoaderError, _on_ours)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_problem(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return answer(error.status, error.detail, headers=error.headers)
+
+
+async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    return answer(error.status_code, str(error.detail), headers=headers)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # Without what was sent: it may be anything.
+    errors = [
+        FieldProblem(field=".".join(map(str, found["loc"])), problem=found["msg"])
+        for found in error.errors()
+    ]
+    return answer(422, "the request is not what the API takes", errors=errors)
+
+
+async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case TargetBusyError():
+            return answer(409, str(error), run=error.run)
+        case ConfigurationError():
+            return answer(422, str(error))
+        case JobError():
+            return answer(409, str(error))
+        case DatabaseError():
+            return answer(502, str(error))
+    return answer(503, str(error))
+
+
+async def _on_defect(_request: Request, error: Exception) -> JSONResponse:
+    log.error("a request met a defect: %s", type(error).__name__, exc_info=error)
+    return answer(500, "a defect of the service; its log has more")

@@ -1,0 +1,129 @@
+"""What runs found: their reports, their charts, and several side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+
+from ..regression import compare_with
+from ..reports.forms import COMPARE_FORMS, RUN_FORMS
+from ..reports.page_data import chart_data
+from ..results import RunResult
+from .desk import Desk, TheDesk
+from .documents import MOST_ID, ComparisonDocument, RunSummary
+from .problems import Problem, responses
+
+router = APIRouter(prefix="/api", tags=["results"])
+
+Suffix = Literal["html", "json", "xml", "md"]
+_FORMS = {"html": "html", "json": "json", "xml": "junit", "md": "markdown"}
+_MEDIA = {
+    "html": "text/html",
+    "json": "application/json",
+    "xml": "application/xml",
+    "md": "text/markdown",
+}
+_FILES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "as `--out html=`, `json=`, `junit=` and `markdown=` write it",
+        "content": {media: {"schema": {"type": "string"}} for media in _MEDIA.values()},
+    }
+}
+_FILES[200]["content"]["application/json"] = {"schema": {"type": "object"}}
+_META_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)"')
+RunNumber = Annotated[int, Query(ge=1, le=MOST_ID)]
+Runs = Annotated[
+    list[Annotated[int, Query(ge=1, le=MOST_ID)]],
+    Query(alias="run", min_length=2, max_length=8, description="run=1&run=2"),
+]
+
+
+@router.get(
+    "/runs/{number}/report.{suffix}",
+    responses=_FILES | responses(404, 422),
+    response_class=Response,
+    summary="A run's report",
+)
+async def report(
+    number: Annotated[int, Path(ge=1, le=MOST_ID)], suffix: Suffix, desk: TheDesk
+) -> Response:
+    """Return the report of a run that has a result: a page, the result, JUnit or Markdown."""
+    (result,) = await _results(desk, [number])
+    return await _rendered(RUN_FORMS[_FORMS[suffix]], result, suffix)
+
+
+@router.get("/runs/{number}/charts", responses=responses(404, 422), summary="A run's charts")
+async def charts(number: Annotated[int, Path(ge=1, le=MOST_ID)], desk: TheDesk) -> dict[str, Any]:
+    """Return what the report's charts draw of a run."""
+    (result,) = await _results(desk, [number])
+    return await asyncio.to_thread(chart_data, {_label(number): [result]})
+
+
+@router.get("/compare", responses=responses(404, 422), summary="Compare runs")
+async def compare(desk: TheDesk, numbers: Runs) -> ComparisonDocument:
+    """Return runs side by side, and of two what changed from the first to the second."""
+    results = await _results(desk, numbers)
+    rows = [await desk.history.get(number) for number in numbers]
+    ways = {_label(n): [result] for n, result in zip(numbers, results, strict=True)}
+    changes, differences = [], []
+    if len(results) == 2:
+        found = await asyncio.to_thread(
+            compare_with, {_label(numbers[0]): results[0]}, results[1], ()
+        )
+        changes = [change.to_dict() for change in found.changes]
+        differences = list(found.differences)
+    return ComparisonDocument(
+        runs=[RunSummary.of(row) for row in rows if row is not None],
+        charts=await asyncio.to_thread(chart_data, ways),
+        changes=changes,
+        differences=differences,
+    )
+
+
+@router.get(
+    "/compare/report.{suffix}",
+    responses=_FILES | responses(404, 422),
+    response_class=Response,
+    summary="A comparison's report",
+)
+async def compare_report(desk: TheDesk, suffix: Suffix, numbers: Runs) -> Response:
+    """Return the report of several runs, as `async_loader report` writes it."""
+    results = await _results(desk, numbers)
+    ways = {_label(n): [result] for n, result in zip(numbers, results, strict=True)}
+    return await _rendered(COMPARE_FORMS[_FORMS[suffix]], ways, suffix)
+
+
+async def _results(desk: Desk, numbers: Sequence[int]) -> list[RunResult]:
+    if len(set(numbers)) != len(numbers):
+        raise Problem(422, "run: a run is compared with others, not with itself")
+    found = []
+    for number in numbers:
+        document = await desk.history.document(number)
+        if document is None:
+            raise Problem(404, f"there is no result of a run {number}")
+        found.append(await asyncio.to_thread(_loaded, document))
+    return found
+
+
+def _loaded(document: bytes) -> RunResult:
+    return RunResult.from_dict(json.loads(zlib.decompress(document)))
+
+
+async def _rendered(render: Callable[[Any], str], what: Any, suffix: Suffix) -> Response:
+    text = await asyncio.to_thread(render, what)
+    headers = {}
+    if suffix == "html" and (policy := _META_POLICY.search(text)):
+        # The page's own: the hashes of what is in it. In a sandbox, so that it is nobody's page.
+        allowed = policy[1].replace("&#39;", "'")
+        headers["Content-Security-Policy"] = f"{allowed}; sandbox allow-scripts"
+    return Response(text, media_type=_MEDIA[suffix], headers=headers)
+
+
+def _label(number: int) -> str:
+    return f"run {number}"

@@ -1,0 +1,229 @@
+"""The runs that go on: started, told of, stopped, brought to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from ..errors import AsyncLoaderError, ConfigurationError
+from ..serve_settings import ServeSettings
+from ..settings import RunSettings
+from ..workers import Message
+from .executing import Answer, Execution
+from .history import History, Row
+from .live import Live
+from .processes import identity, wait_for_end
+from .scenarios import read_scenarios, settings_for
+from .targets import Targets
+
+log = logging.getLogger("async_loader.service")
+
+_HIDDEN = {"database_url", "server_directory", "config", "debug", "progress", "baseline"} | {
+    "out",
+    "html",
+    "junit",
+    "every",
+    "on_target",
+}
+# Beyond the longest run's end, for its drain.
+_RUDE_AFTER = 30.0
+
+
+class Running:
+    """A run that goes on: its process, and what it tells."""
+
+    def __init__(self, number: int, scenario: str, target: str) -> None:
+        self.number = number
+        self.scenario = scenario
+        self.target = target
+        self.live = Live()
+        self.execution = Execution(self._heard)
+        self.stopping = False
+        self._fresh = asyncio.Event()
+        self.process: dict[str, Any] | None = None
+
+    def _heard(self, message: Message) -> None:
+        match dict(message):
+            case {"process": pid}:
+                self.process = identity(pid)
+            case {"phase": phase}:
+                self.live.phase = phase
+                self.live.add("phase", {"phase": phase})
+            case {"snapshot": snapshot}:
+                self.live.snapshot = snapshot
+                self.live.add("snapshot", snapshot)
+        self._fresh.set()
+
+    async def save(self, history: History) -> None:
+        """Write down what it tells, as often as the database can, until cancelled."""
+        while True:
+            await self._fresh.wait()
+            self._fresh.clear()
+            live = self.live
+            await history.change(
+                self.number, process=self.process, phase=live.phase, snapshot=live.snapshot
+            )
+
+
+class Runs:
+    """
+    The runs of a service, each a task of its own: whoever asked for one may go.
+
+    `draining` once no more are let in.
+    """
+
+    def __init__(self, history: History, targets: Targets, settings: ServeSettings) -> None:
+        self._history = history
+        self._targets = targets
+        self._settings = settings
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.running: dict[int, Running] = {}
+        self.draining = False
+
+    async def start(
+        self,
+        scenario: str,
+        target: str,
+        overrides: Mapping[str, Any],
+        *,
+        by: str,
+        scheduled: bool = False,
+    ) -> int:
+        """
+        Start a run and return its number.
+
+        Raises `ConfigurationError` for what cannot run so, `TargetBusyError` where a run is on
+        the target.
+        """
+        if self.draining:
+            raise AsyncLoaderError("the service is about to end")
+        settings = await asyncio.to_thread(self._settings_of, scenario, target, overrides)
+        number = await self._history.add(
+            {
+                "scenario": scenario,
+                "target": target,
+                "overrides": dict(overrides),
+                "settings": shown(settings),
+                "started_by": by,
+                "scheduled": int(scheduled),
+            }
+        )
+        self.running[number] = Running(number, scenario, target)
+        self._spawn(self._bring_to_end(self.running[number], settings))
+        await self._history.note(by, "start", number, f"{scenario} on {target}")
+        return number
+
+    async def stop(self, number: int, *, by: str) -> bool:
+        """Ask a run to end: it drains, and when asked again it does not wait; False: it has."""
+        run = self.running.get(number)
+        if run is None:
+            return False
+        await self._history.note(by, "stop", number)
+        if not run.stopping:
+            run.stopping = True
+            await self._history.change(number, state="stopping")
+        run.execution.stop()
+        return True
+
+    async def drain(self) -> None:
+        """Let no more runs in, end those that go on, and wait for their results."""
+        self.draining = True
+        for number in list(self.running):
+            await self.stop(number, by="service")
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def hurry(self) -> None:
+        """Wait for no operation of the runs that go on."""
+        for run in self.running.values():
+            run.execution.stop()
+
+    async def recover(self) -> None:
+        """End the runs of a service that was killed; what they left is removed meanwhile."""
+        for row in await self._history.unfinished():
+            if row["state"] in ("running", "stopping"):
+                await self._history.end(row["id"], "interrupted", ["the service died meanwhile"])
+                await self._history.note("service", "interrupted", row["id"])
+            self._spawn(self._clean_up_after(row))
+
+    def _settings_of(self, scenario: str, target: str, overrides: Mapping[str, Any]) -> RunSettings:
+        found = read_scenarios(self._settings.config_dir).get(scenario)
+        if found is None:
+            raise ConfigurationError(f"no scenario {scenario!r}")
+        return settings_for(
+            found,
+            overrides,
+            url=self._targets.url_for_run(target),
+            directory=self._targets.directory,
+        )
+
+    async def _bring_to_end(self, run: Running, settings: RunSettings) -> None:
+        saving = asyncio.create_task(run.save(self._history))
+        limiting = asyncio.create_task(self._limit(run))
+        try:
+            answer = await run.execution.perform(settings)
+        finally:
+            saving.cancel()
+            limiting.cancel()
+            await asyncio.gather(saving, limiting, return_exceptions=True)
+        await self._finish(run, answer)
+
+    async def _limit(self, run: Running) -> None:
+        """Stop a run that takes too long."""
+        await asyncio.sleep(self._settings.max_duration)
+        await self.stop(run.number, by="service: --max-duration")
+        await asyncio.sleep(_RUDE_AFTER)
+        run.execution.stop()
+
+    async def _finish(self, run: Running, answer: Answer) -> None:
+        """Keep what there is, tell the watchers, and let the next run onto the target."""
+        await self._history.end(
+            run.number,
+            answer["state"],
+            answer["reasons"],
+            figures=answer.get("figures"),
+            document=answer.get("document"),
+        )
+        if answer["state"] == "error":
+            await self._clean(run.target)
+        await self._history.release(run.number)
+        self.running.pop(run.number)
+        run.live.end(answer["state"], answer["reasons"])
+        await self.prune()
+
+    async def prune(self) -> None:
+        """Forget what is too old or too much."""
+        await self._history.prune(
+            keep_runs=self._settings.keep_runs, keep_for=self._settings.keep_for
+        )
+
+    async def _clean_up_after(self, row: Row) -> None:
+        """Free a dead service's target: its run's process gone, its tables removed."""
+        if row["process"] is not None:
+            await wait_for_end(row["process"])
+        if row["target"] in self._targets:
+            await self._clean(row["target"])
+        await self._history.release(row["id"])
+
+    async def _clean(self, target: str) -> None:
+        try:
+            await self._targets.clean(target)
+        except AsyncLoaderError as error:
+            log.warning("%s could not be cleaned; the next run does: %s", target, error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a run's end was not kept: %s", error, exc_info=error)
+
+
+def shown(settings: RunSettings) -> dict[str, Any]:
+    """Return a run's settings without what is secret or of this machine."""
+    return settings.model_dump(mode="json", exclude=_HIDDEN)

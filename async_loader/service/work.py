@@ -1,0 +1,161 @@
+"""What a worker process does for the service: a run from settings to verdict, or a job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from ..app import Finished, run_workload
+from ..backends import backend_of
+from ..baselines import held_against, read_baselines
+from ..database import closing, parse_url
+from ..errors import AsyncLoaderError
+from ..job_commands import load_job
+from ..jobs import BatchJob
+from ..limits import Stop
+from ..metrics import Snapshot
+from ..reports.console import let_in_by
+from ..results import RunResult
+from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
+from ..settings import RunSettings
+from ..verdict import conclusion
+from ..workers import Link, Message
+
+# A little less than a second: what is told every half second is passed on every other time.
+_TELL_EVERY = 0.9
+# One worker's, the heartbeat's, and those for short reads of the progress.
+_JOB_CONNECTIONS = 4
+
+
+def perform(link: Link, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Perform the run of these settings (as `dumped` made them); return how it ended.
+
+    `state` and `reasons` are there in any case, `document` (the result as JSON, by zlib) and
+    `figures` where there is a result. Up go `process`, `phase` and `snapshot`; what comes down
+    is a request to stop.
+    """
+    link.tell({"process": os.getpid()})
+    leave_errors_to_the_report()
+    run_settings = RunSettings(**settings)
+    try:
+        baselines = read_baselines(run_settings)
+        with asyncio.Runner(loop_factory=loop_factory(run_settings.loop)) as runner:
+            spare_the_garbage_collector()
+            finished = runner.run(_run(link, run_settings))
+    except asyncio.CancelledError:
+        return {"state": "stopped", "reasons": ["stopped before it had begun"]}
+    except AsyncLoaderError as error:
+        return {"state": "error", "reasons": [str(error)]}
+    return _answer(finished, held_against(baselines, finished.result, run_settings))
+
+
+async def _run(link: Link, settings: RunSettings) -> Finished:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    teller = _Teller(link)
+    running = asyncio.ensure_future(
+        run_workload(settings, stop=stop, on_progress=teller.update, say=teller.phase)
+    )
+
+    def heard(message: Message | None) -> None:
+        stop.request()
+        if message is None:  # nobody waits for the result
+            stop.request()
+        if not stop.heeded:
+            running.cancel()
+
+    link.listen(lambda message: loop.call_soon_threadsafe(heard, message))
+    return await running
+
+
+class _Teller:
+    """Passes on each phase, and a snapshot once a second."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._told = -1.0
+        self._untold: Snapshot | None = None
+
+    def phase(self, phase: str) -> None:
+        """Pass it on, behind the last snapshot of the phase that has ended."""
+        if self._untold is not None:
+            self._tell(self._untold)
+        self._link.tell({"phase": phase})
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Pass it on, unless one of this second was; a new phase's clock begins at 0."""
+        self._untold = snapshot
+        if snapshot.seconds < self._told or snapshot.seconds - self._told >= _TELL_EVERY:
+            self._tell(snapshot)
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        self._told, self._untold = snapshot.seconds, None
+        self._link.tell({"snapshot": asdict(snapshot)})
+
+
+def _answer(finished: Finished, result: RunResult) -> dict[str, Any]:
+    found = conclusion(result)
+    reasons = list(found.reasons)
+    if finished.cleanup_error is not None:
+        reasons.append(str(finished.cleanup_error))
+    document = json.dumps(result.to_dict(), separators=(",", ":")).encode()
+    return {
+        "state": found.word,
+        "reasons": reasons,
+        "figures": figures_of(result),
+        "document": zlib.compress(document),
+    }
+
+
+def figures_of(result: RunResult) -> dict[str, Any]:
+    """Return what a list of runs shows of a result."""
+    latency = result.latency().summary_ms()
+    return {
+        "outcome": result.outcome,
+        "workload": result.workload,
+        "load": let_in_by(result),
+        "seconds": result.seconds,
+        "completed": result.completed,
+        "failed": result.failed,
+        "indeterminate": result.indeterminate,
+        "dropped": result.dropped,
+        "throughput": result.throughput,
+        "error_rate": result.error_rate,
+        **{f"{p}_ms": latency[p] if result.completed else None for p in ("p50", "p95", "p99")},
+    }
+
+
+def dumped(settings: RunSettings) -> dict[str, Any]:
+    """Return settings as `perform` takes them: with the password, so for no log and no file."""
+    values = settings.model_dump(mode="json")
+    if settings.database_url is not None:
+        values["database_url"] = settings.database_url.get_secret_value()
+    return values
+
+
+def resume_job(link: Link, code: str, url: str, arguments: Mapping[str, str]) -> str:
+    """Go on with a job until it is done, or somebody asks for its end; return its state."""
+    leave_errors_to_the_report()
+    job = load_job(code)
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
+        return runner.run(_resume(link, job, parse_url(url), arguments))
+
+
+async def _resume(link: Link, job: BatchJob, url: URL, arguments: Mapping[str, str]) -> str:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+
+    link.listen(lambda _message: loop.call_soon_threadsafe(stop.request))
+    backend = backend_of(url)
+    async with closing(backend.create_engine(url, pool_size=_JOB_CONNECTIONS)) as engine:
+        sessions, _ = backend.session_factories(engine, reads_autocommit=False)
+        status = await job.run(sessions, arguments=arguments, stop=stop)
+        return status.state

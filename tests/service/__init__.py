@@ -1,0 +1,1 @@
+"""The service over real HTTP, its runs on a real PostgreSQL."""
