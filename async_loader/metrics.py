@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -27,6 +27,9 @@ from .tallies import OperationTally, PoolGauge, SplitTally, Times
 from .tracebacks import Sample, sample_of
 from .workload import Operation
 
+# Of which a snapshot tells: it is to be short, and their names are the application's.
+_MOST_ERRORS = 8
+
 
 @dataclass(slots=True)
 class ErrorTally:
@@ -38,7 +41,13 @@ class ErrorTally:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a run at an instant; `p95_ms` is over the run so far, `rate` the last second."""
+    """
+    The state of a run at an instant; `rate` is of the last second.
+
+    Percentiles are over the run so far. `time_split`: the seconds that all operations so far
+    spent in `pool_wait`, `database` and `orm`, None where that is not timed. `errors`: the most
+    frequent ones, by name. What a run in several processes does not tell is None or empty.
+    """
 
     seconds: float
     planned: int | None
@@ -49,6 +58,11 @@ class Snapshot:
     p95_ms: float
     in_use: int | None
     dropped: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    waiting: int | None = None
+    time_split: Mapping[str, float] | None = None
+    errors: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -177,6 +191,7 @@ class Metrics:
         for operation in self._operations.values():
             latency.add(operation.histogram)
         current = self._done[second - 1] if second else self._done[0]
+        percentiles = latency.percentiles_ns([50.0, 95.0, 99.0])
         return Snapshot(
             seconds=elapsed / SECOND_NS,
             planned=planned,
@@ -184,10 +199,29 @@ class Metrics:
             completed=latency.count,
             bad=sum(self._bad.values()),
             rate=current / (1 if second else max(elapsed / SECOND_NS, 0.001)),
-            p95_ms=latency.percentiles_ns([95.0])[95.0] / 1e6,
+            p95_ms=percentiles[95.0] / 1e6,
             in_use=gauge.in_use if gauge else None,
             dropped=sum(tally.dropped for tally in self._operations.values()),
+            p50_ms=percentiles[50.0] / 1e6,
+            p99_ms=percentiles[99.0] / 1e6,
+            waiting=gauge.waiting if gauge else None,
+            time_split=self._time_split(),
+            errors=dict(Counter(self._error_counts()).most_common(_MOST_ERRORS)),
         )
+
+    def _time_split(self) -> dict[str, float] | None:
+        """Return the seconds that operations spent in each part."""
+        splits = [o.split for o in self._operations.values() if o.split is not None]
+        if not splits:
+            return None
+        return {
+            "pool_wait": sum(split.pool_ns for split in splits) / SECOND_NS,
+            "database": sum(split.database_ns for split in splits) / SECOND_NS,
+            "orm": sum(split.orm_ns for split in splits) / SECOND_NS,
+        }
+
+    def _error_counts(self) -> dict[str, int]:
+        return {name: sum(tally.by_operation.values()) for name, tally in self._errors.items()}
 
     def result(
         self,

@@ -48,14 +48,21 @@ class SplitTally:
     pool_wait: Histogram = field(default_factory=Histogram)
     database: Histogram = field(default_factory=Histogram)
     orm: Histogram = field(default_factory=Histogram)
+    pool_ns: int = 0
+    database_ns: int = 0
+    orm_ns: int = 0
     statements: int = 0
     most_statements: int = 0
 
     def record(self, latency_ns: int, times: Times) -> None:
         """Count one operation; what was in neither the pool nor the database is the ORM's."""
+        orm_ns = max(latency_ns - times.pool_ns - times.database_ns, 0)
         self.pool_wait.record(times.pool_ns)
         self.database.record(times.database_ns)
-        self.orm.record(max(latency_ns - times.pool_ns - times.database_ns, 0))
+        self.orm.record(orm_ns)
+        self.pool_ns += times.pool_ns
+        self.database_ns += times.database_ns
+        self.orm_ns += orm_ns
         self.statements += times.statements
         self.most_statements = max(self.most_statements, times.statements)
 

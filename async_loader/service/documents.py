@@ -98,11 +98,11 @@ class SnapshotDocument(BaseModel):
     The state of a run at an instant.
 
     `seconds` since its start, `planned` operations or `duration` seconds in all, `completed`
-    and `bad` so far, `rate` of the last second, percentiles (ms) over the run so far, `in_use`
-    connections.
+    and `bad` so far, `rate` of the last second, percentiles (ms) over the run so far; `in_use`
+    connections and those who are `waiting` for one. `time_split` is the seconds that all
+    operations so far spent in `pool_wait`, `database` and `orm`: the difference of two snapshots
+    is what went on between them. `errors` are the most frequent ones, by name.
     """
-
-    model_config = ConfigDict(extra="allow")
 
     seconds: float
     planned: int | None
@@ -113,6 +113,11 @@ class SnapshotDocument(BaseModel):
     p95_ms: float
     in_use: int | None
     dropped: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    waiting: int | None = None
+    time_split: dict[str, float] | None = None
+    errors: dict[str, int] = {}
 
 
 class Figures(BaseModel):

@@ -73,7 +73,9 @@ class _Now:
                 done.add_metric((*labels, outcome), now[field])
             seconds.add_metric(labels, now["seconds"])
             rate.add_metric(labels, now["rate"])
-            latency.add_metric((*labels, "0.95"), now["p95_ms"] / 1e3)
+            for quantile, field in (("0.5", "p50_ms"), ("0.95", "p95_ms"), ("0.99", "p99_ms")):
+                if now[field] is not None:
+                    latency.add_metric((*labels, quantile), now[field] / 1e3)
             if now["in_use"] is not None:
                 connections.add_metric(labels, now["in_use"])
         yield from (done, seconds, rate, latency, connections)

@@ -11,6 +11,7 @@ import pytest
 from async_loader.clock import SystemClock
 from async_loader.failures import TIMEOUT
 from async_loader.histogram import HIGHEST_NS
+from async_loader.instruments import OperationTimes
 from async_loader.metrics import Metrics
 from async_loader.slice_tally import FIRST_WIDTH_NS, MOST_SLICES
 from async_loader.slices import (
@@ -204,3 +205,22 @@ def test_an_hour_of_four_operations_is_a_fraction_of_a_megabyte() -> None:
             for _ in range(20):
                 run.end(name, second + 0.9, ns=int(rng.lognormvariate(15 + number, 0.5)))
     assert len(json.dumps(run.slices(3600).to_dict())) < 150_000
+
+
+def test_a_snapshot_tells_percentiles_where_time_went_and_the_most_frequent_errors() -> None:
+    run = Run("read")
+    for number in range(1, 101):
+        ns = number * 1_000_000
+        times = OperationTimes()
+        times.pool_ns, times.database_ns = ns // 4, ns // 2
+        run.clock.time = number * SECOND // 100
+        run.metrics.succeeded("read", run.clock.time - ns, run.clock.time, times)
+    run.metrics.failed("read", TIMEOUT, None)
+    found = run.metrics.snapshot(None, None, None)
+    assert (found.p50_ms, found.p95_ms, found.p99_ms) == pytest.approx((50, 95, 99), rel=1e-3)
+    assert found.time_split is not None
+    assert found.time_split["pool_wait"] == pytest.approx(5.05 / 4)
+    assert found.time_split["database"] == pytest.approx(5.05 / 2)
+    assert found.time_split["orm"] == pytest.approx(5.05 / 4)
+    assert found.errors == {"timeout": 1}
+    assert found.waiting is None
