@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from .control import status
 from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
-from .run import OnProgress, engine_of, run_job
+from .run import OnProgress, Part, engine_of, taking_part
 from .status import JobStatus
 from .store import Store
 from .tables import make_tables
@@ -116,16 +117,24 @@ class BatchJob:
         Raises `JobError` for a row that fails beyond `skip_limit`, `DatabaseError` when the
         server stays away for longer than `patience`.
         """
-        return await run_job(
-            self.definition.for_workers(workers),
-            self._required_apply(),
-            sessions,
-            workers=workers,
-            arguments=arguments,
-            stop=stop or Stop(),
-            on_progress=on_progress,
-            clock=clock,
-        )
+        stop = stop or Stop()
+        stop.heeded = True
+        async with self.taking_part(sessions, workers=workers, clock=clock) as part:
+            run = await part.begin(arguments)
+            return await part.work_on(run, workers=workers, stop=stop, on_progress=on_progress)
+
+    def taking_part(
+        self, sessions: Sessions, *, workers: int, tasks: int = 0, clock: Clock = SYSTEM_CLOCK
+    ) -> AbstractAsyncContextManager[Part]:
+        """
+        Return a block in which runs are begun and worked on, each step by itself.
+
+        For a run that several processes share: one begins it, for `tasks` in all of them, and
+        all work on its number. A process that did both after the others' end would begin a
+        run of its own.
+        """
+        definition = self.definition.for_workers(tasks or workers)
+        return taking_part(definition, self._required_apply(), sessions, clock, workers=workers)
 
     async def retry_errors(
         self,

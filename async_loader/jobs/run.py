@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,38 +32,68 @@ PROGRESS_EVERY = 1.0
 _ABANDON = 5.0
 
 
-async def run_job(
-    definition: Definition,
-    apply: Apply,
-    sessions: Sessions,
-    *,
-    workers: int,
-    arguments: Arguments,
-    stop: Stop,
-    on_progress: OnProgress | None,
-    clock: Clock,
-) -> JobStatus:
-    """Start or resume the run of these arguments; see `BatchJob.run`."""
-    stop.heeded = True
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a process takes part in runs of a job with; `taking_part` makes one."""
+
+    definition: Definition
+    apply: Apply
+    sessions: Sessions
+    clock: Clock
+    store: Store
+    reader: Reader
+
+    async def begin(self, arguments: Arguments) -> int:
+        """Make the run of these arguments, or let the one that there is go on; its number."""
+        if self.definition.setup is not None:
+            await self.definition.setup(self.sessions, arguments)
+        keyset = self.definition.keyset(arguments)
+        return await self.reader.patiently(
+            lambda: _open_run(self.store, self.reader, self.definition, keyset, arguments)
+        )
+
+    async def status(self, run: int) -> JobStatus:
+        """Return how far a run is."""
+        return await self.reader.patiently(lambda: status_of(self.store, run))
+
+    async def work_on(
+        self, run: int, *, workers: int, stop: Stop, on_progress: OnProgress | None
+    ) -> JobStatus:
+        """Work on a run to its end; on one that does not go on, do nothing."""
+        now = await self.status(run)
+        if now.job != self.definition.name:
+            raise JobError(f"run {run} is one of {now.job!r}, not of {self.definition.name!r}")
+        if now.state == "running":
+            guard = Guard(self.store, run, tasks=workers, lease=self.definition.lease)
+            async with _joined(guard, self.reader):
+                chunks = self._chunks(run, guard.me, now.arguments)
+                party = Party(chunks, guard, self.reader, stop, self.clock)
+                await _take_part(party, workers, on_progress)
+        return await self.status(run)
+
+    async def leave(self, run: int) -> JobStatus:
+        """Pause a run that nobody works on any more."""
+        await self.reader.patiently(lambda: self.store.pause_if_last(run, me=0))
+        return await self.status(run)
+
+    def _chunks(self, run: int, me: int, arguments: Arguments) -> Chunks:
+        definition, keyset = self.definition, self.definition.keyset(arguments)
+        return Chunks(
+            self.store, self.sessions, definition, self.apply, keyset, run, me, dict(arguments)
+        )
+
+
+@asynccontextmanager
+async def taking_part(
+    definition: Definition, apply: Apply, sessions: Sessions, clock: Clock, *, workers: int
+) -> AsyncIterator[Part]:
+    """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     _check_room(engine, workers)
     store = Store(engine, await make_tables(engine))
+    reader = Reader(engine, clock, definition.patience)
     async with alone(store):
-        if definition.setup is not None:
-            await definition.setup(sessions, arguments)
-        keyset = definition.keyset(arguments)
-        reader = Reader(engine, clock, definition.patience)
-        run = await reader.patiently(
-            lambda: _open_run(store, reader, definition, keyset, arguments)
-        )
-        guard = Guard(store, run, tasks=workers, lease=definition.lease)
-        async with _joined(guard, reader):
-            chunks = Chunks(
-                store, sessions, definition, apply, keyset, run, guard.me, dict(arguments)
-            )
-            party = Party(chunks, guard, reader, stop, clock)
-            await _take_part(party, workers, on_progress)
-        return await reader.patiently(lambda: status_of(store, run))
+        yield Part(definition, apply, sessions, clock, store, reader)
 
 
 async def engine_of(sessions: Sessions) -> AsyncEngine:
