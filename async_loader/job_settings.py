@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg, NoDecode
 from .option_group import GeneralOptions, Group
 from .option_types import Argument, Metavar, split_commas
 from .settings import ServerOptions
+from .worker_settings import WorkerOptions
 
 
 class JobOptions(Group):
@@ -52,14 +53,16 @@ class JobRunOptions(Group):
     title: ClassVar[str] = "Job"
 
     workers: Annotated[
-        int, Field(ge=1, le=500, description="tasks that work on the run here"), Metavar("N")
+        int,
+        Field(ge=1, le=500, description="tasks that work on the run in each process"),
+        Metavar("N"),
     ] = 1
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
     )
 
 
-class JobRunSettings(GeneralOptions, ServerOptions, JobRunOptions, JobOptions):
+class JobRunSettings(GeneralOptions, WorkerOptions, ServerOptions, JobRunOptions, JobOptions):
     """Start a job, or go on with it where it stands."""
 
     command: ClassVar[str] = "job run"

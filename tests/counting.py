@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from async_loader.jobs import BatchJob
+from async_loader.jobs import BatchJob, Pace
 
 
 class Base(DeclarativeBase):
@@ -44,7 +45,7 @@ async def tally(engine: AsyncEngine) -> dict[int, int]:
 
 def counting(**options: Any) -> BatchJob:
     """Return the job, with other options."""
-    job = BatchJob("counting", **{"select": select(Counter), "chunk": 100, **options})
+    job = BatchJob(**{"name": "counting", "select": select(Counter), "chunk": 100, **options})
 
     @job.apply
     async def add_one(session: AsyncSession, counters: Sequence[Counter]) -> None:
@@ -54,7 +55,14 @@ def counting(**options: Any) -> BatchJob:
     return job
 
 
+async def _pause(pace: Pace) -> None:
+    """Make a run last, without work for the machine."""
+    await asyncio.sleep(_PAUSE)
+
+
+_PAUSE = float(os.environ.get("COUNTING_PAUSE", "0"))
 job = counting(
     chunk=int(os.environ.get("COUNTING_CHUNK", "100")),
     lease=float(os.environ.get("COUNTING_LEASE", "30")),
+    throttles=[_pause] if _PAUSE else [],
 )

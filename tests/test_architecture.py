@@ -16,7 +16,7 @@ LAYERS = [
     {"limits", "workload", "schedules", "throttles", "metrics", "tallies", "process_meter"}
     | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
     | {"diagnosis", "thresholds", "proxy"}
-    | {"bootstrap", "changes", "circumstances", "regression", "workers"},
+    | {"bootstrap", "changes", "circumstances", "regression", "loading", "workers"},
     {"verdict", "validity", "knee", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs", "server_queries", "server_side"},
@@ -40,6 +40,7 @@ LAYERS = [
         "baseline_settings",
         "settings",
         "sweep_settings",
+        "worker_settings",
         "job_settings",
         "ingest_settings",
         "report_settings",
@@ -48,7 +49,7 @@ LAYERS = [
         "testing",
         "load_test",
     },
-    {"loading", "databases", "app"},
+    {"databases", "app"},
     {"runtime", "child", "compare", "sweep", "job_commands", "report_commands", "baselines"}
     | {"ingest_commands"},
     {"service"},

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from ..errors import AsyncLoaderError, JobError
-from ..job_commands import SHIPPED
+from ..job_commands.targets import SHIPPED
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
 from ..workers import ProcessWorkers

@@ -1,0 +1,73 @@
+"""A user's module, for workers that may have no such file."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import WorkloadError
+from ..loading import load_module
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """
+    `package.module`, which a worker must be able to import, or a file, which goes along.
+
+    The file alone goes: what it imports must be importable there. Where the same file is in
+    the same place (a process of this machine, a shared folder), it is taken from there.
+    """
+
+    place: str
+    text: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, place: str) -> Shipped:
+        """Return `package.module` or `path/to/file.py`; raises `WorkloadError` without a file."""
+        if not place.endswith(".py"):
+            return cls(place)
+        path = Path(place)
+        try:
+            return cls(str(path.resolve()), path.read_bytes())
+        except OSError:
+            raise WorkloadError(f"there is no file {path}") from None
+
+    def load(self) -> ModuleType:
+        """Import it, once in a process; raises `WorkloadError`."""
+        if self.text is None or _same(Path(self.place), self.text):
+            return load_module(self.place)
+        name = Path(self.place).name
+        path = _folder() / hashlib.sha256(self.text).hexdigest()[:16] / name
+        if not path.exists():
+            path.parent.mkdir()
+            path.write_bytes(self.text)
+            _forget(path.stem)
+        return load_module(str(path))
+
+
+def _same(path: Path, text: bytes) -> bool:
+    try:
+        return path.read_bytes() == text
+    except OSError:
+        return False
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="async_loader-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _forget(name: str) -> None:
+    """Give the name of an earlier version's module to the new one: pickles go by it."""
+    known = sys.modules.get(name)
+    if known is not None and Path(known.__file__ or "").is_relative_to(_folder()):
+        del sys.modules[name]
