@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from ..database import first_line
 from ..errors import AsyncLoaderError
+from ..redaction import redacted
 from ..settings import RunSettings
 from ..workers import Message, ProcessWorkers
 from .work import dumped, perform
+
+log = logging.getLogger("async_loader.service")
 
 OnMessage = Callable[[Message], object]
 Answer = Mapping[str, Any]
@@ -34,7 +39,7 @@ class Execution:
         """
         Perform the run; return `state`, `reasons` and, where there is a result, the rest.
 
-        A process that dies is a run that ended with an error.
+        A process that dies, or a defect of ours in it, is a run that ended with an error.
         """
         try:
             async with self._workers:
@@ -45,3 +50,7 @@ class Execution:
                 return await asyncio.wrap_future(done)
         except AsyncLoaderError as error:
             return {"state": "error", "reasons": [f"the run's process was lost: {error}"]}
+        except Exception as error:
+            log.exception("a run's process met a defect")
+            what = redacted(first_line(error), error)
+            return {"state": "error", "reasons": [f"an unexpected {type(error).__name__}: {what}"]}

@@ -56,14 +56,11 @@ _MOST_CLIENTS = 10_000
 class Guard:
     """An application behind all of that; it finds who asks in `request.state.who`."""
 
-    def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str], tokens: Tokens, rate: float, https: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], tokens: Tokens, rate: float) -> None:
         self._app = app
         self._hosts = {host.lower() for host in hosts}
         self._tokens = tokens
         self._buckets = Buckets(rate)
-        self._scheme = "https" if https else "http"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -87,9 +84,8 @@ class Guard:
             raise Problem(429, "too many requests", headers={"Retry-After": "1"})
         if headers.get("host", "").lower() not in self._hosts:
             raise Problem(421, "this is not a name of this service: see --allowed-host")
-        foreign = self._is_foreign(headers)
         guarded = scope["path"].startswith(_GUARDED)
-        if foreign and (guarded or scope["method"] not in _SAFE):
+        if self._is_foreign(headers, scope["method"]):
             raise Problem(403, "another site's page may not ask this service")
         token, who = self._who(headers)
         scope.setdefault("state", {})["who"] = who
@@ -99,13 +95,14 @@ class Guard:
             scheme = {"WWW-Authenticate": 'Bearer realm="async_loader"'}
             raise Problem(401, "this needs a token", headers=scheme)
 
-    def _is_foreign(self, headers: Headers) -> bool:
-        """Return whether a browser says that another site's page asks."""
+    def _is_foreign(self, headers: Headers, method: str) -> bool:
+        """Return whether a browser says that another site's page asks, unless by a link to us."""
         origin = headers.get("origin")
-        ours = {f"{self._scheme}://{host}" for host in self._hosts}
-        if origin is not None and origin.lower() not in ours:
+        if origin is not None and origin.lower().partition("://")[2] not in self._hosts:
             return True
-        return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+        if headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+            return False
+        return method != "GET" or headers.get("sec-fetch-mode") != "navigate"
 
     def _who(self, headers: Headers) -> tuple[str | None, str | None]:
         """Return the owner of the request's token, and who asks; None for nobody we know."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from asyncpg.exceptions import InternalClientError
 from sqlalchemy import Select, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..backends import backend_of
@@ -20,13 +21,16 @@ from .tables import audit, result, run
 State = Literal["running", "stopping", "passed", "failed", "stopped", "error", "interrupted"]
 ACTIVE: tuple[State, ...] = ("running", "stopping")
 
+# What a statement raises where the database is away, or its connections are.
+NO_HISTORY = (SQLAlchemyError, InternalClientError, OSError)
+
 Row = Mapping[str, Any]
 
 
 class TargetBusyError(AsyncLoaderError):
-    """A run is on the target already: `run` is its number, None where it has just ended."""
+    """A run is on the target already: `run` is its number."""
 
-    def __init__(self, target: str, running: int | None) -> None:
+    def __init__(self, target: str, running: int) -> None:
         super().__init__(f"run {running} is on {target!r}; one run at a time to a target")
         self.run = running
 
@@ -49,6 +53,8 @@ class History:
         self._engine = engine
         writes, reads = backend_of(engine.url).session_factories(engine, reads_autocommit=True)
         self._writes, self._reads = writes, reads
+        self.held = True
+        """Whether it is ours alone, as far as we know."""
 
     # --- runs -----------------------------------------------------------------------------
 
@@ -58,12 +64,15 @@ class History:
         statement = insert(run).values(
             **values, state="running", active_on=target, started_at=time.time(), reasons=[]
         )
-        try:
-            async with self._writes.begin() as session:
-                added = await session.execute(statement.returning(run.c.id))
-                return int(added.scalar_one())
-        except IntegrityError:
-            raise TargetBusyError(target, await self.running_on(target)) from None
+        while True:
+            try:
+                async with self._writes.begin() as session:
+                    added = await session.execute(statement.returning(run.c.id))
+                    return int(added.scalar_one())
+            except IntegrityError:
+                running = await self.running_on(target)
+                if running is not None:  # else it has ended just now
+                    raise TargetBusyError(target, running) from None
 
     async def running_on(self, target: str) -> int | None:
         """Return the run that is on a target."""
@@ -84,15 +93,17 @@ class History:
         *,
         figures: Row | None = None,
         document: bytes | None = None,
+        release: bool = True,
     ) -> None:
-        """End a run, with its result where it has one; its target is free with `release`."""
+        """End a run, with its result where it has one, and let the next one onto its target."""
+        free = {"active_on": None, "process": None} if release else {}
         async with self._writes.begin() as session:
             await session.execute(
                 update(run)
                 .where(run.c.id == number)
                 .values(
                     state=state, reasons=list(reasons), figures=figures, phase=None,
-                    ended_at=time.time(),
+                    ended_at=time.time(), **free,
                 )
             )  # fmt: skip
             if document is not None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..backends import backend_of
 from ..database import closing, parse_url, place, unreachable
 from ..errors import AsyncLoaderError, ConfigurationError
-from .history import History
+from ..tasks import cancel
+from .history import NO_HISTORY, History
 from .migrations import migrate
 
 FILE = "history.sqlite"
 _CONNECTIONS = 5
+_LOOK_EVERY = 2.0
 _LOCK = 0x41534C44_53455256  # "ASLDSERV"
 
 
@@ -53,11 +57,12 @@ async def open_history(url: URL) -> AsyncIterator[History]:
     async with closing(backend.create_engine(url, pool_size=_CONNECTIONS)) as engine:
         lock = _file_lock if url.get_backend_name() == "sqlite" else _server_lock
         try:
-            async with lock(engine):
+            history = History(engine)
+            async with lock(engine, history):
                 writing = backend.session_factories(engine, reads_autocommit=True)[0]
                 async with writing.begin() as session:
                     await (await session.connection()).run_sync(migrate)
-                yield History(engine)
+                yield history
         except AsyncLoaderError:
             raise
         except (DBAPIError, OSError) as error:
@@ -65,7 +70,7 @@ async def open_history(url: URL) -> AsyncIterator[History]:
 
 
 @asynccontextmanager
-async def _file_lock(engine: AsyncEngine) -> AsyncIterator[None]:
+async def _file_lock(engine: AsyncEngine, _history: History) -> AsyncIterator[None]:
     """Hold a lock file beside the database; the kernel drops it however we end."""
     path = Path(f"{engine.url.database}.lock")
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -79,13 +84,55 @@ async def _file_lock(engine: AsyncEngine) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _server_lock(engine: AsyncEngine) -> AsyncIterator[None]:
-    """Hold an advisory lock for as long as the connection lives."""
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
+async def _server_lock(engine: AsyncEngine, history: History) -> AsyncIterator[None]:
+    """Hold an advisory lock, taken again where the server has cut its connection."""
+    async with aclosing(_AdvisoryLock(engine)) as lock:
+        if not await lock.is_ours():
             raise _taken(engine.url)
-        yield
+        keeper = asyncio.create_task(_keep(lock, history))
+        try:
+            yield
+        finally:
+            await cancel(keeper)
+
+
+async def _keep(lock: _AdvisoryLock, history: History) -> None:
+    """See to the lock until cancelled; `history.held` says whether we have it."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        try:
+            history.held = await lock.is_ours()
+        except NO_HISTORY:
+            history.held = False
+
+
+class _AdvisoryLock:
+    """A lock of the server's, on a connection of its own, with which it ends."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._connection: AsyncConnection | None = None
+        self._driver: Any = None
+        self._ours = False
+
+    async def is_ours(self) -> bool:
+        """Return whether we have it, taken now if it is free."""
+        if self._connection is None or self._driver.is_closed():
+            await self.aclose()
+            self._connection = await self._engine.connect()
+            self._driver = (await self._connection.get_raw_connection()).driver_connection
+        if not self._ours:
+            query = text("SELECT pg_try_advisory_lock(:key)")
+            self._ours = bool(await self._connection.scalar(query, {"key": _LOCK}))
+        return self._ours
+
+    async def aclose(self) -> None:
+        """Give it up."""
+        if self._connection is not None:
+            self._ours = False
+            await self._connection.invalidate()
+            await self._connection.close()
+            self._connection = None
 
 
 def _taken(url: URL) -> ConfigurationError:

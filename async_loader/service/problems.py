@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
-from .history import TargetBusyError
+from .history import NO_HISTORY, TargetBusyError
+from .scenarios import UnknownScenarioError
 
 log = logging.getLogger("async_loader.service")
 
@@ -77,6 +78,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(AsyncLoaderError, _on_ours)
+    for kind in NO_HISTORY:
+        app.add_exception_handler(kind, _on_no_history)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -105,6 +108,8 @@ async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
     match error:
         case TargetBusyError():
             return answer(409, str(error), run=error.run)
+        case UnknownScenarioError():
+            return answer(404, str(error))
         case ConfigurationError():
             return answer(422, str(error))
         case JobError():
@@ -114,6 +119,11 @@ async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
     return answer(503, str(error))
 
 
-async def _on_defect(_request: Request, error: Exception) -> JSONResponse:
-    log.error("a request met a defect: %s", type(error).__name__, exc_info=error)
+async def _on_no_history(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("the history does not answer: %s", type(error).__name__)
+    return answer(503, "the history does not answer", headers={"Retry-After": "1"})
+
+
+async def _on_defect(_request: Request, _error: Exception) -> JSONResponse:
+    # The server logs it.
     return answer(500, "a defect of the service; its log has more")

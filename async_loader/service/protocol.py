@@ -5,49 +5,77 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-# For the first request of a connection to come whole, and for a reader to read anything.
-FIRST_REQUEST = 10.0
+# For a request to come whole (its body has a limit of its own), and for a reader to read on.
+REQUEST = 10.0
 STALLED = 30.0
 
 
-class GuardedProtocol(H11Protocol):
-    """uvicorn's own, which cuts off who sends no request or reads no answer."""
+def guarded_protocol(most: int) -> type[H11Protocol]:
+    """Return the protocol of a server with so many connections at most."""
+    return type("Guarded", (GuardedProtocol,), {"most": most})
 
-    _timer: asyncio.TimerHandle | None = None
+
+class GuardedProtocol(H11Protocol):
+    """uvicorn's own, which cuts off who sends no request, reads no answer, or is too many."""
+
+    most: int
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._silent = _Timer(self)
+        self._stalled = _Timer(self)
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request, for so long."""
         super().connection_made(transport)
-        self._abort_in(FIRST_REQUEST)
+        if len(self.connections) > self.most:
+            transport.abort()
+        else:
+            self._silent.start(REQUEST)
 
-    def handle_events(self) -> None:
-        """See whether a request has come."""
-        super().handle_events()
-        if self.cycle is not None:
-            self._forget()
+    def data_received(self, data: bytes) -> None:
+        """See whether a request is whole, and wait for the rest where it is not."""
+        super().data_received(data)
+        answering: RequestResponseCycle | None = self.cycle
+        if answering is not None and not answering.response_complete:
+            self._silent.stop()
+        else:
+            self._silent.start(REQUEST)
 
     def pause_writing(self) -> None:
         """Note that a reader is behind by a buffer."""
         super().pause_writing()
-        self._abort_in(STALLED)
+        self._stalled.start(STALLED)
 
     def resume_writing(self) -> None:
         """Note that it reads."""
         super().resume_writing()
-        self._forget()
+        self._stalled.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything."""
-        self._forget()
+        self._silent.stop()
+        self._stalled.stop()
         super().connection_lost(exc)
 
-    def _abort_in(self, seconds: float) -> None:
-        self._forget()
-        self._timer = self.loop.call_later(seconds, self.transport.abort)
 
-    def _forget(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+class _Timer:
+    """Aborts a connection when it runs out. One that runs is not started again."""
+
+    def __init__(self, protocol: H11Protocol) -> None:
+        self._protocol = protocol
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        if self._handle is None:
+            self._handle = self._protocol.loop.call_later(seconds, self._abort)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _abort(self) -> None:
+        self._protocol.transport.abort()

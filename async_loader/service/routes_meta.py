@@ -7,9 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import DBAPIError
 
-from ..errors import AsyncLoaderError
 from .desk import Desk, TheDesk
 from .documents import (
     MOST_ID,
@@ -26,6 +24,7 @@ from .documents import (
 )
 from .exposition import exposed
 from .guard import COOKIE, LOCAL, session_cookie
+from .history import NO_HISTORY
 from .problems import Problem, responses
 from .runs import shown
 from .scenarios import Scenario, read_scenarios
@@ -116,10 +115,12 @@ async def readyz(desk: TheDesk) -> Health:
     """Return `ok` where a run can be started; 503 while the service ends or has no history."""
     if desk.runs.draining:
         raise Problem(503, "the service is about to end")
+    if not desk.history.held:
+        raise Problem(503, "another service may use this history now")
     try:
         async with asyncio.timeout(5):
             await desk.history.ping()
-    except (DBAPIError, AsyncLoaderError, OSError) as error:
+    except NO_HISTORY as error:
         raise Problem(503, f"the history does not answer: {type(error).__name__}") from None
     return Health(status="ok")
 

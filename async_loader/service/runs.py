@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
-from ..errors import AsyncLoaderError, ConfigurationError
+from ..errors import AsyncLoaderError
 from ..serve_settings import ServeSettings
 from ..settings import RunSettings
 from ..workers import Message
 from .executing import Answer, Execution
-from .history import History, Row
+from .history import NO_HISTORY, History, Row
 from .live import Live
 from .processes import identity, wait_for_end
-from .scenarios import read_scenarios, settings_for
+from .scenarios import UnknownScenarioError, read_scenarios, settings_for
 from .targets import Targets
 
 log = logging.getLogger("async_loader.service")
@@ -27,6 +28,8 @@ _HIDDEN = {"database_url", "server_directory", "config", "debug", "progress", "b
     "every",
     "on_target",
 }
+# How long a history that is away is waited for, with a result in hand.
+_PATIENCE = 300.0
 # Beyond the longest run's end, for its drain.
 _RUDE_AFTER = 30.0
 
@@ -62,9 +65,10 @@ class Running:
             await self._fresh.wait()
             self._fresh.clear()
             live = self.live
-            await history.change(
-                self.number, process=self.process, phase=live.phase, snapshot=live.snapshot
-            )
+            with suppress(*NO_HISTORY):  # it is told again in a second
+                await history.change(
+                    self.number, process=self.process, phase=live.phase, snapshot=live.snapshot
+                )
 
 
 class Runs:
@@ -99,6 +103,8 @@ class Runs:
         """
         if self.draining:
             raise AsyncLoaderError("the service is about to end")
+        if not self._history.held:
+            raise AsyncLoaderError("another service may use this history now")
         settings = await asyncio.to_thread(self._settings_of, scenario, target, overrides)
         number = await self._history.add(
             {
@@ -120,18 +126,19 @@ class Runs:
         run = self.running.get(number)
         if run is None:
             return False
-        await self._history.note(by, "stop", number)
+        run.execution.stop()
         if not run.stopping:
             run.stopping = True
             await self._history.change(number, state="stopping")
-        run.execution.stop()
+        await self._history.note(by, "stop", number)
         return True
 
     async def drain(self) -> None:
         """Let no more runs in, end those that go on, and wait for their results."""
         self.draining = True
         for number in list(self.running):
-            await self.stop(number, by="service")
+            with suppress(*NO_HISTORY):
+                await self.stop(number, by="service")
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -144,14 +151,15 @@ class Runs:
         """End the runs of a service that was killed; what they left is removed meanwhile."""
         for row in await self._history.unfinished():
             if row["state"] in ("running", "stopping"):
-                await self._history.end(row["id"], "interrupted", ["the service died meanwhile"])
+                why = ["the service died meanwhile"]
+                await self._history.end(row["id"], "interrupted", why, release=False)
                 await self._history.note("service", "interrupted", row["id"])
             self._spawn(self._clean_up_after(row))
 
     def _settings_of(self, scenario: str, target: str, overrides: Mapping[str, Any]) -> RunSettings:
         found = read_scenarios(self._settings.config_dir).get(scenario)
         if found is None:
-            raise ConfigurationError(f"no scenario {scenario!r}")
+            raise UnknownScenarioError(f"no scenario {scenario!r}")
         return settings_for(
             found,
             overrides,
@@ -168,7 +176,7 @@ class Runs:
             saving.cancel()
             limiting.cancel()
             await asyncio.gather(saving, limiting, return_exceptions=True)
-        await self._finish(run, answer)
+        await self._keep(run, answer)
 
     async def _limit(self, run: Running) -> None:
         """Stop a run that takes too long."""
@@ -177,21 +185,37 @@ class Runs:
         await asyncio.sleep(_RUDE_AFTER)
         run.execution.stop()
 
-    async def _finish(self, run: Running, answer: Answer) -> None:
+    async def _keep(self, run: Running, answer: Answer) -> None:
         """Keep what there is, tell the watchers, and let the next run onto the target."""
-        await self._history.end(
-            run.number,
-            answer["state"],
-            answer["reasons"],
-            figures=answer.get("figures"),
-            document=answer.get("document"),
-        )
         if answer["state"] == "error":
             await self._clean(run.target)
-        await self._history.release(run.number)
-        self.running.pop(run.number)
-        run.live.end(answer["state"], answer["reasons"])
+        try:
+            await self._patiently(
+                lambda: self._history.end(
+                    run.number,
+                    answer["state"],
+                    answer["reasons"],
+                    figures=answer.get("figures"),
+                    document=answer.get("document"),
+                )
+            )
+        finally:
+            self.running.pop(run.number)
+            run.live.end(answer["state"], answer["reasons"])
         await self.prune()
+
+    async def _patiently(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write to a history that may be away for a while."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE
+        while True:
+            try:
+                return await write()
+            except NO_HISTORY as error:
+                if loop.time() > until:
+                    raise
+                log.warning("the history does not answer: %s", type(error).__name__)
+                await asyncio.sleep(1)
 
     async def prune(self) -> None:
         """Forget what is too old or too much."""

@@ -20,6 +20,10 @@ _IGNORED = ("out", "html", "junit", "progress", "config", "debug")
 _REFUSED = ("database_url", "server_directory")
 
 
+class UnknownScenarioError(ConfigurationError):
+    """There is no such file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A file by its name; `problem` says why it cannot be run."""

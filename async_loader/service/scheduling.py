@@ -7,11 +7,9 @@ import logging
 import time
 from collections.abc import Mapping
 
-from sqlalchemy.exc import DBAPIError
-
 from ..errors import AsyncLoaderError
 from ..serve_settings import ServeSettings
-from .history import History, TargetBusyError
+from .history import NO_HISTORY, History, TargetBusyError
 from .runs import Runs
 from .scenarios import Scenario, read_scenarios
 from .targets import Targets
@@ -51,7 +49,7 @@ class Scheduler:
         while True:
             try:
                 await self.look()
-            except (AsyncLoaderError, DBAPIError, OSError) as error:
+            except (AsyncLoaderError, *NO_HISTORY) as error:
                 self._complain("", error)
             await asyncio.sleep(_LOOK_EVERY)
 

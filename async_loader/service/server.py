@@ -16,7 +16,7 @@ from ..tasks import cancel, first_of
 from .app import make_app
 from .desk import Desk
 from .guard import Guard
-from .protocol import GuardedProtocol
+from .protocol import guarded_protocol
 
 # For answers that are under way when everything else has ended.
 _CLOSING = 5
@@ -40,12 +40,11 @@ async def serve(desk: Desk, listener: socket.socket, stop: Stop) -> None:
         hosts=allowed_hosts(settings, port),
         tokens=desk.tokens,
         rate=parse_rate(settings.request_rate),
-        https=settings.tls_certificate is not None,
     )
     server = _Server(
         uvicorn.Config(
             guarded,
-            http=GuardedProtocol,
+            http=guarded_protocol(settings.max_connections),
             ws="none",
             lifespan="off",
             loop="none",
@@ -53,7 +52,6 @@ async def serve(desk: Desk, listener: socket.socket, stop: Stop) -> None:
             access_log=False,  # who started and stopped what is in the audit
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=settings.max_connections,
             timeout_graceful_shutdown=_CLOSING,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
@@ -79,15 +77,8 @@ async def _drain(desk: Desk, stop: Stop) -> None:
 
 def allowed_hosts(settings: ServeSettings, port: int) -> set[str]:
     """Return what a request's Host may be: our address by its names, and what is configured."""
-    names = {settings.host, *settings.allowed_host}
-    if settings.is_local:
-        names |= set(LOOPBACK)
-    default = 443 if settings.tls_certificate else 80
-    hosts = set()
+    names = {settings.host, *(LOOPBACK if settings.is_local else ())}
+    hosts = set(settings.allowed_host)
     for name in names:
-        bracketed = f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
-        has_port = not bracketed.endswith("]") and ":" in bracketed
-        hosts.add(bracketed if has_port else f"{bracketed}:{port}")
-        if port == default and not has_port:
-            hosts.add(bracketed)
-    return hosts
+        hosts.add(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
+    return hosts | {f"{host}:{port}" for host in settings.allowed_host if ":" not in host}
