@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
 from .option_types import SYNC_MODES
+from .parts import WHOLE, Lead
 from .phase import OnProgress
 from .preparation import prepared
 from .results import RunResult
@@ -35,6 +37,10 @@ _NOT_SHOWN = {"debug", "config", "out", "html", "junit", "progress"}
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 
 
+# How a run is performed on its database.
+Way = Callable[[RunSettings, Database | None, Stop, OnProgress], Awaitable[RunResult]]
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A run that came to its result, and what went wrong afterwards, if anything did."""
@@ -44,12 +50,18 @@ class Finished:
 
 
 async def run_workload(
-    settings: RunSettings, *, stop: Stop, on_progress: OnProgress, say: Say
+    settings: RunSettings,
+    *,
+    stop: Stop,
+    on_progress: OnProgress,
+    say: Say,
+    way: Way | None = None,
 ) -> Finished:
     """
     Run what the settings ask for, on a schema of its own, and clean up.
 
-    `say` is told of each phase before the run. Raises an `AsyncLoaderError`; once there is a
+    `say` is told of each phase before the run. `way` performs it elsewhere than in this
+    process. Raises an `AsyncLoaderError`; once there is a
     result, a tear-down that raises, or a database that cannot be cleaned up, does not take it
     away.
     """
@@ -63,7 +75,7 @@ async def run_workload(
             elif uses_database(workload):
                 database = await stack.enter_async_context(open_database(settings, say))
             say("running")
-            finished = await _run(settings, database, stop, on_progress)
+            finished = await _run(settings, database, stop, on_progress, way)
             say("cleaning up")
     except (DatabaseError, asyncio.CancelledError) as error:
         if finished is None:
@@ -92,9 +104,13 @@ def _say_nothing(_phase: str) -> None:
 
 
 async def _run(
-    settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
+    settings: RunSettings,
+    database: Database | None,
+    stop: Stop,
+    on_progress: OnProgress,
+    way: Way | None,
 ) -> Finished:
-    way = _run_sync if settings.mode in SYNC_MODES else _run_async
+    way = way or (_run_sync if settings.mode in SYNC_MODES else run_async)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     cleanup_error = None
     try:
@@ -108,31 +124,39 @@ async def _run(
     return Finished(result, cleanup_error)
 
 
-async def _run_async(
-    settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
+async def run_async(
+    settings: RunSettings,
+    database: Database | None,
+    stop: Stop,
+    on_progress: OnProgress | None,
+    lead: Lead | None = None,
 ) -> RunResult:
+    """Run what the settings ask for on this event loop, or what of it a lead has us do."""
+    part = lead.part if lead is not None else WHOLE
+    limit = part.limit(settings.limit)
     return await run(
         build_workload(settings, database),
         sessions=database.sessions if database else None,
         read_sessions=database.read_sessions if database else None,
-        ops=settings.limit.ops,
-        duration=settings.limit.duration,
-        throttle=settings.throttle(),
+        ops=limit.ops,
+        duration=limit.duration,
+        throttle=settings.throttle(part),
         seed=settings.seed,
         write_ratio=settings.write_ratio,
-        warmup=settings.warmup,
+        warmup=part.limit(settings.warmup) if settings.warmup is not None else None,
         op_timeout=settings.op_timeout,
         grace=settings.grace,
         give_up=settings.give_up,
         latency_limit=settings.latency_limit,
         max_tries=settings.max_tries,
         thresholds=settings.threshold,
-        abort_on_fail=settings.abort_on_fail,
+        abort_on_fail=settings.abort_on_fail if lead is None else None,
         stop=stop,
         time_split=settings.time_split,
         n_plus_one=settings.n_plus_one,
-        server_side=settings.server_side,
+        server_side=settings.server_side and lead is None,
         on_progress=on_progress,
+        lead=lead,
     )
 
 

@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from .app import Finished, run_workload
+from .app import Finished
 from .errors import AsyncLoaderError
 from .limits import Stop
 from .progress import Style, progress_view
 from .results import RunResult
 from .runtime import SIGNALS, leave_errors_to_the_report, run_until_stopped
 from .settings import RunSettings
+from .shards import run_as_asked
 
 
 class ChildError(AsyncLoaderError):
@@ -106,7 +107,9 @@ def main() -> int:
 
         async def work(stop: Stop) -> Finished:
             asyncio.get_running_loop().add_reader(sys.stdin, _on_parent_gone, stop)
-            return await run_workload(settings, stop=stop, on_progress=view.update, say=view.phase)
+            return await run_as_asked(
+                settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
+            )
 
         answer: dict[str, Any]
         try:

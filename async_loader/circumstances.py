@@ -10,7 +10,18 @@ from .results import RunResult
 # Settings that change what is reported, or when a run is ended, but not what is measured.
 _OF_NO_MATTER = {
     *("threshold", "max_error_rate", "abort_on_fail", "require_valid", "baseline"),
-    *("compare_fail", "out", "html", "junit", "progress", "config", "debug", "grace", "give_up"),
+    *(
+        "compare_fail",
+        "out",
+        "html",
+        "junit",
+        "progress",
+        "config",
+        "debug",
+        "grace",
+        "give_up",
+        "on_worker_loss",
+    ),
     *("keep_data", "server_directory"),
 }
 

@@ -6,7 +6,7 @@ The only place with signal handlers, the choice of an event loop, and a terminal
 Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 98 a figure got
 worse than the baseline allows · 99 a threshold does not hold · 104 usage or configuration · 105
 stopped by a signal · 107 the workload cannot be used, or its set-up raised · 110 database
-unreachable or refused · 112 the measurement is not good
+unreachable or refused · 112 the measurement is not good · 113 a process of the run died
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .app import measure, run_workload
+from .app import measure
 from .baselines import held_against, read_baselines
 from .compare import check, compare
-from .errors import AsyncLoaderError
+from .errors import AsyncLoaderError, WorkerLostError
 from .ingest_commands import run_ingest_command
 from .ingest_settings import IngestSettings
 from .job_commands import run_job_command
@@ -44,6 +44,7 @@ from .serve_settings import ServeSettings
 from .service.command import run_serve_command
 from .settings import CompareSettings, InsertsSettings, RunSettings
 from .settings_sources import load
+from .shards import run_as_asked
 from .sweep import sweep
 from .sweep_settings import SweepSettings
 from .thresholds import verdicts_of
@@ -54,6 +55,7 @@ STOPPED = 105
 THRESHOLD = 99
 REGRESSION = 98
 INVALID = 112
+LOST = WorkerLostError.exit_code
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
 
@@ -91,8 +93,8 @@ def _run(settings: RunSettings) -> int:
     with Signals() as signals:
         with progress_view(sys.stderr, settings.progress) as view:
             finished = signals.run(
-                lambda stop: run_workload(
-                    settings, stop=stop, on_progress=view.update, say=view.phase
+                lambda stop: run_as_asked(
+                    settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
                 ),
                 settings.loop,
             )
@@ -167,6 +169,9 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
             f"the most frequent error: {next(iter(result.errors))}",
             TOO_MANY_FAILED,
         )
+    if result.outcome == "lost":
+        lost = ", ".join(f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost)
+        return complain(f"{lost} (--on-worker-loss continue goes on without it)", LOST)
     if result.error_rate > settings.max_error_rate:
         return complain(
             f"{result.error_rate:.2%} of the operations failed, more than --max-error-rate "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import text
@@ -43,7 +43,9 @@ class Database:
     namespace: Namespace
     sessions: Sessions
     read_sessions: Sessions
-    environment: dict[str, Any]
+    connections: int | None = None
+    """The most that the run opens for its operations; None where that is the workload's."""
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -58,25 +60,29 @@ async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Databa
         namespace = await stack.enter_async_context(
             backend.run_namespace(url, keep=settings.keep_data)
         )
-        engine = backend.create_engine(
-            url,
-            pool_size=pool_size(settings, server),
-            pool_timeout=_POOL_TIMEOUT,
-            namespace=namespace,
+        database = await stack.enter_async_context(
+            connected(settings, url, namespace, pool_size(settings, server))
         )
-        await stack.enter_async_context(closing(engine))
+        facts = _database_facts(settings, url, server, namespace)
+        yield replace(database, environment={"database": facts})
+
+
+@asynccontextmanager
+async def connected(
+    settings: RunSettings, url: URL, namespace: Namespace, connections: int
+) -> AsyncIterator[Database]:
+    """Yield sessions on a schema that somebody has made, over a pool of so many connections."""
+    backend = backend_of(url)
+    engine = backend.create_engine(
+        url, pool_size=connections, pool_timeout=_POOL_TIMEOUT, namespace=namespace
+    )
+    async with closing(engine):
         sessions, read_sessions = backend.session_factories(
             engine, reads_autocommit=settings.reads_autocommit
         )
         if settings.batch_inserts:
             enable_batch_inserting(sessions)
-        yield Database(
-            url=url,
-            namespace=namespace,
-            sessions=sessions,
-            read_sessions=read_sessions,
-            environment={"database": _database_facts(settings, url, server, namespace)},
-        )
+        yield Database(url, namespace, sessions, read_sessions, connections)
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from .option_types import (
     split_commas,
     threshold_text,
 )
+from .parts import WHOLE, Part
 from .repeats import LEAST
 from .schedules import Arrivals, Profile, Stage, parse_rate
 from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle, Unbounded
@@ -178,17 +179,18 @@ class ModeOptions(LoadOptions):
             return max(1, math.ceil(Profile(stages=self.stages).highest))
         return self.concurrency
 
-    def throttle(self) -> Throttle:
-        """Return the policy that lets operations in."""
+    def throttle(self, part: Part = WHOLE) -> Throttle:
+        """Return the policy that lets operations in, or that of a part of the run."""
         if self.is_open:
             rate = parse_rate(self.rate) if self.rate else 0.0
-            return ArrivalRate(rate, self.arrivals, self.max_in_flight, self.stages)
+            most = part.of(self.max_in_flight)
+            return ArrivalRate(rate, self.arrivals, most, self.stages, part.number, part.parts)
         if self.stage:
-            return Ramp(self.stages)
+            return Ramp(self.stages, part.number, part.parts)
         if self.mode == "unbounded":
             return Unbounded()
         policy = Chunks if self.mode == "chunks" else Semaphore
-        return policy(self.concurrency)
+        return policy(part.of(self.concurrency))
 
 
 _PER = ("/s", "/m", "/h")

@@ -253,7 +253,7 @@ class Metrics:
         )
 
     def interim(self) -> RunResult:
-        """Return the counts so far, without what happened when: for thresholds to look at."""
+        """Return the counts so far, without what happened when."""
         return RunResult(
             outcome="done",
             mode="",
@@ -261,7 +261,7 @@ class Metrics:
             seconds=(self._clock.now_ns() - self.started_ns) / SECOND_NS,
             planned=None,
             by_operation=self.operations(),
-            errors={},
+            errors=self.errors(),
             checks=self.checks(),
             pool=None,
             series=Series(),

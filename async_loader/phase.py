@@ -18,19 +18,22 @@ from .instruments import OperationTimes, PoolWatch, current_times, holder
 from .limits import Limit, Stop
 from .metrics import Metrics, Snapshot
 from .process_meter import watch_loop
-from .results import Outcome
+from .results import Outcome, RunResult
+from .tallies import PoolGauge
 from .tasks import cancel, end, first_of
 from .thresholds import Threshold, broken_so_far
 from .throttles import Throttle
 from .workload import Kind, Mix, Operation
 
 OnProgress = Callable[[Snapshot], None]
+OnLook = Callable[[RunResult, PoolGauge | None], None]
 
 # An operation that never waits would keep every timer of the loop waiting.
 _YIELD_EVERY = 128
 _PROGRESS_EVERY = 0.5
 _WATCH_EVERY = 0.5
 _JUDGE_EVERY = 1.0
+_LOOK_EVERY = 1.0
 
 
 class Phase:
@@ -77,6 +80,7 @@ class Phase:
         self.clock = clock
         self._in_flight = InFlight(op_timeout, pool)
         self._backoff = Backoff()
+        self._in_a_row = 0
         self._closed = asyncio.Event()  # no more operations are let in
         self._closed.set()
         self._over = asyncio.Event()  # by ourselves, before the limit
@@ -101,11 +105,13 @@ class Phase:
         *,
         judged: bool = False,
         on_progress: OnProgress | None = None,
+        on_look: OnLook | None = None,
     ) -> tuple[Metrics, float]:
         """
         Perform operations until the limit or the stop; return the counts and the seconds.
 
-        One that is `judged` ends when a threshold is broken, where that is wanted.
+        One that is `judged` ends when a threshold is broken, where that is wanted. `on_look` gets
+        each second what was counted so far.
         """
         metrics = self._metrics = Metrics(
             self._mix.operations, self.clock, latency_limit=self._latency_limit
@@ -126,6 +132,8 @@ class Phase:
             watchers.append(asyncio.create_task(self._judge(self._abort_on_fail)))
         if on_progress is not None:
             watchers.append(asyncio.create_task(self._report(limit, on_progress)))
+        if on_look is not None:
+            watchers.append(asyncio.create_task(self._show(on_look)))
         try:
             await self._drive()
         finally:
@@ -211,7 +219,10 @@ class Phase:
             if failure is not None:
                 pause = max(pause, self._backoff.pause(failure, self.clock.now_ns() / SECOND_NS))
             await self._pause(pause)
-        elif index % _YIELD_EVERY == 0:
+            return
+        self._in_a_row += 1  # by number would do, but a shard has, say, the odd ones only
+        if self._in_a_row >= _YIELD_EVERY:
+            self._in_a_row = 0
             await asyncio.sleep(0)
 
     async def _pause(self, seconds: float) -> None:
@@ -262,3 +273,8 @@ class Phase:
         while True:
             on_progress(self._metrics.snapshot(self._pool, limit.ops, limit.duration))
             await self.clock.sleep(_PROGRESS_EVERY)
+
+    async def _show(self, on_look: OnLook) -> None:
+        while True:
+            await self.clock.sleep(_LOOK_EVERY)
+            on_look(self._metrics.interim(), self._pool)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import resource
 import sys
 import time
@@ -38,6 +40,16 @@ def peak_memory_bytes() -> int:
     """Return the most memory this process has had resident."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use; a container's quota counts, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(math.ceil(int(quota) / int(period)), 1))
+    except (OSError, ValueError):  # no such file, or `max`
+        return cores
 
 
 def thread_busy_seconds() -> float:

@@ -29,6 +29,10 @@ class ProgressView(Protocol):
         """Show what goes on outside the run itself."""
         ...
 
+    def note(self, text: str) -> None:
+        """Show a line that stays, whatever comes."""
+        ...
+
     def update(self, snapshot: Snapshot) -> None:
         """Show the state of the run."""
         ...
@@ -56,6 +60,10 @@ class SilentView:
 
     def phase(self, name: str) -> None:
         """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Print the line: nobody asked not to know what goes wrong."""
+        print(text, file=self._stream, flush=True)
 
     def update(self, snapshot: Snapshot) -> None:
         """Show nothing."""
@@ -108,6 +116,10 @@ class BarView(SilentView):
     def phase(self, name: str) -> None:
         """Show the phase in front of an empty bar."""
         self._progress.update(self._bar, description=name, figures="", refresh=True)
+
+    def note(self, text: str) -> None:
+        """Print the line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False)
 
     def update(self, snapshot: Snapshot) -> None:
         """Show the figures."""

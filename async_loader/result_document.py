@@ -73,9 +73,7 @@ class Operation(TypedDict):
     kind: str
     count: Annotated[int, Field(ge=0, description="ended well, and are in the histogram")]
     failed: Count
-    indeterminate: Annotated[
-        int, Field(ge=0, description="nobody knows whether the database did them")
-    ]
+    indeterminate: Annotated[int, Field(ge=0, description="nobody knows whether they were done")]
     dropped: Annotated[int, Field(ge=0, description="were due and could not start")]
     late: Annotated[int, Field(ge=0, description="of count, over the latency limit")]
     retries: Annotated[int, Field(ge=0, description="tries after an operation's first")]
@@ -255,6 +253,25 @@ class Process(TypedDict):
 
 
 @_exact
+class Shard(TypedDict):
+    """One process of a run that was split; none where it was not."""
+
+    name: str
+    seconds: Annotated[float, Field(ge=0)]
+    completed: Count
+    failed: Count
+    indeterminate: Count
+    throughput: Annotated[float, Field(ge=0)]
+    loop_busy: Share
+    loop_lag_ms: Annotated[Milliseconds, Field(description="at p99")]
+    schedule_lag_ms: Annotated[float | None, Field(description="at p99")]
+    cpu_seconds: Annotated[float, Field(ge=0)]
+    peak_memory_bytes: Count
+    clock_offset_ms: Annotated[float, Field(description="ahead of the coordinator's")]
+    lost: Annotated[str | None, Field(description="how it died, after its last snapshot")]
+
+
+@_exact
 class Machine(TypedDict):
     """What it ran on."""
 
@@ -304,7 +321,7 @@ class Result(TypedDict):
     """What one run found."""
 
     schema: Literal[1]
-    outcome: Literal["done", "interrupted", "failed", "aborted"]
+    outcome: Literal["done", "interrupted", "failed", "aborted", "lost"]
     mode: str
     workload: str
     seconds: Annotated[float, Field(ge=0)]
@@ -321,6 +338,7 @@ class Result(TypedDict):
     repeated_statements: list[RepeatedStatement]
     server_side: ServerSide | None
     schedule: Schedule | None
+    shards: list[Shard]
     settings: Settings
     environment: Environment
 

@@ -25,15 +25,16 @@ from .result_parts import (
     sum_of,
 )
 from .result_schedule import ScheduleResult
+from .result_shards import ShardResult
 from .slices import Slices
 
 RESULT_SCHEMA = 1
 
 # interrupted: somebody asked for the end; failed: a threshold broke, and that was to end it;
-# aborted: nothing succeeded any more.
-Outcome = Literal["done", "interrupted", "failed", "aborted"]
+# aborted: nothing succeeded any more; lost: a worker died, and that was to end it.
+Outcome = Literal["done", "interrupted", "failed", "aborted", "lost"]
 # The worse outcome of two shards is the outcome of the run.
-_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "failed", "aborted")
+_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "failed", "aborted", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class RunResult:
     reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
     the N+1 of its operations, most executions first. `server_side` is None where no server
     was asked, `slices` in a result of an older version, `schedule` in a closed model,
-    `baseline` where the run was held against none.
+    `baseline` where the run was held against none. `shards` is empty for one process.
     """
 
     outcome: Outcome
@@ -66,6 +67,7 @@ class RunResult:
     slices: Slices | None = None
     schedule: ScheduleResult | None = None
     baseline: Comparison | None = None
+    shards: tuple[ShardResult, ...] = ()
 
     @property
     def completed(self) -> int:
@@ -139,6 +141,7 @@ class RunResult:
             repeated_statements=merged_repeats(self.repeated_statements, other.repeated_statements),
             server_side=optional(ServerSide.merged, self.server_side, other.server_side),
             schedule=optional(ScheduleResult.merged, self.schedule, other.schedule),
+            shards=(*self.shards, *other.shards),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,6 +170,7 @@ class RunResult:
             "repeated_statements": [repeat.to_dict() for repeat in self.repeated_statements],
             "server_side": self.server_side.to_dict() if self.server_side else None,
             "schedule": self.schedule.to_dict() if self.schedule else None,
+            "shards": [shard.to_dict() for shard in self.shards],
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -206,6 +210,7 @@ class RunResult:
                 ),
                 server_side=_optional_part(ServerSide, data.get("server_side")),
                 schedule=_optional_part(ScheduleResult, data.get("schedule")),
+                shards=tuple(map(ShardResult.from_dict, data.get("shards", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import replace
-from itertools import count
 
 from .calls import Sessions
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import ConfigurationError, TeardownError
 from .instruments import attached
 from .limits import Limit, Stop
+from .parts import WHOLE, Lead
 from .phase import OnProgress, Phase
 from .preparation import prepared
 from .process_meter import ProcessMeter
@@ -52,6 +52,7 @@ async def run(
     n_plus_one: int = LEAST,
     server_side: bool = False,
     on_progress: OnProgress | None = None,
+    lead: Lead | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RunResult:
     """
@@ -76,6 +77,8 @@ async def run(
     `time_split` also tells where each operation's time goes, for some 2 % of the throughput,
     and names a statement that one operation executes `n_plus_one` times (0: none).
     `server_side` asks the server for its own account of the run, on a connection of its own.
+    With a `lead` this is one part of a run: the operations are its own ones only, `ops` is
+    their number, and the workload's set-up and tear-down are the lead's.
 
     Raises `ConfigurationError` before anything runs, `SetupError` when the workload's set-up
     raised, and `TeardownError`, which holds the result. Operations' own errors are counted, not
@@ -93,8 +96,11 @@ async def run(
         async with AsyncExitStack() as stack:
             afterwards = stack.enter_context(ExitStack())
             shared = await stack.enter_async_context(
-                prepared(workload, sessions=sessions, seed=seed, stop=stop)
+                nullcontext(lead.shared)
+                if lead is not None
+                else prepared(workload, sessions=sessions, seed=seed, stop=stop)
             )
+            part = lead.part if lead is not None else WHOLE
             pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
             engine = sessions.kw.get("bind") if sessions is not None else None
             server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
@@ -117,14 +123,19 @@ async def run(
                 clock=clock,
             )
             if warmup is not None:
-                # Numbers below zero: the warm-up takes none of the run's own operations.
-                metrics, seconds = await phase.perform_all(warmup, count(-1, -1))
+                metrics, seconds = await phase.perform_all(warmup, part.warm_up_numbers())
             meter = ProcessMeter()
             if phase.outcome == "done":  # else what the warm-up met is all there is to tell
                 await server.begin()
+                if lead is not None:
+                    await lead.begin()
                 meter = ProcessMeter()
                 metrics, seconds = await phase.perform_all(
-                    limit, count(), judged=True, on_progress=on_progress
+                    limit,
+                    part.numbers() if lead is None else lead.numbers(),
+                    judged=True,
+                    on_progress=on_progress,
+                    on_look=None if lead is None else lead.look,
                 )
             if phase.outcome == "aborted":  # who has not answered the run may hang a tear-down
                 hurry = asyncio.get_running_loop().call_later(grace, stop.at_once.set)

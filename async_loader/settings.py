@@ -19,6 +19,7 @@ from .load_settings import UNBOUNDED_POOL, LoadOptions, ModeOptions, VerdictOpti
 from .option_group import GeneralOptions, Group
 from .option_types import (
     BUILT_IN,
+    SYNC_MODES,
     Metavar,
     Mode,
     Output,
@@ -28,6 +29,7 @@ from .option_types import (
     split_commas,
     workload_target,
 )
+from .worker_settings import SplitOptions
 from .workloads.mixed import ReadFrom, ReadVia
 
 
@@ -172,11 +174,17 @@ class RunSettings(
     BaselineOptions,
     DatabaseOptions,
     WorkloadOptions,
+    SplitOptions,
     ModeOptions,
 ):
     """Run a workload once and report what was found."""
 
     command: ClassVar[str] = "run"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        self.check_mode(self.mode)
+        return self
 
 
 class CompareOptions(Group):
@@ -209,12 +217,21 @@ class CompareSettings(
     VerdictOptions,
     DatabaseOptions,
     WorkloadOptions,
+    SplitOptions,
     LoadOptions,
     CompareOptions,
 ):
     """Run the same operations in several ways, in turns, and show what each costs."""
 
     command: ClassVar[str] = "compare"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.is_split and "modes" not in self.model_fields_set:
+            self.modes = [mode for mode in self.modes if mode not in SYNC_MODES]
+        for mode in self.modes:
+            self.check_mode(mode)
+        return self
 
 
 class InsertsOptions(Group):

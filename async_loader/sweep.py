@@ -71,4 +71,6 @@ def run_settings(settings: SweepSettings, level: str) -> RunSettings:
     shared |= {"ops": limit.ops, "duration": limit.duration, "warmup": warmup}
     if settings.by == "rate":
         return RunSettings(**shared, rate=level)
+    if isinstance(settings.processes, int):  # a low step has no work for all of them
+        shared["processes"] = min(settings.processes, int(level))
     return RunSettings(**shared | {"concurrency": int(level)})

@@ -13,6 +13,7 @@ from .load_settings import LoadOptions
 from .option_group import GeneralOptions, Group
 from .option_types import Metavar, level_text, split_commas
 from .settings import DatabaseOptions, ReportOptions, WorkloadOptions
+from .worker_settings import SplitOptions
 
 _STEP_SECONDS = 10.0
 _WARMUP_SECONDS = 2.0
@@ -58,6 +59,7 @@ class SweepSettings(
     ReportOptions,
     DatabaseOptions,
     WorkloadOptions,
+    SplitOptions,
     LoadOptions,
     SweepOptions,
 ):

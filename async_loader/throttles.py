@@ -158,19 +158,26 @@ class Ramp:
     A semaphore whose size follows stages, each a straight line to its target, from 0.
 
     Worker n takes operations while the level is above n; one that has become too many ends
-    with the operation it is at.
+    with the operation it is at. Shard k of n has every nth worker.
     """
 
     mode: ClassVar[str] = "ramp"
     stages: tuple[Stage, ...]
+    shard: int = 0
+    shards: int = 1
 
     def __post_init__(self) -> None:
         _check_stages(self.stages)
+        _check_shard(self.shard, self.shards)
 
     @property
     def concurrency(self) -> int:
         """The most operations in flight at once."""
-        return math.ceil(Profile(stages=self.stages).highest)
+        return len(self._workers(Profile(stages=self.stages).highest))
+
+    def _workers(self, level: float) -> range:
+        """Return the numbers of the workers that there are at a level."""
+        return range(self.shard, math.ceil(level), self.shards)
 
     async def drive(self, work: Work) -> None:
         """See `Throttle.drive`."""
@@ -192,7 +199,7 @@ class Ramp:
         until_ns = math.inf if duration is None else started_ns + duration * SECOND_NS
         async with asyncio.TaskGroup() as group:
             while not work.is_closed() and clock.now_ns() < until_ns:
-                for number in range(math.ceil(level())):
+                for number in self._workers(level()):
                     if number not in working:
                         working.add(number)
                         group.create_task(worker(number))
@@ -224,8 +231,7 @@ class ArrivalRate:
             raise ConfigurationError(f"a rate must be above 0, not {self.rate:g}")
         if self.stages:
             _check_stages(self.stages)
-        if not 0 <= self.shard < self.shards:
-            raise ConfigurationError(f"there is no shard {self.shard} of {self.shards}")
+        _check_shard(self.shard, self.shards)
         _check(self.max_in_flight)
 
     @property
@@ -282,6 +288,11 @@ async def _as_coroutine(work: Work, index: int, due_ns: int | None = None) -> No
 def _check(concurrency: int) -> None:
     if concurrency < 1:
         raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
+
+
+def _check_shard(shard: int, shards: int) -> None:
+    if not 0 <= shard < shards:
+        raise ConfigurationError(f"there is no shard {shard} of {shards}")
 
 
 def _check_stages(stages: tuple[Stage, ...]) -> None:

@@ -17,6 +17,7 @@ ENDINGS: Mapping[Outcome, str] = {
     "interrupted": "somebody stopped the run before its end",
     "failed": "a broken threshold ended the run early",
     "aborted": "the run gave up: no operation succeeded any more",
+    "lost": "a process of the run died",
 }
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from .option_group import Group
-from .option_types import Metavar
+from .option_types import SYNC_MODES, Metavar
+from .process_meter import usable_cores
+
+_MOST = 1000
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _processes(value: object) -> object:
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if value not in ("auto", None) and not (isinstance(value, int) and 1 <= value <= _MOST):
+        raise ValueError(f"a number of processes, from 1 to {_MOST:,}, or auto")
+    return value
 
 
-def _number(value: object) -> object:
-    return cores() if value == "auto" else value
-
-
-Processes = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000), Metavar("N|auto")]
+Processes = Annotated[int | Literal["auto"], Metavar("N|auto")]
 
 
 class WorkerOptions(Group):
@@ -30,6 +29,35 @@ class WorkerOptions(Group):
 
     title: ClassVar[str] = "Processes"
 
-    processes: Processes | None = Field(
-        None, description="share the work between so many processes; auto: one for each core"
+    processes: Annotated[
+        Processes | None,
+        BeforeValidator(_processes),
+        Field(description="share the work between so many processes; auto: one for each core"),
+    ] = None
+
+    @property
+    def number_of_processes(self) -> int:
+        """How many processes there are to be: one where nothing was said."""
+        return usable_cores() if self.processes == "auto" else self.processes or 1
+
+
+class SplitOptions(WorkerOptions):
+    """By which processes, and what happens when one of them dies."""
+
+    title: ClassVar[str] = "Processes"
+
+    on_worker_loss: Literal["stop", "continue"] = Field(
+        "stop", description="when a process dies: drain the others, or go on without it"
     )
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the operations are divided between processes."""
+        return self.processes not in (None, 1)
+
+    def check_mode(self, mode: str) -> None:
+        """Raise `ValueError` for a way of running that is one thread's, or one process's."""
+        if self.is_split and mode in SYNC_MODES:
+            raise ValueError(
+                f"--mode {mode} is one process, to compare with: --processes is for the async modes"
+            )

@@ -14,9 +14,18 @@ LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines"}
     | {"redaction", "tracebacks"},
     {"limits", "workload", "schedules", "throttles", "metrics", "tallies", "process_meter"}
-    | {"slice_tally", "slices", "result_parts", "result_schedule", "findings", "repeats", "results"}
+    | {
+        "slice_tally",
+        "slices",
+        "result_parts",
+        "result_schedule",
+        "result_shards",
+        "findings",
+        "repeats",
+        "results",
+    }
     | {"diagnosis", "thresholds", "proxy"}
-    | {"bootstrap", "changes", "circumstances", "regression", "loading", "workers"},
+    | {"bootstrap", "changes", "circumstances", "regression", "loading", "workers", "parts"},
     {"verdict", "validity", "knee", "result_document", "saved"},
     {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
     | {"progress", "outputs", "server_queries", "server_side"},
@@ -51,7 +60,7 @@ LAYERS = [
     },
     {"databases", "app"},
     {"runtime", "child", "compare", "sweep", "job_commands", "report_commands", "baselines"}
-    | {"ingest_commands"},
+    | {"ingest_commands", "shards"},
     {"service"},
     {"cli", "__main__"},
 ]
@@ -133,4 +142,5 @@ def test_only_the_top_knows_the_settings() -> None:
         "serve_settings",
         "service",
         "sweep_settings",
+        "shards",
     }

@@ -85,7 +85,7 @@ async def _run_spread(
         if engine.dialect.name == "sqlite":
             raise ConfigurationError("SQLite has one writer: run the job without --processes")
         url = engine.url.render_as_string(hide_password=False)
-        async with ProcessWorkers(settings.processes or 1, _ignore) as workers:
+        async with ProcessWorkers(settings.number_of_processes, _ignore) as workers:
             tasks = settings.workers * len(workers.names)
             async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
                 return await spread(

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from ..app import Finished, run_workload
+from ..app import Finished
 from ..backends import backend_of
 from ..baselines import held_against, read_baselines
 from ..database import closing, parse_url
@@ -25,6 +25,7 @@ from ..reports.console import let_in_by
 from ..results import RunResult
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ..settings import RunSettings
+from ..shards import run_as_asked
 from ..verdict import conclusion
 from ..workers import Link, Message
 
@@ -62,7 +63,13 @@ async def _run(link: Link, settings: RunSettings) -> Finished:
     loop = asyncio.get_running_loop()
     teller = _Teller(link)
     running = asyncio.ensure_future(
-        run_workload(settings, stop=stop, on_progress=teller.update, say=teller.phase)
+        run_as_asked(
+            settings,
+            stop=stop,
+            on_progress=teller.update,
+            say=teller.phase,
+            note=teller.phase,
+        )
     )
 
     def heard(message: Message | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, Self, TypeVar
@@ -13,6 +14,11 @@ SNAPSHOT_BYTES = 4096
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+def encoded(message: object) -> bytes:
+    """Return a message as it travels."""
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 class Link(Protocol):

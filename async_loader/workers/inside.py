@@ -11,7 +11,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from .contract import Message, Worked
+from .contract import Message, Worked, encoded
 
 T = TypeVar("T")
 
@@ -79,11 +79,6 @@ class PipeLink:
 
 
 _over = threading.Event()
-
-
-def encoded(message: Message) -> bytes:
-    """Return a message as it goes through a pipe."""
-    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def begin(name: str, pipe: Connection) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from ..errors import WorkerLostError
 from . import inside
-from .contract import Message, Worked
+from .contract import Message, Worked, encoded
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class _Process:
     def tell(self, message: Message) -> None:
         """Send a message to the process, if it is still there."""
         with suppress(OSError):
-            self.pipe.send_bytes(inside.encoded(message))
+            self.pipe.send_bytes(encoded(message))
 
     def hang_up(self) -> None:
         """Have the process end: at once where it does nothing, else soon."""

@@ -16,6 +16,7 @@ from async_loader.reports.json import render_comparison
 from async_loader.result_document import damage, json_schema
 from async_loader.result_parts import CheckResult, TimeSplit
 from async_loader.result_schedule import ScheduleResult
+from async_loader.result_shards import ShardResult
 from async_loader.slices import Slice, Slices
 
 from .test_results import histogram_of, result_of
@@ -60,6 +61,7 @@ def everything() -> RunResult:
             notes=("none",),
         ),
         schedule=ScheduleResult(5, 2, histogram_of(1, 2, 3)),
+        shards=(ShardResult("process 1", 1.5, 5, 2, 1, 0.5, 1.5, 0.5, lost="died"),),
         environment=ENVIRONMENT,
     )
 

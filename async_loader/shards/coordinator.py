@@ -1,0 +1,115 @@
+"""
+The coordinator of a split run: it prepares, has the shards begin together, and adds them up.
+
+Shard k of n performs the operations i with i mod n = k, so that together they perform the very
+operations of one process. The workload's set-up and tear-down, the run's schema and the questions
+to the server are the coordinator's.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..app import build_workload
+from ..databases import Database, Say
+from ..errors import ConfigurationError, TeardownError
+from ..limits import Stop
+from ..loading import load_module
+from ..parts import Part
+from ..phase import OnProgress
+from ..preparation import prepared
+from ..results import RunResult
+from ..server_side import server_watch
+from ..settings import RunSettings
+from ..workers import Message, Workers
+from .shard import Task
+from .split import Split
+
+MakeWorkers = Callable[[Callable[[int, Message], object]], Workers]
+
+
+async def run_split(
+    settings: RunSettings,
+    database: Database | None,
+    stop: Stop,
+    on_progress: OnProgress,
+    *,
+    shards: int,
+    make_workers: MakeWorkers,
+    note: Say,
+) -> RunResult:
+    """
+    Run what the settings ask for on workers, and return what all of them found together.
+
+    `note` is told at once of a worker that died. Raises as `runner.run`, `ConfigurationError`
+    for what cannot be divided, and `WorkerLostError` for one that died before the run began.
+    """
+    workload = build_workload(settings, database)
+    mix = workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)
+    sessions = database.sessions if database is not None else None
+    stop.heeded = True
+    split = Split(settings, mix, shards, stop=stop, on_progress=on_progress, note=note)
+    result = None
+    try:
+        async with AsyncExitStack() as stack:
+            workers = await stack.enter_async_context(make_workers(split.hear))
+            async with (
+                prepared(workload, sessions=sessions, seed=settings.seed, stop=stop) as shared,
+                stack.pop_all(),  # the shards end before what they work on is torn down
+            ):
+                tasks = _tasks(settings, database, shards, shared)
+                engine = _engine(database)
+                if engine is not None:
+                    await engine.dispose()  # its connections are the shards' now
+                async with server_watch(engine, None, wanted=settings.server_side) as server:
+                    result = await split.run(workers, tasks, server)
+                result = replace(result, workload=workload.name)
+    except TeardownError as error:
+        error.result = result
+        raise
+    return result
+
+
+def _tasks(
+    settings: RunSettings, database: Database | None, shards: int, shared: Any
+) -> list[Task]:
+    """Return what each shard is to do."""
+    values = settings.model_dump(mode="json") | {"database_url": None}
+    try:
+        pickled = pickle.dumps(shared)
+    except Exception as error:
+        raise ConfigurationError(
+            f"what the set-up of workload {settings.workload!r} returns goes to other processes as "
+            f"op.shared, and cannot be pickled: {type(error).__name__}: {error}"
+        ) from error
+    place = settings.workload.rpartition(":")[0]
+    module = load_module(place).__name__ if place.endswith(".py") else None
+    tasks = [Task(values, Part(number, shards), pickled, module=module) for number in range(shards)]
+    if database is None or database.connections is None:
+        return tasks
+    if database.connections < shards:
+        raise ConfigurationError(
+            f"{database.connections} connections to the database are too few for {shards} "
+            "processes: raise --pool-size or the server's max_connections, or use fewer processes"
+        )
+    url = database.url.render_as_string(hide_password=False)
+    return [
+        replace(
+            task,
+            url=url,
+            namespace=database.namespace,
+            connections=task.part.of(database.connections),
+        )
+        for task in tasks
+    ]
+
+
+def _engine(database: Database | None) -> AsyncEngine | None:
+    bind = database.sessions.kw.get("bind") if database is not None else None
+    return bind if isinstance(bind, AsyncEngine) else None

@@ -1,0 +1,243 @@
+"""The shards of one run while it goes on: their begin, their snapshots, their losses, their sum."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+from ..clock import SECOND_NS
+from ..databases import Say
+from ..errors import AsyncLoaderError, WorkerLostError
+from ..limits import Stop
+from ..parts import Part
+from ..phase import OnProgress
+from ..result_parts import ErrorResult
+from ..result_shards import ShardResult
+from ..results import Outcome, RunResult, merge
+from ..server_side import ServerWatch
+from ..settings import RunSettings
+from ..tasks import cancel
+from ..thresholds import broken_so_far, parse
+from ..workers import Message, Workers
+from ..workload import Mix
+from .shard import Task, perform
+from .snapshots import Standings, snapshot
+
+# From the order to start until the start: time for it to arrive everywhere.
+_NOTICE = 0.2
+_TICK = 1.0
+
+
+class ShardError(AsyncLoaderError):
+    """What ended a shard, in its own words and with its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # an instance stands for any of the tree
+
+
+class Split:
+    """A run that is split: `hear` takes what its workers tell, `run` is it from start to end."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        mix: Mix,
+        shards: int,
+        *,
+        stop: Stop,
+        on_progress: OnProgress,
+        note: Say,
+    ) -> None:
+        self._settings = settings
+        self._mix = mix
+        self._stop = stop
+        self._on_progress = on_progress
+        self._note = note
+        self._workers: Workers
+        self._standings = Standings(mix.operations, shards)
+        self._upto = [0] * shards
+        self._ready = [asyncio.Event() for _ in range(shards)]  # or it has ended
+        self._started = False
+        self._results: dict[int, RunResult] = {}
+        self._lost: dict[int, WorkerLostError] = {}
+        self._cause: Outcome | None = None
+
+    def hear(self, index: int, message: Message) -> None:
+        """Take a message from a worker."""
+        match message["is"]:
+            case "ready":
+                self._ready[index].set()
+            case "ahead":
+                self._upto[index] = message["upto"]
+            case "snapshot":
+                self._standings.take(index, message)
+
+    async def run(self, workers: Workers, tasks: Sequence[Task], server: ServerWatch) -> RunResult:
+        """Have the tasks performed, and return what all of them found."""
+        self._workers = workers
+        shards = [
+            asyncio.create_task(self._follow(index, task)) for index, task in enumerate(tasks)
+        ]
+        others = [asyncio.create_task(self._pass_stop_on())]
+        try:
+            await self._all_ready(shards)
+            await server.begin()
+            self._start()
+            others.append(asyncio.create_task(self._watch()))
+            await _first_error(shards)
+        finally:
+            await cancel(*shards, *others)
+        server_side = await server.end()
+        self._progress()
+        return replace(self._merged(), server_side=server_side)
+
+    async def _all_ready(self, shards: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for the end of all warm-ups, or raise what ended a shard before."""
+        for ready in self._ready:
+            await ready.wait()
+            for shard in shards:
+                if shard.done():
+                    shard.result()
+
+    def _start(self) -> None:
+        at_ns = time.time_ns() + int(_NOTICE * SECOND_NS)
+        for index in range(len(self._ready)):
+            theirs = at_ns + self._workers.clock_offset_ns(index)
+            self._workers.tell(index, {"do": "start", "at_ns": theirs})
+        self._started = True
+
+    async def _follow(self, index: int, task: Task) -> None:
+        """Have a shard performed, and keep what comes of it."""
+        try:
+            answer = await asyncio.wrap_future(self._workers.submit(index, perform, task))
+        except WorkerLostError as error:
+            if not self._started:
+                raise
+            self._lose(index, task.part, error)
+        else:
+            name = self._workers.names[index]
+            if "error" in answer:
+                raise ShardError(f"{name}: {answer['error']}", answer["exit_code"])
+            result = self._results[index] = RunResult.from_dict(answer["result"])
+            self._standings.take(index, snapshot(result, None, result.process.loop_busy))
+            if result.outcome == "aborted":
+                self._end("aborted")
+        finally:
+            self._ready[index].set()
+            self._standings.ended(index)
+
+    def _lose(self, index: int, part: Part, error: WorkerLostError) -> None:
+        """Make the best of what is known of a shard whose worker has died."""
+        known = self._standings.of(index)
+        unknown = self._unacknowledged(index, part)
+        self._lost[index] = error
+        self._results[index] = _with_unknown(known, unknown, str(error))
+        self._note(
+            f"{error} {known.seconds:.0f} s after the start: its last snapshot has "
+            f"{known.completed:,} operations; {sum(unknown.values()):,} more may have begun and "
+            "count as indeterminate"
+        )
+        everybody = len(self._lost) == len(self._ready)
+        if everybody or self._settings.on_worker_loss == "stop":
+            self._end("lost")
+
+    def _unacknowledged(self, index: int, part: Part) -> Counter[str]:
+        """Return how many of each operation a shard may have begun, of which we know no end."""
+        ops = part.limit(self._settings.limit).ops
+        upto = self._upto[index] if ops is None else min(self._upto[index], ops)
+        begun = Counter(self._mix.choose(i).name for i in islice(part.numbers(), upto))
+        names = [operation.name for operation in self._mix.operations]
+        ended = dict(zip(names, self._standings.acknowledged(index), strict=True))
+        return Counter({n: count - ended[n] for n, count in begun.items() if count > ended[n]})
+
+    async def _pass_stop_on(self) -> None:
+        await self._stop.requested.wait()
+        self._tell_all({"do": "stop"})
+        await self._stop.at_once.wait()
+        self._tell_all({"do": "stop"})
+
+    def _end(self, cause: Outcome) -> None:
+        """Have all of them drain, for a reason that is the outcome of the run."""
+        if self._cause is None:
+            self._cause = cause
+            self._tell_all({"do": "stop"})
+
+    def _tell_all(self, message: Message) -> None:
+        for index in range(len(self._ready)):
+            self._workers.tell(index, message)
+
+    async def _watch(self) -> None:
+        """Show each second how far all are, and judge them where a threshold is to end the run."""
+        while True:
+            await asyncio.sleep(_TICK)
+            so_far = self._progress()
+            delay = self._settings.abort_on_fail
+            judged = delay is not None and so_far.seconds >= delay
+            if judged and broken_so_far(so_far, map(parse, self._settings.threshold)):
+                self._end("failed")
+
+    def _progress(self) -> RunResult:
+        so_far = self._standings.together()
+        limit = self._settings.limit
+        self._on_progress(self._standings.progress(so_far, limit.ops, limit.duration))
+        return so_far
+
+    def _merged(self) -> RunResult:
+        """Return the results of all shards as one, of which each is told apart too."""
+        results = [self._results[index] for index in sorted(self._results)]
+        total = merge(results)
+        return replace(
+            total,
+            outcome=self._cause or total.outcome,
+            mode=self._settings.throttle().mode,
+            planned=self._settings.limit.ops,
+            shards=tuple(self._shard(index, result) for index, result in enumerate(results)),
+        )
+
+    def _shard(self, index: int, result: RunResult) -> ShardResult:
+        lost = self._lost.get(index)
+        process = result.process
+        return ShardResult(
+            name=self._workers.names[index],
+            seconds=result.seconds,
+            completed=result.completed,
+            failed=result.failed,
+            indeterminate=result.indeterminate,
+            loop_busy=process.loop_busy,
+            loop_lag_ms=process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6,
+            schedule_lag_ms=(
+                result.schedule.lag.percentiles_ns([99.0])[99.0] / 1e6 if result.schedule else None
+            ),
+            cpu_seconds=process.cpu_seconds,
+            peak_memory_bytes=process.peak_memory_bytes,
+            clock_offset_ms=self._workers.clock_offset_ns(index) / 1e6,
+            lost=lost.how if lost is not None else None,
+        )
+
+
+async def _first_error(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the end of all, or raise the first error at once."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in tasks:
+        if task.done():
+            task.result()
+
+
+def _with_unknown(known: RunResult, unknown: Counter[str], error: str) -> RunResult:
+    """Return a dead shard's result, with the operations of which nobody knows."""
+    if not unknown:
+        return known
+    lost = ErrorResult(unknown.total(), dict(unknown), error)
+    return replace(
+        known,
+        by_operation={
+            name: replace(operation, indeterminate=operation.indeterminate + unknown[name])
+            for name, operation in known.by_operation.items()
+        },
+        errors={**known.errors, "worker lost": lost},
+    )

@@ -1,0 +1,181 @@
+"""How a run is divided, and what its shards' snapshots hold and make together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, TypeVar
+
+import pytest
+
+from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
+from async_loader.parts import Part
+from async_loader.result_parts import CheckResult, ErrorResult, ProcessResult, Series
+from async_loader.result_schedule import ScheduleResult
+from async_loader.results import RunResult
+from async_loader.settings import CompareSettings, RunSettings
+from async_loader.shards import number_of_shards
+from async_loader.shards.snapshots import Standings, snapshot
+from async_loader.sweep import run_settings as step_settings
+from async_loader.sweep_settings import SweepSettings
+from async_loader.throttles import ArrivalRate, Ramp
+from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
+
+T = TypeVar("T")
+
+
+def made(model: Callable[..., T], **given: Any) -> T:
+    return model(**given)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+@pytest.mark.parametrize("total", [0, 1, 6, 7, 35_000])
+def test_parts_add_up_to_the_whole(parts: int, total: int) -> None:
+    divided = [Part(number, parts) for number in range(parts)]
+    shares = [part.of(total) for part in divided]
+    assert sum(shares) == total
+    assert max(shares) - min(shares) <= 1
+    numbers = [n for part, share in zip(divided, shares, strict=True)
+               for n in islice(part.numbers(), share)]  # fmt: skip
+    assert sorted(numbers) == [*range(total)]
+    warm_up = [n for part, share in zip(divided, shares, strict=True)
+               for n in islice(part.warm_up_numbers(), share)]  # fmt: skip
+    assert sorted(warm_up, reverse=True) == [*range(-1, -total - 1, -1)]
+    limits = [part.limit(Limit(ops=total)).ops for part in divided]
+    assert limits == shares
+    assert divided[0].limit(Limit(duration=3.0)) == Limit(duration=3.0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"concurrency": 41},
+        {"concurrency": 41, "mode": "chunks"},
+        {"stage": ["5s:30", "5s:17"]},
+        {"rate": "500/s", "max_in_flight": 101},
+    ],
+)
+def test_a_throttle_is_divided_exactly(given: dict[str, Any]) -> None:
+    settings = made(RunSettings, **given)
+    throttles: list[Any] = [settings.throttle(Part(number, 4)) for number in range(4)]
+    assert sum(t.concurrency for t in throttles) == settings.throttle().concurrency
+    assert {t.mode for t in throttles} == {settings.throttle().mode}
+    if isinstance(throttles[0], ArrivalRate | Ramp):
+        assert [(t.shard, t.shards) for t in throttles] == [(n, 4) for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"concurrency": 3}, "a concurrency of 3: each needs one"),
+        ({"pool_size": 2}, "a --pool-size of 2"),
+        ({"rate": "9/s", "max_in_flight": 3}, "a --max-in-flight of 3"),
+        ({"stage": ["5s:3"]}, "a --stage of 3"),
+    ],
+)
+def test_fewer_places_than_processes(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        number_of_shards(made(RunSettings, processes=4, **given))
+    assert 1 <= number_of_shards(made(RunSettings, processes="auto", **given)) <= 3
+
+
+def test_what_is_one_process_cannot_be_split() -> None:
+    for mode in ("sync", "threads"):
+        with pytest.raises(ValueError, match=f"--mode {mode} is one process"):
+            made(RunSettings, processes=2, mode=mode)
+        with pytest.raises(ValueError, match=f"--mode {mode} is one process"):
+            made(CompareSettings, processes=2, modes=[mode])
+    assert made(CompareSettings, processes=2).modes == ["semaphore", "chunks", "unbounded"]
+    assert "sync" in made(CompareSettings).modes
+
+
+def test_a_step_of_a_sweep_uses_as_many_processes_as_it_can() -> None:
+    settings = made(SweepSettings, processes=4)
+    levels = ["1", "2", "8"]
+    assert [number_of_shards(step_settings(settings, level)) for level in levels] == [1, 2, 4]
+
+
+def some_result(rng: random.Random, names: list[str], values: int) -> RunResult:
+    """A shard's counts, with latencies from 0.1 ms to a second."""
+    histograms = {name: Histogram() for name in names}
+    for histogram in histograms.values():
+        for _ in range(values):
+            histogram.record(int(10 ** rng.uniform(5, 9)))
+    lag = Histogram()
+    for _ in range(values):
+        lag.record(int(10 ** rng.uniform(3, 8)))
+    return RunResult(
+        outcome="done",
+        mode="open",
+        workload="made up",
+        seconds=3600.123456,
+        planned=None,
+        by_operation={
+            name: OperationResult("write", values, 70_001, 80_002, histogram, None, 90_003, 4, 5, 6)
+            for name, histogram in histograms.items()
+        },
+        errors={f"40001 error {n}": ErrorResult(7, {names[0]: 7}, "told") for n in range(9)},
+        checks={f"a check of the workload's own {n}": CheckResult(10**6, 1) for n in range(30)},
+        pool=None,
+        series=Series(),
+        process=ProcessResult(1.0, 1, 0.5, lag),
+        schedule=ScheduleResult(values + 9, 9, lag),
+    )
+
+
+@pytest.mark.parametrize("operations", [1, 2, 20, 60])
+def test_a_snapshot_is_small(operations: int) -> None:
+    names = [f"an operation with a long name {n}" for n in range(operations)]
+    message = snapshot(some_result(random.Random(1), names, 5_000), None, 0.5)
+    assert len(encoded(message)) <= SNAPSHOT_BYTES
+    assert len(message["counts"]) == operations
+    assert len(message["histograms"]) == operations + 1
+    assert message["histograms"][0] is not None
+
+
+def workload_of(names: list[str]) -> Workload:
+    workload = Workload("made up")
+    for name in names:
+
+        @workload.operation(name, kind="write")
+        async def nothing() -> None:
+            await asyncio.sleep(0)
+
+    return workload
+
+
+def told(result: RunResult) -> Message:
+    """The snapshot as it arrives."""
+    message: Message = json.loads(json.dumps(snapshot(result, None, 0.25)))
+    return message
+
+
+def test_standings_are_the_sum_of_the_last_snapshots() -> None:
+    rng, names = random.Random(2), ["a", "b"]
+    standings = Standings(workload_of(names).mix().operations, 3)
+    assert standings.together().completed == 0
+    assert standings.acknowledged(1) == [0, 0]
+    results = [some_result(rng, names, 1000 * n) for n in (1, 2, 3)]
+    for number in (0, 0, 1, 2):
+        standings.take(number, told(results[number]))
+    together, whole = standings.together(), results[0].merged(results[1]).merged(results[2])
+    for name in names:
+        mine, all_of_it = together.by_operation[name], whole.by_operation[name]
+        assert (mine.count, mine.failed, mine.indeterminate, mine.dropped) == (
+            6000, 3 * 70_001, 3 * 80_002, 3 * 90_003)  # fmt: skip
+        for percentile, ns in all_of_it.histogram.percentiles_ns().items():
+            found = mine.histogram.percentiles_ns([percentile])[percentile]
+            assert ns / (1 + 2**-5) <= found <= ns * 1.001
+    assert together.errors["40001 error 0"].by_operation == {"a": 21}
+    assert together.schedule is not None
+    assert together.schedule.due == 6027
+    assert standings.acknowledged(1) == [2000 + 70_001 + 80_002 + 90_003] * 2
+    of_one = standings.of(2)
+    assert of_one.completed == 6000
+    assert sum(of_one.series.throughput) == 6000
+    progress = standings.progress(together, 10, None)
+    assert (progress.completed, progress.in_use, progress.planned) == (12_000, None, 10)
+    assert progress.rate == pytest.approx(4000 / 3600.123 + 6000 / 3600.123)
