@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -16,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from async_loader.postgres import EmbeddedServer, embedded_server
+from tests.folders import in_memory, short_folder
 
 _numbers = count(1)
 
@@ -30,17 +29,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Run what is selected by a marker, benchmarks above all, alone and with its output."""
     shown = config.getoption("capture") == "no" or config.getoption("usepdb")
-    marked = "not benchmark" not in config.getoption("markexpr")
-    return 0 if shown or marked else 2 * (os.cpu_count() or 1)
+    return 0 if shown or _is_marked(config) else 2 * (os.cpu_count() or 1)
+
+
+def _is_marked(config: pytest.Config) -> bool:
+    """Tell whether a marker selects what runs."""
+    return "not benchmark" not in config.getoption("markexpr")
 
 
 @pytest.fixture(scope="session")
-def server_directory() -> Iterator[Path]:
-    """A folder for an embedded server: short, and open to `nobody` when we are root."""
-    folder = Path(tempfile.mkdtemp(prefix="al"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+def server_directory(pytestconfig: pytest.Config) -> Iterator[Path]:
+    """A folder for embedded servers; on a disk for what is measured."""
+    with short_folder(None if _is_marked(pytestconfig) else in_memory()) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from async_loader.postgres.home import Home
 from async_loader.postgres.installation import Account, find_wheel
 from async_loader.postgres.lease import EmbeddedServer, acquire
 from async_loader.postgres.locks import is_held
+from tests.folders import in_memory, short_folder
 
 
 class Server:
@@ -53,13 +52,9 @@ class Server:
 @contextmanager
 def new_server() -> Iterator[Server]:
     """Start a server in a new, short folder that is open to `nobody`; stop and remove it."""
-    folder = Path(tempfile.mkdtemp(prefix="alf"))
-    folder.chmod(0o755)
-    try:
+    with short_folder(in_memory()) as folder:
         lease = acquire(folder / "server")
         try:
             yield Server(folder / "server", lease.server)
         finally:
             lease.release()
-    finally:
-        shutil.rmtree(folder)

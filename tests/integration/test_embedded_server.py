@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from async_loader.errors import EmbeddedServerError
 from async_loader.postgres import EmbeddedServer, acquire, embedded_server
 from async_loader.postgres.cluster import Postmaster
 from async_loader.postgres.locks import is_held, locked
+from tests.folders import in_memory, short_folder
 
 ROOT = os.geteuid() == 0
 ORDINARY = pwd.getpwnam("daemon").pw_uid  # initdb wants a name for its user
@@ -105,13 +104,11 @@ def uid(request: pytest.FixtureRequest) -> int | None:
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A short path that the server's account can reach: pytest's own is 0700, and long."""
-    path = Path(tempfile.mkdtemp(prefix="al-")).resolve()
-    path.chmod(0o755)
-    if "uid" in request.fixturenames and request.getfixturevalue("uid") is not None:
-        os.chown(path, ORDINARY, ORDINARY)
-    yield path
-    shutil.rmtree(path)
+    """A folder for a server, of the account that its users have."""
+    with short_folder(in_memory()) as path:
+        if "uid" in request.fixturenames and request.getfixturevalue("uid") is not None:
+            os.chown(path, ORDINARY, ORDINARY)
+        yield path
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from async_loader.workloads import music
 from tests.counting import Counter, counting, fill, tally
 
 Sessions = async_sessionmaker[AsyncSession]
+WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
 @pytest.fixture
@@ -78,7 +79,10 @@ async def test_pausing_waits_for_the_chunk_under_way_and_admits_no_more(
     await begun.wait()
     elsewhere = create_async_engine(database_url)
     pausing = asyncio.create_task(pause(elsewhere, "counting"))
-    assert not (await asyncio.wait({pausing}, timeout=0.2))[0], "a chunk is under way"
+    async with elsewhere.connect() as connection:
+        while not await connection.scalar(WAITING):
+            assert not pausing.done(), "a chunk is under way"
+            await asyncio.sleep(0.01)
     go_on.set()
     assert (await pausing).state == "paused"
     committed = await tally(elsewhere)
