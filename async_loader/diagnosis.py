@@ -22,7 +22,10 @@ def bottleneck(result: RunResult) -> str | None:
         return None
     busy = result.process.loop_busy
     if busy > BUSY:
-        return _BUSY_SENTENCES.get(result.mode, _BUSY_LOOP).format(busy=f"{busy:.0%}")
+        sentence = _BUSY_SENTENCES.get(result.mode, _BUSY_LOOP).format(busy=f"{busy:.0%}")
+        if result.shards:
+            return sentence.replace("This process's event loop", "A process's event loop")
+        return sentence
     shares = time_shares(result)
     size = result.pool.size if result.pool else 0
     if shares.get("pool_wait", 0) > MOST:
@@ -33,7 +36,8 @@ def bottleneck(result: RunResult) -> str | None:
     if shares.get("database", 0) > MOST:
         return (
             f"The database was the bottleneck: operations spent {shares['database']:.0%} of "
-            f"their time in it, and this process was {busy:.0%} busy."
+            f"their time in it, and {'the busiest' if result.shards else 'this'} process was "
+            f"{busy:.0%} busy."
         )
     return None
 

@@ -8,17 +8,19 @@ quick to start what was due and to notice what had ended. Where it was not, they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .diagnosis import BUSY, SHORTEST
+from .histogram import Histogram
+from .result_shards import ShardResult
 from .results import RunResult
 from .thresholds import parse, percentile_in, samples_of
 
 # A lag is a distortion when it is this share of the latencies at the same percentile, and
 # longer than a loop's timers are late for by themselves.
 _DISTORTING = 0.2
-_TIMER_NS = 2_000_000
+_TIMER_MS = 2.0
 # Samples that have to lie beyond a percentile for it to be one.
 _LEAST_BEYOND = 10
 # A share of dropped arrivals beyond which the load was not the one that was asked for.
@@ -42,7 +44,7 @@ def doubts(result: RunResult) -> tuple[Doubt, ...]:
     """Return what speaks against the measurement; nothing where it is good."""
     return tuple(
         doubt
-        for look in (_too_short, _busy_loop, _loop_lag, _late_starts, _dropped, _few_samples)
+        for look in (_too_short, _lost, *_OF_A_PROCESS, _dropped, _few_samples)
         for doubt in look(result)
     )
 
@@ -55,37 +57,72 @@ def _too_short(result: RunResult) -> Iterator[Doubt]:
         )
 
 
+def _lost(result: RunResult) -> Iterator[Doubt]:
+    lost = [shard for shard in result.shards if shard.lost]
+    if lost:
+        of = f"{len(lost)} of {len(result.shards)} processes"
+        yield Doubt(
+            f"{of} lost",
+            f"{lost[0].name} {lost[0].lost}: the load was not the one that was asked for, and of "
+            f"{of} there are the last snapshots.",
+        )
+
+
 def _busy_loop(result: RunResult) -> Iterator[Doubt]:
     """A busy process delays operations for each other; one alone has nobody to wait for."""
-    busy = result.process.loop_busy
-    alone = result.mode == "sync" or result.settings.get("concurrency") == 1
+    busy, who = _worst(result, result.process.loop_busy, lambda shard: shard.loop_busy)
+    alone = result.mode == "sync" or _one_at_a_time(result)
     if busy > BUSY and not (alone and result.schedule is None):
         yield Doubt(
-            f"this process {busy:.0%} busy",
-            f"This process was {busy:.0%} busy: operations waited for it, and their latencies "
-            "contain that wait.",
+            f"{who} {busy:.0%} busy",
+            f"{who[0].upper()}{who[1:]} was {busy:.0%} busy: operations waited for it, and their "
+            "latencies contain that wait.",
             is_bottleneck=result.seconds >= SHORTEST,
         )
 
 
 def _loop_lag(result: RunResult) -> Iterator[Doubt]:
-    lag_ns = result.process.loop_lag.percentiles_ns([99.0])[99.0]
-    if result.settings.get("concurrency") != 1 and _distorts(result, lag_ns):
+    lag, who = _worst(result, _p99_ms(result.process.loop_lag), lambda shard: shard.loop_lag_ms)
+    of = f" of {who}" if result.shards else ""
+    if not _one_at_a_time(result) and _distorts(result, lag):
         yield Doubt(
-            f"event loop lag p99 {lag_ns / 1e6:.1f} ms",
-            f"The event loop was {lag_ns / 1e6:.1f} ms late at p99, a large part of the latencies.",
+            f"event loop lag{of} p99 {lag:.1f} ms",
+            f"The event loop{of} was {lag:.1f} ms late at p99, a large part of the latencies.",
             is_bottleneck=result.process.loop_busy > BUSY,
         )
 
 
 def _late_starts(result: RunResult) -> Iterator[Doubt]:
-    lag_ns = result.schedule.lag.percentiles_ns([99.0])[99.0] if result.schedule else 0
-    if _distorts(result, lag_ns):
+    whole = _p99_ms(result.schedule.lag) if result.schedule else 0.0
+    lag, who = _worst(result, whole, lambda shard: shard.schedule_lag_ms or 0.0)
+    if _distorts(result, lag):
         yield Doubt(
-            f"starts {lag_ns / 1e6:.1f} ms late at p99",
-            f"Operations began {lag_ns / 1e6:.1f} ms after they were due at p99: this process "
+            f"starts {lag:.1f} ms late at p99",
+            f"Operations began {lag:.1f} ms after they were due at p99: {who} "
             "did not keep up with its schedule.",
         )
+
+
+# What one of several processes can spoil, however good the others are.
+_OF_A_PROCESS = (_busy_loop, _loop_lag, _late_starts)
+
+
+def _worst(
+    result: RunResult, whole: float, of_one: Callable[[ShardResult], float]
+) -> tuple[float, str]:
+    """Return the highest figure of a process, and which one it is."""
+    if not result.shards:
+        return whole, "this process"
+    worst = max(result.shards, key=of_one)
+    return of_one(worst), worst.name
+
+
+def _one_at_a_time(result: RunResult) -> bool:
+    return result.settings.get("concurrency") == max(len(result.shards), 1)
+
+
+def _p99_ms(histogram: Histogram) -> float:
+    return histogram.percentiles_ns([99.0])[99.0] / 1e6
 
 
 def _dropped(result: RunResult) -> Iterator[Doubt]:
@@ -113,7 +150,5 @@ def _few_samples(result: RunResult) -> Iterator[Doubt]:
             )
 
 
-def _distorts(result: RunResult, lag_ns: int) -> bool:
-    if lag_ns <= _TIMER_NS:
-        return False
-    return lag_ns > _DISTORTING * result.latency().percentiles_ns([99.0])[99.0]
+def _distorts(result: RunResult, lag_ms: float) -> bool:
+    return lag_ms > _TIMER_MS and lag_ms > _DISTORTING * _p99_ms(result.latency())

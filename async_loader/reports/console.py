@@ -15,6 +15,7 @@ from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.histogram import Histogram
 from async_loader.reports.changes import baseline_lines
 from async_loader.reports.findings import repeat_lines, server_lines
+from async_loader.reports.shards import headings, rows
 from async_loader.result_parts import OperationResult
 from async_loader.results import RunResult
 from async_loader.thresholds import verdicts_of
@@ -37,6 +38,8 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     parts += [_row(label, text) for label, text in measurements(result)]
     if result.server_side is not None:
         parts += [_row(label, text) for label, text in server_lines(result.server_side)]
+    if result.shards:
+        parts.append(_shards(result))
     parts += _repeats(result)
     parts += _errors(result)
     parts += _checks(result)
@@ -179,6 +182,15 @@ def _shares(parts: Sequence[Histogram]) -> list[str]:
     return [f"{milliseconds(part.mean_ns / 1e6)} ({part.mean_ns / whole:3.0%})" for part in parts]
 
 
+def _shards(result: RunResult) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    for number, heading in enumerate(headings(result)):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in rows(result):
+        table.add_row(*map(escape, row))
+    return table
+
+
 def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield (label, text) for what the pool, the event loop and the process went through."""
     if pool := result.pool:
@@ -200,7 +212,8 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     found = ", ".join(doubt.about for doubt in doubts(result))
     yield "measurement", f"not good: {found}" if found else "good"
     memory = process.peak_memory_bytes / 2**20
-    yield "process", f"CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
+    number = f"{process.processes} of them, " if process.processes > 1 else ""
+    yield "process", f"{number}CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
 
 
 def _errors(result: RunResult) -> Iterator[str]:

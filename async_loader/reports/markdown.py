@@ -8,6 +8,7 @@ from math import isnan
 from statistics import median
 
 from async_loader.knee import by_of, fault, level_of
+from async_loader.reports import shards
 from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds, sentences
 from async_loader.reports.findings import repeat_lines, server_lines
@@ -42,6 +43,7 @@ def render(result: RunResult) -> str:
         *_thresholds(result),
         *_changes(result),
         *_operations(result),
+        *_shards(result),
         *_errors(result),
         *_findings(result),
     ]
@@ -60,6 +62,14 @@ def _beside(result: RunResult) -> str:
     parts = [f", {count:,} {name}" for name, count in counts.items() if count]
     found = ", ".join(doubt.about for doubt in doubts(result))
     return "".join(parts) + f"; measurement {f'not good: {found}' if found else 'good'}"
+
+
+def _shards(result: RunResult) -> list[str]:
+    if not result.shards:
+        return []
+    columns = shards.headings(result)
+    lines = [_row(*columns), "|---|" + "---:|" * (len(columns) - 1)]
+    return [*lines, *(_row(*map(_plain, row)) for row in shards.rows(result)), ""]
 
 
 def render_comparison(ways: Ways) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from async_loader.changes import Change
 from async_loader.findings import ServerSide
+from async_loader.reports import shards
 from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import server_lines
@@ -122,6 +123,14 @@ def schedule(result: RunResult) -> Table | None:
     headings = ("due", "started", "dropped", *(f"lag {key}" for key in keys))
     rows: list[tuple[str | Cell, ...]] = [(*counts, *(milliseconds(lag[key]) for key in keys))]
     return Table(caption, headings, rows, frozenset())
+
+
+def processes(result: RunResult) -> Table | None:
+    """Return what each process of a split run did."""
+    rows: list[tuple[str | Cell, ...]] = []
+    for (name, *figures), shard in zip(shards.rows(result), result.shards, strict=True):
+        rows.append((Cell(name, "bad" if shard.lost else ""), *figures))
+    return Table("", shards.headings(result), rows) if rows else None
 
 
 def splits(result: RunResult) -> list[Split]:

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A run of the command; what it prints is text."""
 
-    def __init__(self, *argv: str, cwd: Path, stdout: IO[str] | int = subprocess.PIPE) -> None:
+    def __init__(
+        self, *argv: str, cwd: Path, stdout: IO[str] | int = subprocess.PIPE, group: bool = False
+    ) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("ASYNC_LOADER_")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "async_loader", *argv],
@@ -23,10 +25,16 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
+            process_group=0 if group else None,
             env={**kept, "PYTHONPATH": str(ROOT)},
         )
         self._output = ""
         self._errors: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """The process's id, and where it leads a group that one's."""
+        return self._process.pid
 
     @property
     def code(self) -> int | None:

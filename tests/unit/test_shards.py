@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -13,8 +15,10 @@ import pytest
 
 from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
 from async_loader.parts import Part
+from async_loader.reports import console, html, markdown
 from async_loader.result_parts import CheckResult, ErrorResult, ProcessResult, Series
 from async_loader.result_schedule import ScheduleResult
+from async_loader.result_shards import ShardResult
 from async_loader.results import RunResult
 from async_loader.settings import CompareSettings, RunSettings
 from async_loader.shards import number_of_shards
@@ -22,7 +26,10 @@ from async_loader.shards.snapshots import Standings, snapshot
 from async_loader.sweep import run_settings as step_settings
 from async_loader.sweep_settings import SweepSettings
 from async_loader.throttles import ArrivalRate, Ramp
+from async_loader.validity import doubts
 from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
+
+from .runs import made_up_run
 
 T = TypeVar("T")
 
@@ -179,3 +186,43 @@ def test_standings_are_the_sum_of_the_last_snapshots() -> None:
     progress = standings.progress(together, 10, None)
     assert (progress.completed, progress.in_use, progress.planned) == (12_000, None, 10)
     assert progress.rate == pytest.approx(4000 / 3600.123 + 6000 / 3600.123)
+
+
+def split_result(*shards: ShardResult) -> RunResult:
+    """A good run of several processes, whatever each of them is."""
+    whole = made_up_run(random.Random(3))
+    process = replace(whole.process, processes=len(shards))
+    return replace(whole, process=process, shards=shards, settings={"concurrency": 40})
+
+
+GOOD = ShardResult("process 1", 8.0, 1500, 0, 0, 0.5, 0.4, peak_memory_bytes=90 << 20)
+SLOW = replace(GOOD, name="process 2", loop_busy=0.97, completed=700)
+LATE = replace(GOOD, name="process 3", loop_lag_ms=30.0)
+LOST = replace(GOOD, name="process 4", completed=300, indeterminate=9, lost="was killed by SIGKILL")
+REMOTE = replace(GOOD, name="tcp://other:1", clock_offset_ms=-3.25)
+
+
+@pytest.mark.parametrize(
+    ("shard", "doubt"),
+    [
+        (SLOW, "process 2 97% busy"),
+        (LATE, "event loop lag of process 3 p99 30.0 ms"),
+        (LOST, "1 of 2 processes lost"),
+        (REMOTE, None),
+    ],
+)
+def test_one_process_can_spoil_a_measurement(shard: ShardResult, doubt: str | None) -> None:
+    found = [doubt.about for doubt in doubts(split_result(GOOD, shard))]
+    assert found == ([doubt] if doubt is not None else [])
+
+
+def test_every_report_tells_the_processes_apart() -> None:
+    result = split_result(GOOD, SLOW, LOST)
+    assert RunResult.from_dict(json.loads(json.dumps(result.to_dict()))).shards == result.shards
+    for text in (console.render(result), markdown.render(result), html.render(result)):
+        assert "process 2" in text
+        assert re.search(r"700\b.*\b0\b.*\b88\b.*97%", text, re.S)
+        assert "process 4 was killed by SIGKILL" in text.replace("\n", " ").replace("  ", " ")
+        assert "clock ms" not in text
+    assert "-3.2" in console.render(split_result(GOOD, REMOTE))
+    assert "process 1" not in console.render(made_up_run(random.Random(3)))
