@@ -147,9 +147,9 @@ def _change(check: Check, earlier: Sequence[RunResult], result: RunResult) -> Ch
     now = figure_of(result, check.figure)
     change = Change(check.text, check.unit, check.tolerance, check.fails, now=now)
     places = [check.scaled(figure_of(one, check.figure)) for one in (*earlier, result)]
-    *before, here = (place for place in places if place is not None)
-    if len(before) < len(earlier):
-        where = "this run" if places[-1] is None else "the baseline"
+    before, here = [place for place in places[:-1] if place is not None], places[-1]
+    if here is None or len(before) < len(earlier):
+        where = "this run" if here is None else "the baseline"
         return replace(change, reason=f"{where} has no such figure")
     middle = fmean(before)
     change = replace(change, before=check.unscaled(middle), change=check.as_change(here - middle))

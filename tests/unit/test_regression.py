@@ -189,6 +189,7 @@ def test_what_is_not_in_both_is_inconclusive() -> None:
     other = replace(run, by_operation={"write": run.by_operation["read"]})
     assert change(P95, run, other).reason == "the baseline has no such figure"
     assert change(P95, other, run).reason == "this run has no such figure"
+    assert change(P95, other, other).reason == "this run has no such figure"
     old = replace(run, slices=None)
     found = change(P95, run, old)
     assert (found.finding, found.change) == ("inconclusive", 0)
