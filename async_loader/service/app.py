@@ -59,7 +59,7 @@ from . import (
 from .desk import BEARER, Desk
 
 # What the guard, or a defect, may answer whatever is asked.
-_ANYWHERE = problems.responses(401, 403, 408, 413, 421, 429, 500, 503)
+_ANYWHERE = problems.responses(400, 401, 403, 408, 413, 421, 429, 500, 503)
 
 
 def make_app(desk: Desk) -> FastAPI:
@@ -74,18 +74,20 @@ def make_app(desk: Desk) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=_ANYWHERE,
-        dependencies=[Depends(BEARER)],
     )
     app.state.desk = desk
     problems.install(app)
-    for routes in (routes_runs, routes_results, routes_jobs, routes_meta, routes_pages):
-        app.include_router(routes.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way
+    needed = [Depends(BEARER)] if desk.tokens.are_needed else []
+    for routes in (routes_runs, routes_results, routes_jobs, routes_meta):
+        app.include_router(routes.router, dependencies=needed)
+    for router in (routes_meta.open_router, routes_pages.router):
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app, desk)  # type: ignore[method-assign]  # FastAPI's own way
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the schema of the problems that its answers refer to."""
+def _openapi(app: FastAPI, desk: Desk) -> dict[str, Any]:
+    """Return the OpenAPI document, with what a problem is, and with this server's bounds."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -101,5 +103,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas["ProblemDocument"] = problem
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        overrides = schemas["Overrides"]["properties"]
+        for name, most in desk.bounds.model_dump().items():
+            overrides[name]["anyOf"][0]["maximum"] = most
         app.openapi_schema = document
     return app.openapi_schema

@@ -31,6 +31,8 @@ from .scenarios import Scenario, read_scenarios
 from .tokens import SESSION_SECONDS
 
 router = APIRouter()
+# What is answered without a token, too.
+open_router = APIRouter()
 
 
 @router.get("/api/scenarios", tags=["what there is"], summary="List scenarios")
@@ -67,13 +69,13 @@ async def audit(
     return Audit(entries=entries, next=entries[-1].id if len(entries) == limit else None)
 
 
-@router.get("/api/session", tags=["session"], summary="Who is asking")
+@open_router.get("/api/session", tags=["session"], summary="Who is asking")
 async def session(request: Request, desk: TheDesk) -> Session:
     """Return who is asking, for a page to know whether it has to ask for a token."""
     return Session(who=request.state.who, needs_token=desk.tokens.are_needed)
 
 
-@router.post("/api/session", tags=["session"], responses=responses(422), summary="Log in")
+@open_router.post("/api/session", tags=["session"], responses=responses(422), summary="Log in")
 async def log_in(login: Login, request: Request, response: Response, desk: TheDesk) -> Session:
     """Take a token and set a cookie, which no script can read and no other site can send."""
     who = desk.tokens.owner_of(login.token) if desk.tokens.are_needed else LOCAL
@@ -93,7 +95,7 @@ async def log_in(login: Login, request: Request, response: Response, desk: TheDe
     return Session(who=who, needs_token=desk.tokens.are_needed)
 
 
-@router.post("/api/session/end", tags=["session"], summary="Log out")
+@open_router.post("/api/session/end", tags=["session"], summary="Log out")
 async def log_out(request: Request, response: Response, desk: TheDesk) -> Session:
     """Forget the session, and its cookie."""
     if secret := session_cookie(request.headers):
@@ -104,13 +106,15 @@ async def log_out(request: Request, response: Response, desk: TheDesk) -> Sessio
     )
 
 
-@router.get("/healthz", tags=["health"], summary="Whether the process answers")
+@open_router.get("/healthz", tags=["health"], summary="Whether the process answers")
 async def healthz() -> Health:
     """Return `ok`: the process is there."""
     return Health(status="ok")
 
 
-@router.get("/readyz", tags=["health"], responses=responses(503), summary="Whether it can work")
+@open_router.get(
+    "/readyz", tags=["health"], responses=responses(503), summary="Whether it can work"
+)
 async def readyz(desk: TheDesk) -> Health:
     """Return `ok` where a run can be started; 503 while the service ends or has no history."""
     if desk.runs.draining:

@@ -37,16 +37,21 @@ _FILES: dict[int | str, dict[str, Any]] = {
 }
 _FILES[200]["content"]["application/json"] = {"schema": {"type": "object"}}
 _META_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)"')
-RunNumber = Annotated[int, Query(ge=1, le=MOST_ID)]
 Runs = Annotated[
     list[Annotated[int, Query(ge=1, le=MOST_ID)]],
-    Query(alias="run", min_length=2, max_length=8, description="run=1&run=2"),
+    Query(
+        alias="run",
+        min_length=2,
+        max_length=8,
+        description="run=1&run=2",
+        json_schema_extra={"uniqueItems": True},
+    ),
 ]
 
 
 @router.get(
     "/runs/{number}/report.{suffix}",
-    responses=_FILES | responses(404, 422),
+    responses=_FILES | responses(404, 409, 422),
     response_class=Response,
     summary="A run's report",
 )
@@ -58,14 +63,14 @@ async def report(
     return await _rendered(RUN_FORMS[_FORMS[suffix]], result, suffix)
 
 
-@router.get("/runs/{number}/charts", responses=responses(404, 422), summary="A run's charts")
+@router.get("/runs/{number}/charts", responses=responses(404, 409, 422), summary="A run's charts")
 async def charts(number: Annotated[int, Path(ge=1, le=MOST_ID)], desk: TheDesk) -> dict[str, Any]:
     """Return what the report's charts draw of a run."""
     (result,) = await _results(desk, [number])
     return await asyncio.to_thread(chart_data, {_label(number): [result]})
 
 
-@router.get("/compare", responses=responses(404, 422), summary="Compare runs")
+@router.get("/compare", responses=responses(404, 409, 422), summary="Compare runs")
 async def compare(desk: TheDesk, numbers: Runs) -> ComparisonDocument:
     """Return runs side by side, and of two what changed from the first to the second."""
     results = await _results(desk, numbers)
@@ -88,7 +93,7 @@ async def compare(desk: TheDesk, numbers: Runs) -> ComparisonDocument:
 
 @router.get(
     "/compare/report.{suffix}",
-    responses=_FILES | responses(404, 422),
+    responses=_FILES | responses(404, 409, 422),
     response_class=Response,
     summary="A comparison's report",
 )
@@ -106,6 +111,8 @@ async def _results(desk: Desk, numbers: Sequence[int]) -> list[RunResult]:
     for number in numbers:
         document = await desk.history.document(number)
         if document is None:
+            if number in desk.runs.running:
+                raise Problem(409, f"run {number} goes on: it has no result yet")
             raise Problem(404, f"there is no result of a run {number}")
         found.append(await asyncio.to_thread(_loaded, document))
     return found
