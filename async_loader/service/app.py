@@ -15,6 +15,7 @@ has a result, with its `reasons`; `error`: it could not be run; `interrupted`: t
 
     phase     {"phase": "connecting"}           also "running" and "cleaning up"
     snapshot  the state of the run, once a second: `SnapshotDocument`
+    note      {"note": "process 2 died"}        what went wrong meanwhile
     end       {"state": "passed", "reasons": []}      the last; close the source then
 
 A source that was cut off comes back by itself and goes on behind the last event it has seen

@@ -89,11 +89,11 @@ class Guard:
             raise Problem(403, "another site's page may not ask this service")
         token, who = self._who(headers)
         scope.setdefault("state", {})["who"] = who
-        if scope["method"] not in _SAFE and token is None and PROOF not in headers:
-            raise Problem(403, f"a change needs a token, or the header {PROOF}: 1")
         if who is None and guarded and not scope["path"].startswith(_LOGIN):
             scheme = {"WWW-Authenticate": 'Bearer realm="async_loader"'}
             raise Problem(401, "this needs a token", headers=scheme)
+        if scope["method"] not in _SAFE and token is None and PROOF not in headers:
+            raise Problem(403, f"a change needs a token, or the header {PROOF}: 1")
 
     def _is_foreign(self, headers: Headers, method: str) -> bool:
         """Return whether a browser says that another site's page asks, unless by a link to us."""

@@ -21,7 +21,7 @@ RunId = Annotated[int, Path(ge=1, le=MOST_ID, description="the run's number")]
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"text/event-stream": {}},
-        "description": "`phase`, `snapshot` (once a second) and, as the last, `end`",
+        "description": "`phase`, `snapshot` (once a second), `note` and, as the last, `end`",
     },
     204: {"description": "the watcher has seen the end: there is nothing more to come"},
 }

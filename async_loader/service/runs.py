@@ -57,6 +57,8 @@ class Running:
             case {"snapshot": snapshot}:
                 self.live.snapshot = snapshot
                 self.live.add("snapshot", snapshot)
+            case {"note": text}:
+                self.live.add("note", {"note": text})
         self._fresh.set()
 
     async def save(self, history: History) -> None:

@@ -40,8 +40,8 @@ def perform(link: Link, settings: Mapping[str, Any]) -> dict[str, Any]:
     Perform the run of these settings (as `dumped` made them); return how it ended.
 
     `state` and `reasons` are there in any case, `document` (the result as JSON, by zlib) and
-    `figures` where there is a result. Up go `process`, `phase` and `snapshot`; what comes down
-    is a request to stop.
+    `figures` where there is a result. Up go `process`, `phase`, `snapshot` and `note`; what comes
+    down is a request to stop.
     """
     link.tell({"process": os.getpid()})
     leave_errors_to_the_report()
@@ -68,7 +68,7 @@ async def _run(link: Link, settings: RunSettings) -> Finished:
             stop=stop,
             on_progress=teller.update,
             say=teller.phase,
-            note=teller.phase,
+            note=lambda text: link.tell({"note": text}),
         )
     )
 

@@ -24,6 +24,7 @@ SCENARIOS = {
     "endless": 'workload = "noop"\nduration = "10m"\n',
     "mixed": "ops = 40\nconcurrency = 4\n",
     "long": 'duration = "10m"\nconcurrency = 2\n',
+    "split": 'duration = "10m"\nconcurrency = 2\nprocesses = 2\n',
 }
 
 

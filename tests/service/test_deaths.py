@@ -50,7 +50,7 @@ async def test_a_service_killed_in_mid_run(
         with service_process(tmp_path, *arguments) as service:
             for number in killed[-1:]:
                 _check_interrupted(service, number)
-            number = _started(service, "long")
+            number = _started(service, "split" if attempt % 4 > 1 else "long")
             service.under_way(number)
             processes = service.processes()
             assert processes

@@ -61,6 +61,15 @@ async def test_a_run_from_its_start_to_its_reports(service: Service, engine: Asy
     assert await schemas(engine) == 0
 
 
+async def test_a_run_is_split_over_processes(service: Service, engine: AsyncEngine) -> None:
+    run = await service.ended(await service.start("split", ops=200))
+    assert (run["state"], run["figures"]["completed"]) == ("passed", 200)
+    assert run["snapshot"]["completed"] == 200
+    result = (await service.client.get(f"/api/runs/{run['id']}/report.json")).json()
+    assert result["process"]["processes"] == 2
+    assert await schemas(engine) == 0
+
+
 async def test_events_are_a_snapshot_a_second_and_end_with_the_verdict(service: Service) -> None:
     number = await service.start("endless", duration=2.5)
     found = [event async for event in events(service.client, number)]
