@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from async_loader.errors import ConfigurationError
+from async_loader.inserts.adding import add_all, adds_like_stock
 from async_loader.inserts.unit_of_work import before_flush
 
 Target = (
@@ -52,7 +53,7 @@ def enable_batch_inserting(target: Target, *, reserve: int = 0) -> None:
     elif isinstance(target, AsyncSession):
         _listen(target.sync_session, reserve)
     elif isinstance(target, sessionmaker):
-        _listen(target.class_, reserve)
+        _batch(target.class_, reserve)  # a subclass that every sessionmaker makes for itself
     elif isinstance(target, Session):
         _listen(target, reserve)
     else:
@@ -83,8 +84,15 @@ def _batching_class(cls: type[Session], reserve: int) -> type[Session]:
         _listen(cls, reserve)
         return cls
     subclass = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-    _listen(subclass, reserve)
+    _batch(subclass, reserve)
     return subclass
+
+
+def _batch(cls: Any, reserve: int) -> None:
+    """Turn it on for a class that is ours to change: others keep their methods."""
+    if adds_like_stock(cls):
+        cls.add_all = add_all
+    _listen(cls, reserve)
 
 
 @dataclass(slots=True)
