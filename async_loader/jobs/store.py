@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
-    Select,
     Update,
     and_,
     bindparam,
@@ -38,17 +37,33 @@ Executor = AsyncConnection | AsyncSession
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What chunks did: rows, and seconds."""
+
+    read: int = 0
+    written: int = 0
+    skipped: int = 0
+    busy: float = 0.0
+
+    def less(self, other: Counts) -> Counts:
+        """Return what this is more than another; it may be negative."""
+        return Counts(
+            self.read - other.read,
+            self.written - other.written,
+            self.skipped - other.skipped,
+            self.busy - other.busy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Advance:
-    """What a chunk's transaction adds to its partition."""
+    """Where a chunk's transaction moves its partition, and what it adds to it."""
 
     cursor: str | None
     ahead: str | None
     done: bool
-    read: int = 0
-    written: int = 0
-    skipped: int = 0
-    retried: int = 0
-    busy: float = 0.0
+    retried: int
+    counts: Counts
 
 
 class Store:
@@ -58,8 +73,8 @@ class Store:
         self.engine = engine
         self.tables = tables
         self.has_advisory_locks = engine.dialect.name == "postgresql"
-        self._lock_chunk = self._build_lock()
         self._advance = self._build_advance()
+        self._count = self._build_count()
 
     # --- runs --------------------------------------------------------------------------
 
@@ -130,7 +145,9 @@ class Store:
         table = self.tables.run
         if not self.has_advisory_locks:  # a write is what locks SQLite
             await at.execute(update(table).where(table.c.id == run).values(round=table.c.round))
-        query = select(table).where(table.c.id == run).with_for_update()
+        # NO KEY: a chunk that corrects its counters has its foreign key checked, which takes
+        # the run's key while it holds the partition.
+        query = select(table).where(table.c.id == run).with_for_update(key_share=True)
         return (await at.execute(query)).mappings().one()
 
     async def resume(self, run: int) -> None:
@@ -276,32 +293,9 @@ class Store:
 
     # --- chunks ------------------------------------------------------------------------
 
-    def _build_lock(self) -> Select[Any] | Update:
-        partition = self.tables.partition
-        ours = self._ours()
-        if not self.has_advisory_locks:  # a write is what locks SQLite
-            return (
-                update(partition)
-                .where(ours)
-                .values(owner=partition.c.owner)
-                .returning(partition.c.chunk)
-            )
-        # One statement: lock, check, and the end of us if we freeze with the lock in hand.
-        timeout = func.set_config(
-            "idle_in_transaction_session_timeout", bindparam("timeout"), True
-        )  # fmt: skip
-        return select(partition.c.chunk, timeout).where(ours).with_for_update()
-
     def _build_advance(self) -> Update:
         partition = self.tables.partition
-        counters = {
-            column: partition.c[column] + bindparam(f"new_{name}", type_=partition.c[column].type)
-            for column, name in (
-                ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
-                ("retried", "retried"), ("busy", "busy"),
-            )
-        }  # fmt: skip
-        return (
+        statement = (
             update(partition)
             .where(self._ours())
             .values(
@@ -309,9 +303,34 @@ class Store:
                 cursor=bindparam("new_cursor"),
                 ahead=bindparam("new_ahead"),
                 done=bindparam("new_done"),
-                **counters,
+                retried=partition.c.retried + bindparam("new_retried"),
+                **self._counters(),
             )
         )
+        if not self.has_advisory_locks:
+            return statement.returning(partition.c.chunk)
+        # And, in the same statement, the end of us if we freeze with the lock in hand.
+        timeout = func.set_config(
+            "idle_in_transaction_session_timeout", bindparam("timeout"), True
+        )  # fmt: skip
+        return statement.returning(timeout)
+
+    def _build_count(self) -> Update:
+        partition = self.tables.partition
+        here = and_(
+            partition.c.run == bindparam("in_run"), partition.c.number == bindparam("in_number")
+        )
+        return update(partition).where(here).values(**self._counters())
+
+    def _counters(self) -> dict[str, Any]:
+        column = self.tables.partition.c
+        return {
+            name: column[name] + bindparam(f"more_{count}", type_=column[name].type)
+            for name, count in (
+                ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
+                ("busy", "busy"),
+            )
+        }  # fmt: skip
 
     def _ours(self) -> Any:
         partition = self.tables.partition
@@ -322,16 +341,24 @@ class Store:
             partition.c.chunk == bindparam("in_chunk"),
         )
 
-    async def lock_chunk(self, at: Executor, place: dict[str, int], lease: float) -> bool:
-        """Lock the partition's row; False if it is not ours or not at this chunk any more."""
-        timeout = {"timeout": str(int(lease * 1000))} if self.has_advisory_locks else {}
-        return (await at.execute(self._lock_chunk, {**place, **timeout})).first() is not None
+    async def advance(self, at: Executor, place: dict[str, int], by: Advance, lease: float) -> bool:
+        """
+        Lock the partition's row and move it: cursor, counters and chunk number.
 
-    async def advance(self, at: Executor, place: dict[str, int], by: Advance) -> bool:
-        """Move cursor, counters and chunk number; False if the partition is not ours."""
-        values = {f"new_{name}": getattr(by, name) for name in Advance.__slots__}
-        result: Any = await at.execute(self._advance, {**place, **values})
-        return bool(result.rowcount == 1)
+        False if it is not ours, or not at this chunk any more.
+        """
+        values: dict[str, Any] = {
+            "new_cursor": by.cursor, "new_ahead": by.ahead, "new_done": by.done,
+            "new_retried": by.retried, **_more(by.counts), **place,
+        }  # fmt: skip
+        if self.has_advisory_locks:
+            values["timeout"] = str(int(lease * 1000))
+        return (await at.execute(self._advance, values)).first() is not None
+
+    async def count(self, at: Executor, place: dict[str, int], more: Counts) -> None:
+        """Add to the counters of a partition that `advance` has locked."""
+        here = {"in_run": place["in_run"], "in_number": place["in_number"]}
+        await at.execute(self._count, {**here, **_more(more)})
 
     # --- errors ------------------------------------------------------------------------
 
@@ -352,3 +379,7 @@ class Store:
             return False
         await at.execute(insert(table).values(run=run, **error))
         return True
+
+
+def _more(counts: Counts) -> dict[str, Any]:
+    return {f"more_{name}": getattr(counts, name) for name in Counts.__slots__}

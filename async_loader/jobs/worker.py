@@ -23,13 +23,14 @@ from .keyset import encode
 from .plan import Plan, plan
 from .reader import Reader
 from .retry_errors import told
+from .store import Counts
 from .throttles import Pace
 from .transient import Patience, is_transient
 
 # How soon a partition that another worker has left is noticed.
 _POLL = 0.2
-# The ends of so many chunks are read at once: one short query for all of them.
-_AHEAD = 8
+# The ends of the chunks of so many rows are read at once: one short query for all of them.
+_ROWS_AHEAD = 10_000
 
 
 @dataclass(slots=True)
@@ -150,7 +151,7 @@ class Worker:
 
         ahead = await self._look_ahead(held)
         try:
-            held.passed(await self._chunks.commit_next(held, ahead, busy))
+            held.passed(await self._chunks.commit_next(held, ahead, busy), busy())
             self._patience = self._new_patience()
         except Retry as retry:
             held.busy = busy()
@@ -185,9 +186,11 @@ class Worker:
         """Return the ends of the next chunks, the nearest one last."""
         keyset = self._chunks.keyset
         assert keyset is not None
-        every = keyset.every(self._chunks.definition.chunk, _AHEAD, lower, upper)
+        chunk = self._chunks.definition.chunk
+        times = max(1, _ROWS_AHEAD // chunk)
+        every = keyset.every(chunk, times, lower, upper)
         ends: list[str | None] = [encode(key) for key in await self._party.reader.all(every)]
-        if len(ends) < _AHEAD and (not ends or ends[-1] != upper):
+        if len(ends) < times and (not ends or ends[-1] != upper):
             ends.append(upper)  # the rest is no whole chunk
         return ends[::-1]
 
@@ -208,7 +211,7 @@ class Worker:
         if now["ahead"] is not None and not held.ends:
             held.ends.append(now["ahead"])
         held.cursor, held.chunk, held.done = now["cursor"], now["chunk"], now["done"]
-        held.retried, held.busy = 0, 0.0
+        held.retried, held.busy, held.untold = 0, 0.0, held.busy
 
     async def _cut(self, held: Held, ahead: str | None, error: Exception) -> None:
         """Make a failing chunk smaller, until one row is left: that one is to blame."""
@@ -236,13 +239,15 @@ class Worker:
             "chunk": held.chunk + 1,
             **told(cause),
         }
-        by = chunks.advance_of(held, ahead, skipped=1, busy=held.busy)
+        counts = Counts(skipped=1, busy=held.untold + held.busy)
+        by = chunks.advance_of(held, ahead, counts)
         try:
             async with chunks.store.engine.begin() as connection:
-                place, limit = chunks.place(held), chunks.definition.skip_limit
+                place, lease = chunks.place(held), chunks.definition.lease
+                limit = chunks.definition.skip_limit
                 if not await chunks.store.skip(connection, place, limit, error):
                     raise JobError(self._stopped_at(key, cause)) from cause
-                if not await chunks.store.advance(connection, place, by):
+                if not await chunks.store.advance(connection, place, by, lease):
                     raise TakenOver
             held.passed(by)
         except (SQLAlchemyError, OSError) as failure:
