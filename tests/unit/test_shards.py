@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import random
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
+from async_loader.database import Namespace
 from async_loader.parts import Part
 from async_loader.reports import console, html, markdown
 from async_loader.result_parts import CheckResult, ErrorResult, ProcessResult, Series
@@ -22,6 +24,7 @@ from async_loader.result_shards import ShardResult
 from async_loader.results import RunResult
 from async_loader.settings import CompareSettings, RunSettings
 from async_loader.shards import number_of_shards
+from async_loader.shards.shard import Task
 from async_loader.shards.snapshots import Standings, snapshot
 from async_loader.sweep import run_settings as step_settings
 from async_loader.sweep_settings import SweepSettings
@@ -32,6 +35,13 @@ from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
 from .runs import made_up_run
 
 T = TypeVar("T")
+
+
+def test_a_task_shows_no_secret() -> None:
+    url = "postgresql+asyncpg://user:hunter2@host/database"
+    task = Task({"database_url": url}, Part(1, 2), b"hunter2", url, Namespace("run"), 5)
+    assert "hunter2" not in repr(task)
+    assert pickle.loads(pickle.dumps(task)) == task
 
 
 def made(model: Callable[..., T], **given: Any) -> T:
