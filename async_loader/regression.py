@@ -212,9 +212,10 @@ class _Distance:
         distance = self._to(draw.weights, draw.runs)
         return None if distance is None else distance + self._deviations[draw.stand_in]
 
-    def _to(self, weights: Weights, runs: Iterable[int]) -> float | None:
+    def _to(self, weights: Weights, runs: Sequence[int]) -> float | None:
         now = self._now(weights)
-        before = [self._before[run](weights) for run in runs]
+        found = {run: self._before[run](weights) for run in set(runs)}  # drawn twice, they are one
+        before = [found[run] for run in runs]
         known = [place for place in before if place is not None]
         return None if now is None or len(known) < len(before) else now - fmean(known)
 
