@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from pathlib import Path
@@ -99,7 +100,7 @@ async def test_a_signal_pauses_and_says_how_to_resume(
     try:
         assert await at_work(engine, process)
         while not (await tally(engine)).get(1):
-            pass
+            await asyncio.sleep(0.01)
         process.send_signal(number)
         output, errors = process.communicate(timeout=30)
     finally:
@@ -121,6 +122,8 @@ async def test_status_and_pause_from_another_terminal(
     process = start(database_url, COUNTING_CHUNK="20")
     try:
         assert await at_work(engine, process)
+        while not (await tally(engine)).get(1):
+            await asyncio.sleep(0.01)
         shown = command("job", "status", "counting", *url)
         assert re.match(r"running  counting: [\d,]+ of 60,000 rows", shown.stdout), shown.stdout
         assert "1 at work" in shown.stdout
