@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from async_loader.postgres import EmbeddedServer, embedded_server
 from tests.folders import in_memory, short_folder
+from tests.forked import Forks, forks
 
 _numbers = count(1)
 
@@ -49,6 +50,13 @@ def server(server_directory: Path) -> Iterator[EmbeddedServer]:
     """A running PostgreSQL that nobody else uses."""
     with embedded_server(server_directory / "server") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forks]:
+    """A process that has imported the command already."""
+    with forks() as started:
+        yield started
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import yaml
 from async_loader.ingest.demo import make_pairs
 from async_loader.settings_sources import COMMANDS
 from tests.acceptance.conftest import environment
+from tests.forked import Forks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,12 +45,16 @@ def arguments(line: str, database_url: str) -> list[str]:
     """Return the arguments that a line gives the command, with less to do."""
     words = shlex.split(line.rsplit("&&", maxsplit=1)[-1])
     words = words[words.index(LOADER) + 1 :]
-    small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "1s", word)) for word in words]
-    small = [re.sub(r"^[1-9]\d*[sm]:", "1s:", word) for word in small]
+    small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "300ms", word)) for word in words]
+    small = [re.sub(r"^[1-9]\d*[sm]:", "300ms:", word) for word in small]
     small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
     if not {"--ops", "--duration", "--stage"} & set(small) and small[0] not in OTHERS:
         small += ["--ops", "100"]
+    if "config/release.toml" in line:
+        small += ["--warmup", "10"]
+    if "derive-chords" in small:
+        small += ["--arg", "songs=1500"]
     if small[0] in OFFLINE:
         return small
     if not any("--database-url" in word or word in ("--help", "noop") for word in small):
@@ -80,16 +85,9 @@ def folder(tmp_path: Path, result: str) -> Path:
 
 
 @pytest.mark.parametrize("line", [line for line in COMMAND_LINES if LOADER in line])
-def test_commands_run(line: str, database_url: str, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", LOADER, *arguments(line, database_url)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(SHOP_DATABASE_URL=database_url),
-        timeout=100,
-    )
+def test_commands_run(line: str, database_url: str, folder: Path, forking: Forks) -> None:
+    env = environment(SHOP_DATABASE_URL=database_url)
+    done = forking.run(arguments(line, database_url), cwd=folder, env=env, timeout=100)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,14 +1,15 @@
-"""The command as a user runs it: a process of its own, with its own home."""
+"""The command as a user runs it: a process of its own, in a folder of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Forks
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -21,18 +22,10 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Run `python -m async_loader` in an empty folder and return what it printed."""
+def command(tmp_path: Path, forking: Forks) -> Command:
+    """Run the command in an empty folder and return what it printed."""
 
     def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "async_loader", *argv],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(**extra),
-            timeout=60,
-        )
+        return forking.run(argv, cwd=tmp_path, env=environment(**extra), timeout=60)
 
     return run
