@@ -6,7 +6,8 @@ The only place with signal handlers, the choice of an event loop, and a terminal
 Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 98 a figure got
 worse than the baseline allows · 99 a threshold does not hold · 104 usage or configuration · 105
 stopped by a signal · 107 the workload cannot be used, or its set-up raised · 110 database
-unreachable or refused · 112 the measurement is not good · 113 a process of the run died
+unreachable or refused · 112 the measurement is not good · 113 a process of the run died · 114 a
+cluster that cannot be used
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ The errors a user can meet, each of which says what to do next::
      |    +-- TeardownError        its tear-down raised, after the run
      +-- JobError               a batch job stopped, or cannot go there   exit 1
      +-- WorkerLostError        a process of a run died                   exit 113
+     +-- ClusterError           no scheduler, or a worker that is unfit   exit 114
      +-- DatabaseError          unreachable, refused or unusable          exit 110
           +-- EmbeddedServerError  the server that we start ourselves
 
@@ -77,6 +78,12 @@ class WorkerLostError(AsyncLoaderError):
         super().__init__(f"{worker} {how}")
         self.worker = worker
         self.how = how
+
+
+class ClusterError(AsyncLoaderError):
+    """A Dask cluster cannot be reached, or one of its workers cannot take part."""
+
+    exit_code = 114
 
 
 class DatabaseError(AsyncLoaderError):

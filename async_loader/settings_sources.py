@@ -54,7 +54,12 @@ _MODELS: list[type[GeneralOptions]] = [
 ]
 COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
 # One source that sets one of these takes the other out of the sources below it.
-EXCLUSIVE = (("ops", "duration"), ("ops", "stage"), ("duration", "stage"))
+EXCLUSIVE = (
+    ("ops", "duration"),
+    ("ops", "stage"),
+    ("duration", "stage"),
+    ("processes", "cluster"),
+)
 
 
 @dataclass(frozen=True, slots=True)

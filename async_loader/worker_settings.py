@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from .option_group import Group
 from .option_types import SYNC_MODES, Metavar
 from .process_meter import usable_cores
+from .workers.cluster import cluster_address
 
 _MOST = 1000
 
@@ -19,6 +20,10 @@ def _processes(value: object) -> object:
     if value not in ("auto", None) and not (isinstance(value, int) and 1 <= value <= _MOST):
         raise ValueError(f"a number of processes, from 1 to {_MOST:,}, or auto")
     return value
+
+
+def _address(value: str | None) -> str | None:
+    return None if value is None else cluster_address(value)
 
 
 Processes = Annotated[int | Literal["auto"], Metavar("N|auto")]
@@ -34,6 +39,20 @@ class WorkerOptions(Group):
         BeforeValidator(_processes),
         Field(description="share the work between so many processes; auto: one for each core"),
     ] = None
+    cluster: Annotated[
+        str | None,
+        AfterValidator(_address),
+        Field(
+            description="share it between all workers of a Dask cluster: its scheduler, or "
+            "local:N for one on this machine"
+        ),
+        Metavar("tcp://HOST:PORT"),
+    ] = None
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether processes other than this one do the work."""
+        return self.processes is not None or self.cluster is not None
 
     @property
     def number_of_processes(self) -> int:
@@ -53,11 +72,12 @@ class SplitOptions(WorkerOptions):
     @property
     def is_split(self) -> bool:
         """Whether the operations are divided between processes."""
-        return self.processes not in (None, 1)
+        return self.processes not in (None, 1) or self.cluster is not None
 
     def check_mode(self, mode: str) -> None:
         """Raise `ValueError` for a way of running that is one thread's, or one process's."""
         if self.is_split and mode in SYNC_MODES:
+            way = "--cluster" if self.processes in (None, 1) else "--processes"
             raise ValueError(
-                f"--mode {mode} is one process, to compare with: --processes is for the async modes"
+                f"--mode {mode} is one process, to compare with: {way} is for the async modes"
             )

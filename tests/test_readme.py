@@ -48,6 +48,7 @@ def arguments(line: str, database_url: str) -> list[str]:
     small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "300ms", word)) for word in words]
     small = [re.sub(r"^[1-9]\d*[sm]:", "300ms:", word) for word in small]
     small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
+    small = ["local:2" if word.startswith("tcp:") else word for word in small]
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
     if not {"--ops", "--duration", "--stage"} & set(small) and small[0] not in OTHERS:
         small += ["--ops", "100"]
@@ -125,7 +126,17 @@ def test_the_compose_commands_name_services_of_the_file() -> None:
         assert services.keys() & set(command.split())
 
 
+def test_the_cluster_for_kubernetes_can_be_read() -> None:
+    (cluster,) = [yaml.safe_load(block) for block in blocks("yaml")]
+    containers = [
+        cluster["spec"][part]["spec"]["containers"][0] for part in ("scheduler", "worker")
+    ]
+    assert containers[0]["image"] == containers[1]["image"]
+    assert cluster["spec"]["scheduler"]["service"]["ports"][0]["port"] == 8786
+
+
 def test_flags_that_the_readme_names_exist() -> None:
     known = {f"--{name.replace('_', '-')}" for m in COMMANDS.values() for name in m.model_fields}
-    known |= {flag.replace("--", "--no-") for flag in known} | {"--help", "--rm"}
+    known |= {flag.replace("--", "--no-") for flag in known} | {"--help", "--rm", "--profile"}
+    known |= {"--nthreads", "--nworkers", "--name", "--no-dashboard"}  # of Dask's workers
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

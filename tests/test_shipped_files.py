@@ -13,6 +13,7 @@ import yaml
 from async_loader.app import shown_settings
 from async_loader.settings import RunSettings
 from async_loader.settings_sources import load
+from async_loader.workers.cluster import cluster_address
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "config").glob("*.toml"))
@@ -69,6 +70,16 @@ def test_compose_runs_the_runner_once_the_server_is_healthy(compose: dict[str, A
     names = {name.removeprefix("ASYNC_LOADER_").lower() for name in runner["environment"]}
     assert names <= set(RunSettings.model_fields)
     assert "ENTRYPOINT" in runner["build"]["dockerfile_inline"]
+
+
+def test_compose_has_a_cluster_of_the_runners_image(compose: dict[str, Any]) -> None:
+    runner, scheduler, worker = (compose["services"][n] for n in ("runner", "scheduler", "worker"))
+    assert scheduler["build"] == worker["build"] == runner["build"]
+    assert scheduler["profiles"] == worker["profiles"] == ["cluster"]
+    assert worker["deploy"]["replicas"] == 2
+    address = worker["entrypoint"][2]
+    assert cluster_address(address) == "tcp://scheduler:8786"
+    assert not any("ports" in service for service in (scheduler, worker))
 
 
 def test_no_file_names_a_place_of_one_machine_or_a_registry() -> None:

@@ -6,12 +6,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from ..backends import backend_of
-from ..database import unreachable
+from ..backends import SQLITE, backend_of
+from ..database import parse_url, unreachable
 from ..databases import server_url
 from ..errors import AsyncLoaderError, ConfigurationError
 from ..job_settings import (
@@ -27,10 +28,12 @@ from ..jobs import BatchJob, JobStatus, control, report
 from ..limits import Stop
 from ..runtime import leave_errors_to_the_report, run_until_stopped
 from ..settings import ServerOptions
-from ..workers import Message, ProcessWorkers
+from ..workers import Message, ProcessWorkers, Workers
+from ..workers.cluster import DaskWorkers, is_local, joined
+from ..workers.shipping import Shipped
 from .progress import JobView, job_progress
 from .spread import SPARE_CONNECTIONS, Order, spread
-from .targets import JobTarget
+from .targets import load_job, place_of
 
 DONE = 0
 STILL_FAILING = 1
@@ -49,54 +52,74 @@ def run_job_command(settings: JobSettings) -> int:
 
 
 def _run(settings: JobRunSettings) -> int:
-    target = JobTarget.of(settings.target)
-    job = target.load()
+    job = load_job(settings.target)
     if not settings.debug:
         leave_errors_to_the_report()
-    with job_progress(sys.stderr, settings.progress) as show:
-        status = run_until_stopped(
-            lambda stop: _run_job(job, target, settings, stop, show), loop="auto"
-        )
+    with job_progress(sys.stderr, settings.progress) as view:
+        status = run_until_stopped(lambda stop: _run_job(job, settings, stop, view), loop="auto")
     sys.stdout.write(report.summary(status))
     sys.stdout.flush()
     return DONE if status.state == "done" else STOPPED
 
 
-async def _run_job(
-    job: BatchJob, target: JobTarget, settings: JobRunSettings, stop: Stop, show: JobView
-) -> JobStatus:
-    if settings.processes is not None:
-        return await _run_spread(job, target, settings, stop, show)
+async def _run_job(job: BatchJob, settings: JobRunSettings, stop: Stop, view: JobView) -> JobStatus:
+    if settings.is_spread:
+        return await _run_spread(job, settings, stop, view)
     async with _engine(settings, settings.workers + SPARE_CONNECTIONS) as engine:
         return await job.run(
             _sessions(engine),
             workers=settings.workers,
             arguments=settings.arguments,
             stop=stop,
-            on_progress=show.update,
+            on_progress=view.update,
         )
 
 
 async def _run_spread(
-    job: BatchJob, target: JobTarget, settings: JobRunSettings, stop: Stop, show: JobView
+    job: BatchJob, settings: JobRunSettings, stop: Stop, view: JobView
 ) -> JobStatus:
     """Share the run between processes, none of which is this one."""
-    async with _engine(settings, 1 + SPARE_CONNECTIONS) as engine:
-        if engine.dialect.name == "sqlite":
-            raise ConfigurationError("SQLite has one writer: run the job without --processes")
-        url = engine.url.render_as_string(hide_password=False)
-        async with ProcessWorkers(settings.number_of_processes, _ignore) as workers:
-            tasks = settings.workers * len(workers.names)
-            async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
-                return await spread(
-                    part,
-                    workers,
-                    lambda run: Order(target, url, settings.workers, run, settings.debug),
-                    arguments=settings.arguments,
-                    stop=stop,
-                    on_progress=show.update,
-                    say=show.say,
-                )
+    _check_spread(settings)
+    async with _workers(settings) as workers, _engine(settings, 1 + SPARE_CONNECTIONS) as engine:
+        order = partial(
+            Order,
+            settings.target,
+            engine.url.render_as_string(hide_password=False),
+            settings.workers,
+            debug=settings.debug,
+        )
+        tasks = settings.workers * len(workers.names)
+        async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
+            return await spread(
+                part, workers, order,
+                arguments=settings.arguments, stop=stop, on_progress=view.update, say=view.say,
+            )  # fmt: skip
+
+
+def _check_spread(settings: JobRunSettings) -> None:
+    """Raise `ConfigurationError` for a database that other processes cannot share."""
+    url = settings.database_url
+    if url is None and settings.cluster is not None and not is_local(settings.cluster):
+        raise ConfigurationError(
+            "--cluster needs --database-url: the embedded server is this machine's alone"
+        )
+    if url is not None and backend_of(parse_url(url.get_secret_value())) is SQLITE:
+        raise ConfigurationError("SQLite has one writer: run the job in one process")
+
+
+@asynccontextmanager
+async def _workers(settings: JobRunSettings) -> AsyncIterator[Workers]:
+    """Yield the processes, here or on a cluster, that are to share a run."""
+    if settings.cluster is None:
+        async with ProcessWorkers(settings.number_of_processes, _ignore) as processes:
+            yield processes
+        return
+    shipped = Shipped.of(place_of(settings.target)[0])
+    async with (
+        joined(settings.cluster) as cluster,
+        DaskWorkers(cluster, _ignore, shipped=shipped) as members,
+    ):
+        yield members
 
 
 def _ignore(_index: int, _message: Message) -> None:
@@ -109,10 +132,9 @@ def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 async def _retry_errors(settings: JobRetryErrorsSettings) -> int:
-    job = JobTarget.of(settings.target).load()
+    job = load_job(settings.target)
     async with _engine(settings, 2) as engine:
-        sessions, _ = backend_of(engine.url).session_factories(engine, reads_autocommit=False)
-        retried = await job.retry_errors(sessions, arguments=settings.arguments)
+        retried = await job.retry_errors(_sessions(engine), arguments=settings.arguments)
     sys.stdout.write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
     return STILL_FAILING if retried.failing else DONE
 

@@ -23,7 +23,7 @@ from ..jobs.run import PROGRESS_EVERY, OnProgress, Part
 from ..limits import Stop
 from ..runtime import leave_errors_to_the_report, loop_factory
 from ..workers import Link, Message, Workers
-from .targets import JobTarget
+from .targets import load_job
 
 Say = Callable[[str], None]
 
@@ -36,7 +36,7 @@ _STOP: Message = {"stop": True}
 class Order:
     """What a worker is to do; the URL, which may hold a password, is in no text of it."""
 
-    target: JobTarget
+    target: str
     url: str = field(repr=False)
     workers: int
     run: int
@@ -59,7 +59,7 @@ async def _work(link: Link, order: Order) -> None:
             loop.call_soon_threadsafe(stop.request)
 
     link.listen(heard)
-    job = order.target.load()
+    job = load_job(order.target)
     async with (
         _sessions(order) as sessions,
         job.taking_part(sessions, workers=order.workers) as part,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import ConfigurationError
 from ..jobs import BatchJob
-from ..workers.shipping import Shipped
+from ..loading import load_module
 
 SHIPPED = {
     "top20": "async_loader.workloads.music:top20",
@@ -14,27 +12,19 @@ SHIPPED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class JobTarget:
-    """Where a job is, for this process and for others that have no such file."""
+def place_of(target: str) -> tuple[str, str]:
+    """Return the module or file that a job is in, and its name there."""
+    place, separator, name = SHIPPED.get(target, target).rpartition(":")
+    if not separator:
+        names = ", ".join(SHIPPED)
+        raise ConfigurationError(f"no job {target!r}: the jobs are {names}, or give module:name")
+    return place, name
 
-    module: Shipped
-    name: str
 
-    @classmethod
-    def of(cls, target: str) -> JobTarget:
-        """Return what a user's name for a job means; raises `ConfigurationError`."""
-        place, separator, name = SHIPPED.get(target, target).rpartition(":")
-        if not separator:
-            names = ", ".join(SHIPPED)
-            raise ConfigurationError(
-                f"no job {target!r}: the jobs are {names}, or give module:name"
-            )
-        return cls(Shipped.of(place), name)
-
-    def load(self) -> BatchJob:
-        """Return the job; raises `ConfigurationError`, or `WorkloadError` for its module."""
-        job = getattr(self.module.load(), self.name, None)
-        if not isinstance(job, BatchJob):
-            raise ConfigurationError(f"{self.module.place} has no BatchJob {self.name!r}")
-        return job
+def load_job(target: str) -> BatchJob:
+    """Return the job that ships under a name, or that `module:name` or `file.py:name` is."""
+    place, name = place_of(target)
+    job = getattr(load_module(place), name, None)
+    if not isinstance(job, BatchJob):
+        raise ConfigurationError(f"{place} has no BatchJob {name!r}")
+    return job

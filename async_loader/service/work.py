@@ -17,7 +17,7 @@ from ..backends import backend_of
 from ..baselines import held_against, read_baselines
 from ..database import closing, parse_url
 from ..errors import AsyncLoaderError
-from ..job_commands.targets import JobTarget
+from ..job_commands.targets import load_job
 from ..jobs import BatchJob
 from ..limits import Stop
 from ..metrics import Snapshot
@@ -151,7 +151,7 @@ def dumped(settings: RunSettings) -> dict[str, Any]:
 def resume_job(link: Link, code: str, url: str, arguments: Mapping[str, str]) -> str:
     """Go on with a job until it is done, or somebody asks for its end; return its state."""
     leave_errors_to_the_report()
-    job = JobTarget.of(code).load()
+    job = load_job(code)
     with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
         return runner.run(_resume(link, job, parse_url(url), arguments))
 

@@ -6,9 +6,11 @@ One run on several processes: which operations each performs, and what they find
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
-from ..app import Finished, run_workload
+from ..app import Finished, Way, check_workload, run_workload, uses_database
 from ..databases import Say
 from ..errors import ConfigurationError
 from ..limits import Stop
@@ -16,6 +18,8 @@ from ..load_settings import UNBOUNDED_POOL
 from ..phase import OnProgress
 from ..settings import RunSettings
 from ..workers import ProcessWorkers
+from ..workers.cluster import DaskWorkers, is_local, joined
+from ..workers.shipping import Shipped
 from .coordinator import run_split
 from .split import ShardError
 
@@ -28,20 +32,45 @@ async def run_as_asked(
     """
     Run what the settings ask for, in this process or split over several.
 
-    `say` is told of each phase, `note` of what went wrong meanwhile. Raises as `run_workload`.
+    `say` is told of each phase, `note` of what went wrong meanwhile. Raises as `run_workload`,
+    and `ClusterError` for a cluster that cannot be used.
     """
+    async with _way(settings, say, note) as way:
+        return await run_workload(settings, stop=stop, on_progress=on_progress, say=say, way=way)
+
+
+@asynccontextmanager
+async def _way(settings: RunSettings, say: Say, note: Say) -> AsyncIterator[Way | None]:
+    """Yield how the run is performed, None for in this process."""
+    if settings.cluster is not None:
+        shipped = _to_ship(settings)
+        say("joining the cluster")
+        async with joined(settings.cluster) as cluster:
+            shards = number_of_shards(settings, len(cluster.members))
+            make = partial(DaskWorkers, cluster, shipped=shipped)
+            yield partial(run_split, shards=shards, make_workers=make, note=note)
+        return
     shards = number_of_shards(settings)
-    way = None
-    if shards > 1:
-        way = partial(
-            run_split, shards=shards, make_workers=partial(ProcessWorkers, shards), note=note
+    make_processes = partial(ProcessWorkers, shards)
+    split = partial(run_split, shards=shards, make_workers=make_processes, note=note)
+    yield split if shards > 1 else None
+
+
+def _to_ship(settings: RunSettings) -> Shipped | None:
+    """Return what the workers of a cluster must have; raises for what cannot run there."""
+    workload = check_workload(settings)
+    ours = settings.database_url is None and workload.sessions_hook is None
+    if ours and uses_database(workload) and not is_local(settings.cluster or ""):
+        raise ConfigurationError(
+            "--cluster needs --database-url: the embedded server is this machine's alone"
         )
-    return await run_workload(settings, stop=stop, on_progress=on_progress, say=say, way=way)
+    place = settings.workload.rpartition(":")[0]
+    return Shipped.of(place) if place else None
 
 
-def number_of_shards(settings: RunSettings) -> int:
+def number_of_shards(settings: RunSettings, wanted: int | None = None) -> int:
     """
-    Return over how many processes a run is divided.
+    Return over how many of the wanted processes, by default `--processes`, a run is divided.
 
     Each has one operation in flight and one connection at least: `auto` is as many as that
     leaves, and a larger number raises `ConfigurationError`.
@@ -50,9 +79,10 @@ def number_of_shards(settings: RunSettings) -> int:
     what = "--max-in-flight" if settings.is_open else "--stage" if settings.stage else "concurrency"
     if settings.pool_size is not None and settings.pool_size < most:
         most, what = settings.pool_size, "--pool-size"
-    wanted = settings.number_of_processes
+    wanted = wanted or settings.number_of_processes
     if wanted > most and settings.processes != "auto":
-        raise ConfigurationError(
-            f"--processes {wanted} cannot share a {what} of {most}: each needs one"
-        )
+        who = f"--processes {wanted}"
+        if settings.cluster is not None:
+            who = f"the {wanted} workers of --cluster {settings.cluster}"
+        raise ConfigurationError(f"{who} cannot share a {what} of {most}: each needs one")
     return min(wanted, most)

@@ -38,7 +38,7 @@ class Link(Protocol):
         Have messages from above delivered, those that have come already first.
 
         `heard` is called on a thread of the link's. None says that the coordinator has gone:
-        the process ends by itself within seconds, whatever the function does.
+        a process of its own ends by itself within seconds, whatever the function does.
         """
         ...
 

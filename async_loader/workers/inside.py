@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from .contract import Message, Worked, encoded
+from .inbox import Heard, Inbox
 
 T = TypeVar("T")
 
@@ -30,9 +30,7 @@ class PipeLink:
         self.name = name
         self._pipe = pipe
         self._sending = threading.Lock()
-        self._listening = threading.Lock()
-        self._heard: Callable[[Message | None], object] | None = None
-        self._early: list[Message] = []
+        self._inbox = Inbox()
 
     def tell(self, message: Message) -> None:
         """See `Link.tell`."""
@@ -40,19 +38,13 @@ class PipeLink:
         with self._sending, suppress(OSError):
             self._pipe.send_bytes(encoded(message))
 
-    def listen(self, heard: Callable[[Message | None], object]) -> None:
+    def listen(self, heard: Heard) -> None:
         """See `Link.listen`."""
-        with self._listening:
-            self._heard = heard
-            for message in self._early:
-                heard(message)
-            self._early.clear()
+        self._inbox.listen(heard)
 
     def hang_up(self) -> None:
         """Listen no more: the call is over."""
-        with self._listening:
-            self._heard = None
-            self._early.clear()
+        self._inbox.hang_up()
 
     def read(self) -> None:
         """Deliver what comes, and end the process when nothing can come any more."""
@@ -61,18 +53,11 @@ class PipeLink:
                 message = json.loads(self._pipe.recv_bytes())
             except (EOFError, OSError):
                 break
-            with self._listening:
-                if self._heard is None:
-                    self._early.append(message)
-                else:
-                    self._heard(message)
+            self._inbox.deliver(message)
         self._end()
 
     def _end(self) -> None:
-        with self._listening:
-            heard = self._heard
-        if heard is not None:
-            heard(None)
+        if self._inbox.deliver(None):
             _over.wait(_LAST_SECONDS)
         # Not sys.exit: the main thread may be anywhere, and nothing of ours may hold it up.
         os._exit(1)

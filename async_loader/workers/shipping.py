@@ -1,4 +1,4 @@
-"""A user's module, for workers that may have no such file."""
+"""A user's module on workers that may have no such file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 from ..errors import WorkloadError
-from ..loading import load_module
+from ..loading import load_module, stand_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +20,12 @@ class Shipped:
     """
     `package.module`, which a worker must be able to import, or a file, which goes along.
 
-    The file alone goes: what it imports must be importable there. Where the same file is in
-    the same place (a process of this machine, a shared folder), it is taken from there.
+    The file alone goes: what it imports must be importable there. Where the same file is at
+    the same path (a folder that is shared), it is taken from there, with its neighbours.
     """
 
     place: str
+    path: str = ""
     text: bytes | None = field(default=None, repr=False)
 
     @classmethod
@@ -35,24 +35,29 @@ class Shipped:
             return cls(place)
         path = Path(place)
         try:
-            return cls(str(path.resolve()), path.read_bytes())
+            return cls(place, str(path.resolve()), path.read_bytes())
         except OSError:
             raise WorkloadError(f"there is no file {path}") from None
 
-    def load(self) -> ModuleType:
-        """Import it, once in a process; raises `WorkloadError`."""
-        if self.text is None or _same(Path(self.place), self.text):
-            return load_module(self.place)
-        name = Path(self.place).name
-        path = _folder() / hashlib.sha256(self.text).hexdigest()[:16] / name
+    def arrive(self) -> None:
+        """Have `load_module` find it in this process, and import it; raises `WorkloadError`."""
+        if self.text is not None:
+            stand_in(self.place, self._file(self.text))
+        load_module(self.place)
+
+    def _file(self, text: bytes) -> Path:
+        original = Path(self.path)
+        if _is(original, text):
+            return original
+        path = _folder() / hashlib.sha256(text).hexdigest()[:16] / original.name
         if not path.exists():
             path.parent.mkdir()
-            path.write_bytes(self.text)
+            path.write_bytes(text)
             _forget(path.stem)
-        return load_module(str(path))
+        return path
 
 
-def _same(path: Path, text: bytes) -> bool:
+def _is(path: Path, text: bytes) -> bool:
     try:
         return path.read_bytes() == text
     except OSError:

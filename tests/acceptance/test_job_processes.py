@@ -163,4 +163,4 @@ def test_sqlite_has_one_writer(command: Command, tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'counters.db'}"
     done = command("job", "run", TARGET, "--processes", "2", "--database-url", url)
     assert done.returncode == 104
-    assert done.stderr == ("async_loader: SQLite has one writer: run the job without --processes\n")
+    assert done.stderr == ("async_loader: SQLite has one writer: run the job in one process\n")
