@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from .option_group import Group
 from .option_types import SYNC_MODES, Metavar
 from .process_meter import usable_cores
-from .workers.address import cluster_address
+from .workers.cluster import cluster_address
 
 _MOST = 1000
 

@@ -26,6 +26,13 @@ _FLAGS = [
     "--disable-sync", "--hide-scrollbars", "--force-device-scale-factor=1",
 ]  # fmt: skip
 
+# Keys that do something by themselves do it by these.
+_CODES: dict[str, dict[str, Any]] = {
+    "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"},
+    " ": {"windowsVirtualKeyCode": 32, "text": " "},
+    "Tab": {"windowsVirtualKeyCode": 9},
+}
+
 
 class Browser:
     """One page at a time; what its console says is in `complaints`."""
@@ -35,7 +42,11 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Load a file, until its `load` event."""
-        self._post("url", url=path.resolve().as_uri())
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, url: str) -> None:
+        """Load a page, until its `load` event."""
+        self._post("url", url=url)
 
     def script(self, body: str, *arguments: Any) -> Any:
         """Run the body of a function in the page; return what it returns."""
@@ -64,8 +75,16 @@ class Browser:
         """Give an element the focus, and press keys."""
         self.script("document.querySelector(arguments[0]).focus()", selector)
         for key in keys:
-            for kind in ("keyDown", "keyUp"):
-                self._devtools("Input.dispatchKeyEvent", type=kind, key=key)
+            self.key(key)
+
+    def key(self, key: str) -> None:
+        """Press a key where the focus is."""
+        for kind in ("keyDown", "keyUp"):
+            self._devtools("Input.dispatchKeyEvent", type=kind, key=key, **_CODES.get(key, {}))
+
+    def type(self, text: str) -> None:
+        """Enter text where the focus is."""
+        self._devtools("Input.insertText", text=text)
 
     @property
     def complaints(self) -> list[str]:

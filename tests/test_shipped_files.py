@@ -13,7 +13,7 @@ import yaml
 from async_loader.app import shown_settings
 from async_loader.settings import RunSettings
 from async_loader.settings_sources import load
-from async_loader.workers.address import cluster_address
+from async_loader.workers.cluster import cluster_address
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "config").glob("*.toml"))

@@ -29,7 +29,7 @@ from ..limits import Stop
 from ..runtime import leave_errors_to_the_report, run_until_stopped
 from ..settings import ServerOptions
 from ..workers import Message, ProcessWorkers, Workers
-from ..workers.address import local_workers
+from ..workers.cluster import DaskWorkers, is_local, joined
 from ..workers.shipping import Shipped
 from .progress import JobView, job_progress
 from .spread import SPARE_CONNECTIONS, Order, spread
@@ -99,7 +99,7 @@ async def _run_spread(
 def _check_spread(settings: JobRunSettings) -> None:
     """Raise `ConfigurationError` for a database that other processes cannot share."""
     url = settings.database_url
-    if url is None and settings.cluster is not None and not local_workers(settings.cluster):
+    if url is None and settings.cluster is not None and not is_local(settings.cluster):
         raise ConfigurationError(
             "--cluster needs --database-url: the embedded server is this machine's alone"
         )
@@ -114,8 +114,6 @@ async def _workers(settings: JobRunSettings) -> AsyncIterator[Workers]:
         async with ProcessWorkers(settings.number_of_processes, _ignore) as processes:
             yield processes
         return
-    from ..workers.cluster import DaskWorkers, joined  # noqa: PLC0415  few runs need it
-
     shipped = Shipped.of(place_of(settings.target)[0])
     async with (
         joined(settings.cluster) as cluster,

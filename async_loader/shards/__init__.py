@@ -18,7 +18,7 @@ from ..load_settings import UNBOUNDED_POOL
 from ..phase import OnProgress
 from ..settings import RunSettings
 from ..workers import ProcessWorkers
-from ..workers.address import local_workers
+from ..workers.cluster import DaskWorkers, is_local, joined
 from ..workers.shipping import Shipped
 from .coordinator import run_split
 from .split import ShardError
@@ -43,8 +43,6 @@ async def run_as_asked(
 async def _way(settings: RunSettings, say: Say, note: Say) -> AsyncIterator[Way | None]:
     """Yield how the run is performed, None for in this process."""
     if settings.cluster is not None:
-        from ..workers.cluster import DaskWorkers, joined  # noqa: PLC0415  few runs need it
-
         shipped = _to_ship(settings)
         say("joining the cluster")
         async with joined(settings.cluster) as cluster:
@@ -62,7 +60,7 @@ def _to_ship(settings: RunSettings) -> Shipped | None:
     """Return what the workers of a cluster must have; raises for what cannot run there."""
     workload = check_workload(settings)
     ours = settings.database_url is None and workload.sessions_hook is None
-    if ours and uses_database(workload) and not local_workers(settings.cluster or ""):
+    if ours and uses_database(workload) and not is_local(settings.cluster or ""):
         raise ConfigurationError(
             "--cluster needs --database-url: the embedded server is this machine's alone"
         )

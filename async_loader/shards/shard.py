@@ -151,11 +151,11 @@ class LinkedLead:
             self._loop.call_soon_threadsafe(partial(self._hear, message))
 
     def _hear(self, message: Message | None) -> None:
-        if message is None or message["do"] == "break off":  # of None, nobody waits for a result
-            self.stop.requested.set()
-            self.stop.at_once.set()
+        if message is None:  # nobody waits for a result
+            self.stop.request()
+            self.stop.request()
         elif message["do"] == "stop":
-            self.stop.requested.set()
+            self.stop.request()
         elif message["do"] == "start":
             self._start_ns = message["at_ns"]
             self._start.set()

@@ -30,8 +30,6 @@ from .snapshots import Standings, snapshot
 # From the order to start until the start: time for it to arrive everywhere.
 _NOTICE = 0.2
 _TICK = 1.0
-# What a worker told before it died may come after the news of its death.
-_LAST_WORDS = 0.1
 
 
 class ShardError(AsyncLoaderError):
@@ -120,7 +118,7 @@ class Split:
         except WorkerLostError as error:
             if not self._started:
                 raise
-            await self._lose(index, task.part, error)
+            self._lose(index, task.part, error)
         else:
             name = self._workers.names[index]
             if "error" in answer:
@@ -133,37 +131,35 @@ class Split:
             self._ready[index].set()
             self._standings.ended(index)
 
-    async def _lose(self, index: int, part: Part, error: WorkerLostError) -> None:
+    def _lose(self, index: int, part: Part, error: WorkerLostError) -> None:
         """Make the best of what is known of a shard whose worker has died."""
+        known = self._standings.of(index)
+        unknown = self._unacknowledged(index, part)
         self._lost[index] = error
+        self._results[index] = _with_unknown(known, unknown, str(error))
+        self._note(
+            f"{error} {known.seconds:.0f} s after the start: its last snapshot has "
+            f"{known.completed:,} operations; {sum(unknown.values()):,} more may have begun and "
+            "count as indeterminate"
+        )
         everybody = len(self._lost) == len(self._ready)
         if everybody or self._settings.on_worker_loss == "stop":
             self._end("lost")
-        await asyncio.sleep(_LAST_WORDS)
-        known = self._standings.of(index)
-        ended = self._standings.acknowledged(index)
-        ops = part.limit(self._settings.limit).ops
-        begun = self._upto[index] if ops is None else min(self._upto[index], ops)
-        self._note(
-            f"{error}: its last snapshot, {known.seconds:.0f} s after the start, has "
-            f"{known.completed:,} operations; {begun - sum(ended):,} more may have begun and count "
-            "as indeterminate"
-        )
-        unknown = await asyncio.to_thread(self._unacknowledged, part, begun, ended)
-        self._results[index] = _with_unknown(known, unknown, str(error))
 
-    def _unacknowledged(self, part: Part, begun: int, ended: Sequence[int]) -> Counter[str]:
-        """Return how many of each operation may have begun, of which no end is known."""
-        unknown = Counter(self._mix.choose(i).name for i in islice(part.numbers(), begun))
-        for operation, count in zip(self._mix.operations, ended, strict=True):
-            unknown[operation.name] -= count
-        return +unknown
+    def _unacknowledged(self, index: int, part: Part) -> Counter[str]:
+        """Return how many of each operation a shard may have begun, of which we know no end."""
+        ops = part.limit(self._settings.limit).ops
+        upto = self._upto[index] if ops is None else min(self._upto[index], ops)
+        begun = Counter(self._mix.choose(i).name for i in islice(part.numbers(), upto))
+        names = [operation.name for operation in self._mix.operations]
+        ended = dict(zip(names, self._standings.acknowledged(index), strict=True))
+        return Counter({n: count - ended[n] for n, count in begun.items() if count > ended[n]})
 
     async def _pass_stop_on(self) -> None:
         await self._stop.requested.wait()
         self._tell_all({"do": "stop"})
         await self._stop.at_once.wait()
-        self._tell_all({"do": "break off"})
+        self._tell_all({"do": "stop"})
 
     def _end(self, cause: Outcome) -> None:
         """Have all of them drain, for a reason that is the outcome of the run."""

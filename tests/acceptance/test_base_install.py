@@ -73,29 +73,13 @@ def test_the_command_says_what_to_install(base: Path) -> None:
         ),
         ("database.parse_url('sqlite:///x.db')", "sqlite"),
         ("postgres.acquire()", "embedded"),
-        ("asyncio.run(joined('local:1').__aenter__())", "cluster"),
     ],
 )
 def test_other_parts_say_it_too(base: Path, call: str, extra: str) -> None:
     script = (
         "from async_loader import MissingExtraError\n"
         "from async_loader import database, postgres\n"
-        "from async_loader.workers.cluster import joined\n"
-        "import asyncio\n"
         f"try: {call}\nexcept MissingExtraError as error: print(error)"
     )
     done = python(base, "-c", script)
     assert f"pip install 'async_loader[{extra}]'" in done.stdout, done.stderr
-
-
-def test_dask_is_imported_for_a_cluster_only() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "async_loader", "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "async_loader.workers" in imported
-    assert not {"async_loader.workers.cluster", "dask", "distributed", "tornado"} & imported

@@ -29,7 +29,7 @@ def test_mixed_on_two_processes(database_url: str) -> None:
     """Bar: 1.3 times one process, on two cores shared with PostgreSQL."""
 
     def mixed(*argv: str) -> float:
-        argv = ("--duration", "5s", "--warmup", "200", "--database-url", database_url, *argv)
+        argv = ("--ops", "5000", "--warmup", "200", "--database-url", database_url, *argv)
         return float(load(*argv)["throughput"])
 
     two, one, ratio = in_turns(lambda: mixed(*TWO), mixed)
@@ -47,8 +47,7 @@ def test_two_processes_against_the_plain_script(database_url: str, peer: Path) -
         return float(json.loads(done.stdout)["ops_per_s"])
 
     def ours() -> float:
-        argv = ("--duration", "5s", "--warmup", "200", *TWO, "--database-url", database_url)
-        return float(load(*argv)["throughput"])
+        return float(load("--ops", "5000", *TWO, "--database-url", database_url)["throughput"])
 
     two, chunks, ratio = in_turns(ours, plain)
     quote("mixed against plain chunks", [f"{two:,.0f}", f"{chunks:,.0f}/s", f"{ratio:.2f} x"])

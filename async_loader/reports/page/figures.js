@@ -26,6 +26,25 @@ export function draw(figure, { options, data }) {
   if (figure.querySelector("details")?.open) tabulate(figure);
 }
 
+/**
+ * Put new data into a figure's chart, with its zoom and its hidden lines as they are; false where
+ * the figure has another chart, or none.
+ */
+export function refresh(figure, { options, data }) {
+  const plot = plots.get(figure);
+  const labels = ({ series }) => JSON.stringify(series.map(({ label }) => label));
+  if (!plot || labels(plot) !== labels(options)) return false;
+  const { min, max } = plot.scales.x;
+  const x = plot.data[0];
+  const isZoomed = min > x[0] || max < x.at(-1);
+  plot.batch(() => {
+    plot.setData(data, !isZoomed);
+    if (isZoomed) plot.setScale("x", { min, max });
+  });
+  if (figure.querySelector("details")?.open) tabulate(figure);
+  return true;
+}
+
 /** Listen to what is done to a figure: once for each. */
 export function enliven(figure) {
   figure.querySelector(".plot").addEventListener("keydown", onKey);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pkgutil
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -13,13 +14,28 @@ from functools import partial
 from typing import Any
 
 from ...errors import ClusterError, ConfigurationError, MissingExtraError
-from ..address import local_workers
 from . import inside
 from .identity import Identity, identity
 
 CONNECT_TIMEOUT = 10.0
+_LOCAL = re.compile(r"local:([1-9]\d{0,2})")
+_REMOTE = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:\d{1,5}")
 # Of so many questions the one that was answered soonest tells the clock best.
 _QUESTIONS = 8
+
+
+def cluster_address(value: str) -> str:
+    """Return the value if it can name a cluster; else `ValueError`."""
+    if not _LOCAL.fullmatch(value) and not _REMOTE.fullmatch(value):
+        raise ValueError(
+            "a cluster is its scheduler, tcp://HOST:PORT or tls://HOST:PORT, or local:N"
+        )
+    return value
+
+
+def is_local(address: str) -> bool:
+    """Whether a cluster is one that we start on this machine."""
+    return _LOCAL.fullmatch(address) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +72,8 @@ async def joined(address: str) -> AsyncIterator[Cluster]:
     MissingExtraError.unless_installed("distributed", "--cluster", "cluster")
     async with AsyncExitStack() as stack:
         stack.enter_context(_dask_is_quiet())
-        if local := local_workers(address):
-            server: Any = await stack.enter_async_context(_local_cluster(local))
+        if local := _LOCAL.fullmatch(address):
+            server: Any = await stack.enter_async_context(_local_cluster(int(local[1])))
             address = server.scheduler_address
         else:
             server = address
