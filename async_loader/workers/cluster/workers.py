@@ -110,21 +110,19 @@ class DaskWorkers:
     async def _watch(self) -> None:
         """Ask the scheduler who is there, and lose whoever is not."""
         client, addresses = self._cluster.client, [m.address for m in self._cluster.members]
-        heard = asyncio.get_running_loop().time()
-        while True:
+        clock = asyncio.get_running_loop().time
+        heard = clock()
+        while clock() - heard < _SCHEDULER_PATIENCE:
             await asyncio.sleep(_LOOK)
-            now = asyncio.get_running_loop().time()
-            try:
+            with suppress(Exception):  # whatever it is, the scheduler has not answered
                 async with asyncio.timeout(_SCHEDULER_PATIENCE):
                     there = await client.nthreads(workers=addresses)
-                heard = now
-            except (OSError, TimeoutError):
-                if now - heard < _SCHEDULER_PATIENCE:
-                    continue
-                there = {}
-            for worker in self._workers:
-                if worker.member.address not in there:
-                    worker.lose("has left the cluster" if there else "or its scheduler is gone")
+                heard = clock()
+                for worker in self._workers:
+                    if worker.member.address not in there:
+                        worker.lose("has left the cluster")
+        for worker in self._workers:
+            worker.lose("is out of reach: its scheduler does not answer")
 
 
 class _Worker:
