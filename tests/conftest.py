@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from async_loader.postgres import EmbeddedServer, embedded_server
 from tests.folders import in_memory, short_folder
-from tests.forked import Forks, forks
+from tests.forked import Forks
 
 _numbers = count(1)
 
@@ -55,8 +56,8 @@ def server(server_directory: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="session")
 def forking() -> Iterator[Forks]:
     """A process that has imported the command already."""
-    with forks() as started:
-        yield started
+    with closing(Forks()) as forks:
+        yield forks
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ import gc
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -27,14 +28,13 @@ ROOT = Path(__file__).parent.parent
 class Forks:
     """The process that has imported the command, and what it is asked for: one run at a time."""
 
-    def __init__(self, requests: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        self._requests = requests
-        self._process = process
+    def __init__(self) -> None:
+        self._start()
 
     def run(
         self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end; raises TimeoutExpired, and is of no use any more then."""
+        """Run the command to its end; raises TimeoutExpired, having killed it."""
         request = json.dumps([argv, str(cwd), dict(env)]).encode()
         asked, asking = os.pipe()
         ours, theirs = zip(os.pipe(), os.pipe(), os.pipe(), strict=True)
@@ -43,7 +43,13 @@ class Forks:
             os.close(descriptor)
         with os.fdopen(asking, "wb") as pipe:
             pipe.write(request)
-        output, errors, code = self._read(ours, argv, timeout)
+        try:
+            output, errors, code = _read(ours, timeout)
+        except TimeoutError:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self.close()
+            self._start()
+            raise subprocess.TimeoutExpired(list(argv), timeout) from None
         return subprocess.CompletedProcess(list(argv), int(code), output, errors)
 
     def close(self) -> None:
@@ -51,44 +57,37 @@ class Forks:
         self._requests.close()
         self._process.wait()
 
-    def _read(self, pipes: Sequence[int], argv: Sequence[str], timeout: float) -> list[str]:
-        """Return what comes from each until its end."""
-        found = {pipe: bytearray() for pipe in pipes}
-        deadline = time.monotonic() + timeout
-        with selectors.DefaultSelector() as open_ones:
-            for pipe in pipes:
-                open_ones.register(pipe, selectors.EVENT_READ)
-            while open_ones.get_map():
-                ready = open_ones.select(max(0, deadline - time.monotonic()))
-                if not ready:
-                    self._process.kill()
-                    raise subprocess.TimeoutExpired(list(argv), timeout)
-                for key, _ in ready:
-                    chunk = os.read(key.fd, 2**16)
-                    found[key.fd] += chunk
-                    if not chunk:
-                        open_ones.unregister(key.fd)
-                        os.close(key.fd)
-        return [bytes(found[pipe]).decode().replace("\r\n", "\n") for pipe in pipes]
+    def _start(self) -> None:
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
 
 
-@contextmanager
-def forks() -> Iterator[Forks]:
-    """Start the process that has imported the command, for a block."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
-            pass_fds=[theirs.fileno()],
-        )
-    asked = Forks(ours, process)
-    try:
-        yield asked
-    finally:
-        asked.close()
+def _read(pipes: Sequence[int], timeout: float) -> list[str]:
+    """Return what comes from each pipe until its end, and close it; raises TimeoutError."""
+    found = {pipe: bytearray() for pipe in pipes}
+    deadline = time.monotonic() + timeout
+    with ExitStack() as stack, selectors.DefaultSelector() as open_ones:
+        for pipe in pipes:
+            stack.callback(os.close, pipe)
+            open_ones.register(pipe, selectors.EVENT_READ)
+        while open_ones.get_map():
+            ready = open_ones.select(max(0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                chunk = os.read(key.fd, 2**16)
+                found[key.fd] += chunk
+                if not chunk:
+                    open_ones.unregister(key.fd)
+    return [bytes(found[pipe]).decode() for pipe in pipes]
 
 
 def _serve(requests: socket.socket) -> int:
