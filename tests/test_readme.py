@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -16,6 +19,7 @@ from async_loader.ingest.demo import make_pairs
 from async_loader.settings_sources import COMMANDS
 from tests.acceptance.conftest import environment
 from tests.forked import Forks
+from tests.service.process import ServiceProcess, service_process
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -85,11 +89,41 @@ def folder(tmp_path: Path, result: str) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("line", [line for line in COMMAND_LINES if LOADER in line])
+# Commands that go on until they are told to end.
+LASTING = [line for line in COMMAND_LINES if "--config-dir" in line]
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in COMMAND_LINES if LOADER in line and line not in LASTING]
+)
 def test_commands_run(line: str, database_url: str, folder: Path, forking: Forks) -> None:
     env = environment(SHOP_DATABASE_URL=database_url)
     done = forking.run(arguments(line, database_url), cwd=folder, env=env, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", LASTING)
+def test_the_service_answers_the_requests(line: str, database_url: str, folder: Path) -> None:
+    history = f"sqlite:///{folder / 'history.sqlite'}"
+    argv = [*arguments(line, database_url)[1:], "--history-url", history]
+    lines = "".join(blocks("sh")).splitlines()
+    requests = [shlex.split(request) for request in lines if request.startswith("curl ")]
+    assert len(requests) == 6
+    with service_process(folder, *argv) as service:
+        if "--target" not in argv:
+            return
+        for _curl, *words in requests:
+            answer = requested(service, words)
+            assert answer.is_success, (words, answer.text)
+
+
+def requested(service: ServiceProcess, words: list[str]) -> httpx.Response:
+    """Do what curl does with these words."""
+    options, path = words[:-1], words[-1].removeprefix("http://127.0.0.1:8642")
+    values = dict(pairwise(options))
+    if "-d" in values:
+        return service.client.post(path, json=json.loads(values["-d"]))
+    return service.client.get(path)
 
 
 def is_of_the_example(snippet: str) -> bool:

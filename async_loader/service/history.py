@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from asyncpg.exceptions import InternalClientError
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Insert, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -59,7 +59,7 @@ class History:
     # --- runs -----------------------------------------------------------------------------
 
     async def add(self, values: Row) -> int:
-        """Return the number of a new run; raises `TargetBusyError` where there is one."""
+        """Note a start and return the new run's number; raises `TargetBusyError` for a second."""
         target = values["target"]
         statement = insert(run).values(
             **values, state="running", active_on=target, started_at=time.time(), reasons=[]
@@ -68,7 +68,10 @@ class History:
             try:
                 async with self._writes.begin() as session:
                     added = await session.execute(statement.returning(run.c.id))
-                    return int(added.scalar_one())
+                    number = int(added.scalar_one())
+                    what = f"{values['scenario']} on {target}"
+                    await session.execute(_noted(values["started_by"], "start", number, what))
+                    return number
             except IntegrityError:
                 running = await self.running_on(target)
                 if running is not None:  # else it has ended just now
@@ -84,6 +87,13 @@ class History:
         """Set columns of a run."""
         async with self._writes.begin() as session:
             await session.execute(update(run).where(run.c.id == number).values(**values))
+
+    async def stop(self, number: int, who: str) -> None:
+        """Note who asked for a run's end; one that has ended meanwhile stays as it is."""
+        async with self._writes.begin() as session:
+            asked = update(run).where(run.c.id == number, run.c.state == "running")
+            await session.execute(asked.values(state="stopping"))
+            await session.execute(_noted(who, "stop", number))
 
     async def end(
         self,
@@ -168,9 +178,8 @@ class History:
         self, who: str, action: str, number: int | None = None, detail: str = ""
     ) -> None:
         """Write down who did what."""
-        row = {"at": time.time(), "who": who, "action": action, "run": number, "detail": detail}
         async with self._writes.begin() as session:
-            await session.execute(insert(audit).values(**row))
+            await session.execute(_noted(who, action, number, detail))
 
     async def notes(self, *, before: int | None, limit: int) -> list[Row]:
         """Return who did what, the latest first."""
@@ -186,3 +195,7 @@ class History:
     async def _all(self, query: Select[Any]) -> list[Row]:
         async with self._reads() as session:
             return [dict(row) for row in (await session.execute(query)).mappings()]
+
+
+def _noted(who: str, action: str, number: int | None, detail: str = "") -> Insert:
+    return insert(audit).values(at=time.time(), who=who, action=action, run=number, detail=detail)

@@ -120,7 +120,6 @@ class Runs:
         )
         self.running[number] = Running(number, scenario, target)
         self._spawn(self._bring_to_end(self.running[number], settings))
-        await self._history.note(by, "start", number, f"{scenario} on {target}")
         return number
 
     async def stop(self, number: int, *, by: str) -> bool:
@@ -128,19 +127,18 @@ class Runs:
         run = self.running.get(number)
         if run is None:
             return False
+        run.stopping = True
         run.execution.stop()
-        if not run.stopping:
-            run.stopping = True
-            await self._history.change(number, state="stopping")
-        await self._history.note(by, "stop", number)
+        await self._history.stop(number, by)
         return True
 
     async def drain(self) -> None:
         """Let no more runs in, end those that go on, and wait for their results."""
         self.draining = True
-        for number in list(self.running):
-            with suppress(*NO_HISTORY):
-                await self.stop(number, by="service")
+        for run in list(self.running.values()):
+            if not run.stopping:  # who is asked twice does not drain
+                with suppress(*NO_HISTORY):
+                    await self.stop(run.number, by="service")
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -238,6 +236,8 @@ class Runs:
             await self._targets.clean(target)
         except AsyncLoaderError as error:
             log.warning("%s could not be cleaned; the next run does: %s", target, error)
+        except Exception:
+            log.exception("%s could not be cleaned; the next run does", target)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncGenerator
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader.results import RunResult
+from tests.unit.runs import made_up_run
 
 from .conftest import Service
 
@@ -71,20 +73,20 @@ async def test_a_run_is_split_over_processes(service: Service, engine: AsyncEngi
 
 
 async def test_events_are_a_snapshot_a_second_and_end_with_the_verdict(service: Service) -> None:
-    number = await service.start("endless", duration=2.5)
+    number = await service.start("endless", duration=2.1)
     found = [event async for event in events(service.client, number)]
     kinds = [kind for _, kind, _ in found]
     assert kinds[-1] == "end"
     assert found[-1][2] == {"state": "passed", "reasons": []}
     seconds = [data["seconds"] for _, kind, data in found if kind == "snapshot"]
     assert seconds == sorted(seconds)
-    assert seconds[-1] >= 2.5
+    assert seconds[-1] >= 2.1
     steps = [after - before for before, after in pairwise(seconds[:-1])]
     assert all(step >= 0.9 for step in steps)
 
 
-async def test_a_watcher_goes_on_behind_the_last_event_that_it_has_seen(service: Service) -> None:
-    number = await service.start("endless", duration=3)
+async def test_a_watcher_that_comes_back_goes_on_behind_what_it_has_seen(service: Service) -> None:
+    number = await service.start("endless", duration=2)
     watching = events(service.client, number)
     seen = [await anext(watching) for _ in range(2)]
     await watching.aclose()
@@ -95,13 +97,9 @@ async def test_a_watcher_goes_on_behind_the_last_event_that_it_has_seen(service:
         f"/api/runs/{number}/events", headers={"Last-Event-ID": rest[-1][0]}
     )
     assert after.status_code == 204
-
-
-async def test_who_watches_a_run_that_has_ended_hears_that(service: Service) -> None:
-    number = await service.start("nothing")
-    await service.ended(number)
-    found = [event async for event in events(service.client, number)]
-    assert found == [("end", "end", {"state": "passed", "reasons": []})]
+    assert rest[-1] == ("end", "end", {"state": "passed", "reasons": []})  # nobody stopped it
+    late = [event async for event in events(service.client, number)]
+    assert late == [rest[-1]]
 
 
 async def test_a_stop_drains_and_keeps_the_result(service: Service, engine: AsyncEngine) -> None:
@@ -131,14 +129,6 @@ async def test_fifty_starts_at_once_are_one_run(service: Service) -> None:
     assert await service.start("nothing", "two") != started[0]  # another target is free
 
 
-async def test_a_client_that_goes_away_ends_nothing(service: Service) -> None:
-    number = await service.start("endless", duration=3)
-    watching = events(service.client, number)
-    await anext(watching)
-    await watching.aclose()
-    assert (await service.ended(number))["state"] == "passed"
-
-
 async def test_a_run_that_cannot_be_run_says_why(service: Service, scenarios: Path) -> None:
     (scenarios / "absent.toml").write_text('workload = "nowhere.at_all:workload"\n')
     run = await service.ended(await service.start("absent"))
@@ -149,19 +139,26 @@ async def test_a_run_that_cannot_be_run_says_why(service: Service, scenarios: Pa
 
 
 async def test_two_runs_are_compared_on_the_same_axes(service: Service) -> None:
-    for _ in range(2):
-        await service.ended(await service.start("mixed"))
+    rng = random.Random(1)
+    for slower in (0.0, 0.5):
+        await service.have(made_up_run(rng, slower=slower))
     compared = (await service.client.get("/api/compare?run=1&run=2")).json()
     assert [run["id"] for run in compared["runs"]] == [1, 2]
     assert [run["label"] for run in compared["charts"]["runs"]] == ["run 1", "run 2"]
-    assert compared["changes"]
+    assert "regression" in {change["finding"] for change in compared["changes"]}
     page = await service.client.get("/api/compare/report.html?run=1&run=2")
     assert "2 of 2 runs passed" in page.text
+    chart = (await service.client.get("/api/runs/1/charts")).json()["runs"][0]
+    assert chart == compared["charts"]["runs"][0]
+    for query in ("run=1", "run=1&run=1"):
+        assert (await service.client.get(f"/api/compare?{query}")).status_code == 422
+    assert (await service.client.get("/api/compare?run=1&run=9")).status_code == 404
 
 
 async def test_runs_are_listed_by_page_and_by_what_they_are(service: Service) -> None:
+    result = made_up_run(random.Random(1))
     for scenario, target in (("nothing", "one"), ("mixed", "one"), ("nothing", "two")):
-        await service.ended(await service.start(scenario, target))
+        await service.have(result, scenario, target)
 
     async def listed(query: str) -> list[int]:
         answer = await service.client.get(f"/api/runs?{query}")

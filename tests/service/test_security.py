@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from async_loader.service import protocol
 from async_loader.service.guard import MOST_BYTES
 from async_loader.service.tokens import hashed, new_token
 from async_loader.settings_sources import load
+from tests.unit.runs import made_up_run
 
 from .conftest import Service, Serving
 
@@ -231,6 +233,29 @@ async def test_a_connection_is_not_held_by_silence(
     writer.close()
 
 
+async def test_a_connection_is_not_held_by_never_reading(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "STALLED", 0.2)
+    port = port_of(service)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    connection.setblocking(False)
+    asked = b"GET /page/uPlot.iife.min.js HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        await ask_for_ever(connection, asked)
+    connection.close()
+
+
+async def ask_for_ever(connection: socket.socket, asked: bytes) -> None:
+    """Ask and never read: the answers fill whatever the kernel has for them."""
+    async with asyncio.timeout(30):
+        while True:
+            await asyncio.get_running_loop().sock_sendall(connection, asked)
+            await asyncio.sleep(0.001)
+
+
 async def test_every_answer_has_a_strict_policy(service: Service) -> None:
     for path in ("/", "/api/runs", "/api/nothing", "/healthz"):
         headers = (await service.client.get(path)).headers
@@ -243,8 +268,7 @@ async def test_every_answer_has_a_strict_policy(service: Service) -> None:
 
 
 async def test_a_report_is_in_a_sandbox(service: Service) -> None:
-    number = await service.start("nothing")
-    await service.ended(number)
+    number = await service.have(made_up_run(random.Random(1)))
     page = await service.client.get(f"/api/runs/{number}/report.html")
     policy = page.headers["content-security-policy"]
     assert "sandbox allow-scripts" in policy
