@@ -40,6 +40,8 @@ _MOST_CONNECTIONS = 500
 _SYNCHRONOUS = ("off", "normal", "full", "extra")
 _MARKER_NAME = re.compile(rf"({PREFIX}[0-9a-f]{{8}}_){MARKER}")
 _BEGIN = "async_loader_begin"
+# Execution options of who only reads: beside a writer, and not in its way.
+READING = {_BEGIN: "BEGIN"}
 
 
 def create_engine(

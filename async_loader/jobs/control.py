@@ -77,5 +77,5 @@ async def _runs(
         query = query.where(run.c.arguments == canonical(arguments))
     if states:
         query = query.where(run.c.state.in_(states))
-    async with store.engine.connect() as connection:
+    async with store.reading.connect() as connection:
         return list((await connection.execute(query)).scalars())

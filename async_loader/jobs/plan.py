@@ -40,14 +40,14 @@ async def plan(read: Read, keyset: Keyset, *, chunk: int, partitions: int) -> Pl
     stride = distance = chunk
     while True:
         times = max(1, _LONGEST // stride)
-        found = await read(keyset.every(stride, min(times, partitions), cursor, end))
+        found = await read(keyset.every(stride, times, cursor, end))
         for key in found:
             cursor, total = encode(key), total + stride
             if total % distance == 0:
                 uppers.append(cursor)
             if len(uppers) >= 2 * partitions:
                 uppers, distance = uppers[1::2], 2 * distance
-        if len(found) < min(times, partitions):
+        if len(found) < times:
             break
         if distance <= _LONGEST and total % distance == 0:
             stride = distance

@@ -9,21 +9,27 @@ from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from .. import sqlite
 from ..clock import Clock
 from .transient import Patience, is_transient
 
 T = TypeVar("T")
 
 
+def reading(engine: AsyncEngine) -> AsyncEngine:
+    """Return an engine of the same pool whose transactions only read."""
+    if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return engine.execution_options(**sqlite.READING)
+
+
 class Reader:
     """Sessions of its own, apart from those that write; `patience` in seconds."""
 
     def __init__(self, engine: AsyncEngine, clock: Clock, patience: float) -> None:
-        self.engine = engine
+        self.engine = reading(engine)
         self._clock = clock
         self._patience = patience
-        if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
-            self.engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def all(self, select: Executable) -> list[Any]:
         """Return the rows of a select."""

@@ -141,7 +141,8 @@ async def _open_run(
             total_known=keyset is not None and not definition.until_empty,
         )  # fmt: skip
     _check_same_key(run, keyset)
-    await store.resume(run["id"])
+    if run["state"] != "running":
+        await store.resume(run["id"])
     return int(run["id"])
 
 

@@ -68,7 +68,7 @@ async def statuses(store: Store, runs: Sequence[int] | None = None) -> list[JobS
     query = select(tables.run).order_by(tables.run.c.id.desc())
     if runs is not None:
         query = query.where(tables.run.c.id.in_(runs))
-    async with store.engine.connect() as connection:
+    async with store.reading.connect() as connection:
         found = (await connection.execute(query)).mappings().all()
         numbers = [row["id"] for row in found]
         sums = await connection.execute(_sums(store).where(tables.partition.c.run.in_(numbers)))

@@ -30,6 +30,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from .plan import Plan
+from .reader import reading
 from .states import ACTIVE, State, check
 from .tables import LOCK_CLASS, Tables
 
@@ -71,6 +72,7 @@ class Store:
 
     def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
         self.engine = engine
+        self.reading = reading(engine)
         self.tables = tables
         self.has_advisory_locks = engine.dialect.name == "postgresql"
         self._advance = self._build_advance()
@@ -84,7 +86,7 @@ class Store:
         query = select(run).where(
             run.c.job == job, run.c.arguments == arguments, run.c.state.in_(ACTIVE)
         )
-        async with self.engine.connect() as connection:
+        async with self.reading.connect() as connection:
             return (await connection.execute(query)).mappings().first()
 
     async def start_run(
@@ -116,7 +118,7 @@ class Store:
 
     async def run_of(self, run: int) -> RowMapping:
         """Return a run as it is now."""
-        async with self.engine.connect() as connection:
+        async with self.reading.connect() as connection:
             return (
                 await connection.execute(select(self.tables.run).where(self.tables.run.c.id == run))
             ).mappings().one()  # fmt: skip
@@ -162,7 +164,7 @@ class Store:
         """Return how many partitions are not at their end."""
         partition = self.tables.partition
         query = select(func.count()).where(partition.c.run == run, ~partition.c.done)
-        async with self.engine.connect() as connection:
+        async with self.reading.connect() as connection:
             return int(await connection.scalar(query) or 0)
 
     async def rows_read(self, run: int, round_: int) -> int:
@@ -171,7 +173,7 @@ class Store:
         query = select(func.coalesce(func.sum(partition.c.rows_read), 0)).where(
             partition.c.run == run, partition.c.round == round_
         )
-        async with self.engine.connect() as connection:
+        async with self.reading.connect() as connection:
             return int(await connection.scalar(query) or 0)
 
     async def end_round(self, run: int, round_: int, following: Plan | None) -> None:
