@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import socket
 import time
@@ -217,6 +218,26 @@ def test_a_run_is_started_watched_and_stopped(page: Browser, service: ServicePro
     assert page.script("return document.title").startswith(f"Stopped: run {number}")
 
 
+def test_the_form_offers_what_the_api_takes(page: Browser, service: ServiceProcess) -> None:
+    visit(page, service, "/")
+    until(lambda: told(page, "#about"), "no scenarios")
+    document = service.client.get("/api/openapi.json").json()
+    overrides = document["components"]["schemas"]["Overrides"]["properties"]
+    controls = page.script(
+        """return [...document.querySelectorAll("#start fieldset [name]")].map(e => e.name)"""
+    )
+    assert set(controls) == set(overrides)
+    modes = page.script(
+        "return [...document.querySelectorAll('[name=mode] option')].map(e => e.value)"
+    )
+    (taken,) = (each["enum"] for each in overrides["mode"]["anyOf"] if "enum" in each)
+    assert modes == ["", *taken]
+    bounds = service.client.get("/api/scenarios").json()["bounds"]
+    for name, most in bounds.items():
+        limit = page.script("return document.getElementsByName(arguments[0])[0].max", name)
+        assert float(limit) == most
+
+
 def test_what_is_refused_is_said_at_its_field(page: Browser, service: ServiceProcess) -> None:
     number = service.start("long")
     visit(page, service, "/")
@@ -379,6 +400,29 @@ def test_a_page_says_that_it_is_stale(page: Browser, service: ServiceProcess) ->
     reads(page, "#state", "Stopped")
 
 
+@pytest.mark.soak
+def test_a_page_asks_for_a_token(page: Browser, folder: Path, target: str) -> None:
+    argv = arguments(folder, target, "other.sqlite")
+    known = f"ci=sha256:{hashlib.sha256(b'al_known').hexdigest()}"
+    with service_process(folder, *argv, "--token", known) as service:
+        visit(page, service, "/history")
+        until(lambda: told(page, "h1") == "Log in", "not asked")
+        page.type("al_wrong")
+        page.key("Enter")
+        reads(page, ".refusal", "this token is not known")
+        page.script("document.querySelector('#token').value = ''")
+        page.press("#token")
+        page.type("al_known")
+        page.key("Enter")
+        reads(page, "h1", "History")
+        reads(page, "#who span", "ci")
+        page.press("#who button", "Enter")
+        until(lambda: told(page, "h1") == "Log in", "still in")
+    (refused,) = page.complaints
+    assert "401" in refused
+
+
+@pytest.mark.soak
 def test_a_page_comes_back_by_itself(page: Browser, folder: Path, target: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -21,6 +21,8 @@ export function post(path, body) {
   return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
+/** Who asks: a POST with a token logs in. */
+export const SESSION = "/api/session";
 const PATIENCE_MS = 15_000;
 
 async function ask(path, options) {
@@ -32,6 +34,6 @@ async function ask(path, options) {
   }
   const document = await answer.json().catch(() => ({}));
   if (answer.ok) return document;
-  if (answer.status === 401) dispatchEvent(new Event("unauthorized"));
+  if (answer.status === 401 && path !== SESSION) dispatchEvent(new Event("unauthorized"));
   throw new Problem(answer.status, document.detail ?? `The service answers ${answer.status}.`, document);
 }

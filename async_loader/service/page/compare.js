@@ -26,7 +26,7 @@ const FOUND = [
   ["completed", "completed", count, "most"],
   ["lasted", "seconds", (seconds) => elapsed(+seconds.toFixed(1)), "most"],
 ];
-const TOLD = [["run", "text"], ["state", "text tight"], ["scenario", "text more"], ["target", "text most"]];
+const TOLD = [["run", "text tight"], ["state", "text tight"], ["scenario", "text more"], ["target", "text most"]];
 const COLUMNS = [...TOLD, ["started", "text tight most"], ["load", "text most"], ...FOUND.map(([name, , , room]) => [name, room])];
 
 /** The two runs that the address names. */
@@ -67,9 +67,10 @@ function render({ runs, charts, changes, differences }) {
   $("#compared").hidden = false;
   showVerdict(runs, changes, differences);
   showFigures(runs);
-  const [first, second] = runs.map((run) => [`run ${run.id}`]);
+  const [first, second] = runs.map((run) => [`run ${run.id}`, "most"]);
   const drawn = el("span", { class: "said" }, "interval, drawn");
-  const columns = [["figure", "text"], ["finding", "text"], ["change"], ["95 % interval"], [drawn, "most"], first, second];
+  const columns = [["figure", "text"], ["finding", "text"], ["change"], ["95 % interval", "more"]];
+  columns.push([drawn, "most"], first, second);
   replace($("#changes"), head(columns), el("tbody", {}, changes.map(changeRow)));
   drawAll(charts);
   const report = `/api/compare/report.html?run=${runs[0].id}&run=${runs[1].id}`;
@@ -102,7 +103,7 @@ function runRow(run) {
   });
   return el(
     "tr", { "data-run": run.id },
-    el("th", { scope: "row", class: "text" }, el("a", { href: `/?run=${run.id}` }, `run ${run.id}`)),
+    el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, `run ${run.id}`)),
     el("td", { class: "text tight" }, el("span", { class: `word ${run.state}` }, title(run.state))),
     el("td", { class: "text more" }, run.scenario),
     el("td", { class: "text most" }, run.target),
@@ -122,10 +123,10 @@ function changeRow(each) {
     el("th", { scope: "row", class: "text code" }, el("code", {}, check)),
     el("td", { class: `text ${tone}` }, finding, why),
     el("td", {}, change(each.change, unit)),
-    el("td", {}, interval),
+    el("td", { class: "more" }, interval),
     el("td", { class: "bar most" }, low == null ? null : drawnInterval(each, tone)),
-    el("td", {}, figure(each.before, unit)),
-    el("td", {}, figure(each.now, unit)),
+    el("td", { class: "most" }, figure(each.before, unit)),
+    el("td", { class: "most" }, figure(each.now, unit)),
   );
 }
 

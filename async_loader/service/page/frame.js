@@ -1,15 +1,16 @@
 // What all pages have: who asks, and how the line to the service is.
-import { get, post } from "./api.js";
+import { SESSION, get, post } from "./api.js";
 import { $, el, replace, say } from "./dom.js";
 import { clock } from "./words.js";
 
+addEventListener("unauthorized", () => location.reload()); // the session is over
+
 /** Call `start` once the service knows who asks; until then it is asked for a token. */
 export async function frame(start) {
-  addEventListener("unauthorized", () => showLogin());
   let session;
   try {
-    session = await get("/api/session");
-  } catch (problem) {
+    session = await get(SESSION);
+  } catch {
     showLine("lost", Date.now());
     setTimeout(() => frame(start), 2000);
     return;
@@ -35,20 +36,20 @@ export function showLine(state, since) {
 function showSession({ who, needs_token }) {
   if (!needs_token) return;
   const leave = async () => {
-    await post("/api/session/end");
+    await post(`${SESSION}/end`);
     location.reload();
   };
   replace($("#who"), el("span", { class: "note" }, who), el("button", { type: "button", onclick: leave }, "Log out"));
 }
 
 function showLogin() {
-  if ($("#login")) return;
+  say($("#line"), "Not logged in");
   const refusal = el("p", { class: "refusal", role: "alert" });
   const token = el("input", { id: "token", type: "password", autocomplete: "current-password", required: true });
   const enter = async (event) => {
     event.preventDefault();
     try {
-      await post("/api/session", { token: token.value });
+      await post(SESSION, { token: token.value });
       location.reload();
     } catch (problem) {
       say(refusal, problem.message);
@@ -57,6 +58,7 @@ function showLogin() {
   const form = el(
     "form", { id: "login", class: "card fields", onsubmit: enter },
     el("h1", {}, "Log in"),
+    el("input", { autocomplete: "username", value: "async_loader", hidden: true }), // for what keeps passwords
     el("label", { for: "token" }, "Token", token),
     refusal,
     el("button", { class: "primary" }, "Log in"),

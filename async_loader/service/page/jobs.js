@@ -11,7 +11,11 @@ const BUSY_MS = 2_000;
 const IDLE_MS = 10_000;
 const VERBS = { running: ["pause", "cancel"], paused: ["resume", "cancel"], failed: ["resume", "cancel"] };
 
+// How long a process may take to begin, or to heed: it is looked for as if it ran.
+const SOON_MS = 30_000;
+
 let timer = 0;
+let busyUntil = 0;
 let last = "";
 
 /** Show the targets to choose from. */
@@ -30,7 +34,7 @@ async function look() {
   try {
     const { jobs } = await get(`/api/jobs/${encodeURIComponent(target.value)}`);
     show(jobs);
-    if (jobs.some((job) => job.state === "running")) wait = BUSY_MS;
+    if (Date.now() < busyUntil || jobs.some((job) => job.state === "running")) wait = BUSY_MS;
   } catch (problem) {
     say($("#jobs-refusal"), problem.message);
   }
@@ -80,6 +84,7 @@ function button(job, verb) {
     if (verb === "cancel" && !confirm(`Give up ${job.job}, run ${job.run}? It cannot be resumed then.`)) return;
     try {
       await post(`/api/jobs/${encodeURIComponent(target.value)}/${job.run}/${verb}`);
+      busyUntil = Date.now() + SOON_MS;
       say($("#announced"), `${job.job}, run ${job.run}: ${verb}`);
     } catch (problem) {
       say($("#jobs-refusal"), problem.message);

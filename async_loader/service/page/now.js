@@ -1,5 +1,5 @@
 // The page of now: the run that goes on or the latest one, the form for the next one, jobs.
-import { get } from "./api.js";
+import { Problem, get } from "./api.js";
 import { $, el, replace } from "./dom.js";
 import { frame, showLine } from "./frame.js";
 import * as jobs from "./jobs.js";
@@ -37,7 +37,8 @@ async function look() {
       await openWanted(targets);
     }
     lastLook = Date.now();
-  } catch {
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
     showLine("lost", lastLook);
   } finally {
     setTimeout(look, LOOK_MS);
@@ -48,7 +49,7 @@ function showOthers(targets) {
   const others = targets.filter((target) => target.run && target.run !== run.shown().number);
   $("#others").hidden = !others.length;
   const links = others.map((target) =>
-    el("li", {}, el("a", { href: `/?run=${target.run}` }, `Run ${target.run}`), ` goes on on ${target.name}`),
+    el("li", {}, el("a", { href: `/?run=${target.run}` }, `Run ${target.run}`), ` is running on ${target.name}`),
   );
   const texts = (items) => items.map((item) => item.textContent).join();
   if (texts(links) !== texts([...$("#others ul").children])) replace($("#others ul"), links);
