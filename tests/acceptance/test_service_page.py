@@ -97,6 +97,15 @@ def service(folder: Path, target: str) -> Iterator[ServiceProcess]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _alone(service: ServiceProcess) -> Iterator[None]:
+    """Leave no run on the target to the next test."""
+    yield
+    for run in service.client.get("/api/runs?state=running").json()["runs"]:
+        service.client.post(f"/api/runs/{run['id']}/stop")
+        ended(service, run["id"])
+
+
 @pytest.fixture(scope="module")
 def _browser() -> Iterator[Browser]:
     with browser() as opened:
