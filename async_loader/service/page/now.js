@@ -39,7 +39,7 @@ async function look() {
     lastLook = Date.now();
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    showLine("lost", lastLook);
+    if (!run.shown().isActive) showLine("lost", lastLook); // else its events say how the line is
   } finally {
     setTimeout(look, LOOK_MS);
   }

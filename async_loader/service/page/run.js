@@ -36,13 +36,17 @@ export async function open(number) {
   stopWatching();
   const found = await get(`/api/runs/${number}`).catch(refused);
   if (!found || wanted !== number) return;
+  if (found.id !== run?.id) clear();
+  take(found);
+  if (ACTIVE.includes(run.state)) stopWatching = watch(number, heard(number));
+  else await showResult();
+}
+
+function clear() {
   course = new Course();
   notes = [];
   for (const figure of Object.values(figures)) figure.hidden = true;
   $("#results").hidden = true;
-  take(found);
-  if (ACTIVE.includes(run.state)) stopWatching = watch(number, heard(number));
-  else await showResult();
 }
 
 /** Ask how the run is now: that it is stopping is not among its events. */
@@ -95,11 +99,10 @@ function heard(number) {
     line: showLine,
     async end(state) {
       if (!isShown()) return;
-      take(await get(`/api/runs/${number}`));
       say($("#announced"), `Run ${number}: ${state}`);
       showLine("ready", Date.now());
-      await showResult();
-      dispatchEvent(new CustomEvent("ended", { detail: number }));
+      await open(number);
+      dispatchEvent(new Event("ended"));
     },
   };
 }
