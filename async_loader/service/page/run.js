@@ -69,6 +69,10 @@ function refused(problem) {
 }
 
 function showWords(word, sentence) {
+  clear();
+  run = null;
+  for (const id of ["stop", "progress", "split", "errors", "settings"]) $(`#${id}`).hidden = true;
+  for (const id of ["subject", "reasons", "tiles"]) $(`#${id}`).replaceChildren();
   document.documentElement.dataset.state = "none";
   $("#verdict").className = "verdict";
   say($("#state"), word);
@@ -82,7 +86,7 @@ function take(found) {
 }
 
 function heard(number) {
-  const isShown = () => wanted === number && run.id === number;
+  const isShown = () => wanted === number && run?.id === number;
   return {
     phase(text) {
       phase = text;
@@ -112,6 +116,7 @@ function renderSoon() {
   if (frameAsked) return;
   frameAsked = requestAnimationFrame(() => {
     frameAsked = 0;
+    if (!run) return;
     render();
     drawCourse();
   });
