@@ -107,6 +107,12 @@ def _alone(service: ServiceProcess) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def two(service: ServiceProcess) -> list[int]:
+    """Two runs of the same scenario that have ended."""
+    return [ended(service, service.start("mixed"))["id"] for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
 def _browser() -> Iterator[Browser]:
     with browser() as opened:
         yield opened
@@ -262,8 +268,10 @@ def test_what_is_refused_is_said_at_its_field(page: Browser, service: ServicePro
     assert "409" in refused
 
 
-def test_two_runs_are_found_and_compared(page: Browser, service: ServiceProcess) -> None:
-    first, second = (ended(service, service.start("mixed"))["id"] for _ in range(2))
+def test_two_runs_are_found_and_compared(
+    page: Browser, service: ServiceProcess, two: list[int]
+) -> None:
+    first, second = two
     visit(page, service, "/history?scenario=mixed&state=passed")
     until(lambda: page.script("return document.querySelectorAll('#runs tbody a').length"), "none")
     listed = service.client.get("/api/runs?scenario=mixed&state=passed").json()["runs"]
@@ -364,10 +372,10 @@ return [...operated].filter((e) => !e.closest("[hidden]") && !isNamed(e)).map((e
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_page_fits_every_screen(
-    page: Browser, service: ServiceProcess, tmp_path: Path, dark: bool
+    page: Browser, service: ServiceProcess, two: list[int], tmp_path: Path, dark: bool
 ) -> None:
-    first, second = (ended(service, service.start("mixed"))["id"] for _ in range(2))
-    paths = {"now": "/", "history": "/history", "compare": f"/compare?run={first}&run={second}"}
+    comparison = f"/compare?run={two[0]}&run={two[1]}"
+    paths = {"now": f"/?run={two[0]}", "history": "/history", "compare": comparison}
     for name, path in paths.items():
         size(page, "wide", dark=dark)
         visit(page, service, path)
