@@ -51,10 +51,10 @@ def test_how_soon_the_first_chart_is_drawn(service: ServiceProcess, what: str) -
     path = "/compare?run=1&run=2" if what == "two runs" else "/"
     with browser() as opened:
         opened.visit("about:blank")
-        times = [
-            _drawn(opened, str(service.client.base_url.join(path))) / 1e3 for _ in range(ROUNDS)
-        ]
-        size = opened.script(_BYTES)
+        url = str(service.client.base_url.join(path))
+        times = [_drawn(opened, url) / 1e3]
+        size = opened.script(_BYTES)  # later ones come from the browser's cache
+        times += [_drawn(opened, url) / 1e3 for _ in range(ROUNDS - 1)]
         assert opened.complaints == []
     if number is not None:
         service.client.post(f"/api/runs/{number}/stop")
@@ -62,7 +62,7 @@ def test_how_soon_the_first_chart_is_drawn(service: ServiceProcess, what: str) -
     quote(what, [f"first {times[0]:.2f} s", f"median {statistics.median(times):.2f} s"])
     quote("its size", [f"{size / 1000:.0f} KB"])
     assert max(times) < 1
-    assert size < 200_000
+    assert 50_000 < size < 200_000
 
 
 def _drawn(page: Browser, url: str) -> float:
