@@ -403,6 +403,7 @@ def test_a_page_is_light_and_all_our_own(page: Browser, service: ServiceProcess,
     assert 20_000 < sum(files.values()) < MOST_BYTES
 
 
+@pytest.mark.soak
 def test_a_page_says_that_it_is_stale(page: Browser, service: ServiceProcess) -> None:
     number = service.start("long")
     visit(page, service, f"/?run={number}")

@@ -21,6 +21,7 @@ def test_a_run_of_a_comparison_is_split(command: Command, tmp_path: Path) -> Non
     assert [shard["completed"] for shard in run["shards"]] == [51, 50]
 
 
+@pytest.mark.soak
 def test_a_sweep_splits_the_steps_that_can_be(command: Command, tmp_path: Path) -> None:
     steps = ("--steps", "1", "--steps", "4", "--duration", "0.2s", "--warmup", "1")
     done = command("sweep", *NOOP, *steps, "--out", "json=x")

@@ -150,7 +150,9 @@ def counts(result: RunResult) -> dict[str, tuple[int, int, int]]:
     return {n: (o.count, o.failed, o.indeterminate) for n, o in result.by_operation.items()}
 
 
-@pytest.mark.parametrize("given", [{}, {"rate": "900/s"}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{}, pytest.param({"rate": "900/s"}, marks=pytest.mark.soak)], ids=str
+)
 async def test_any_number_of_shards_does_the_same(
     ledger: str, database_url: str, engine: AsyncEngine, given: dict[str, Any]
 ) -> None:
@@ -262,7 +264,7 @@ def reconcile(result: RunResult, written: Iterable[Any]) -> None:
     assert count <= len(indexes) <= count + indeterminate
 
 
-@pytest.mark.parametrize("policy", ["stop", "continue"])
+@pytest.mark.parametrize("policy", [pytest.param("stop", marks=pytest.mark.soak), "continue"])
 async def test_killing_a_worker_loses_no_account(
     ledger: str, database_url: str, engine: AsyncEngine, policy: str
 ) -> None:

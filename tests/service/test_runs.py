@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -63,6 +64,7 @@ async def test_a_run_from_its_start_to_its_reports(service: Service, engine: Asy
     assert await schemas(engine) == 0
 
 
+@pytest.mark.soak
 async def test_a_run_is_split_over_processes(service: Service, engine: AsyncEngine) -> None:
     run = await service.ended(await service.start("split", ops=200))
     assert (run["state"], run["figures"]["completed"]) == ("passed", 200)
@@ -80,7 +82,7 @@ async def test_events_are_a_snapshot_a_second_and_end_with_the_verdict(service: 
     assert found[-1][2] == {"state": "passed", "reasons": []}
     seconds = [data["seconds"] for _, kind, data in found if kind == "snapshot"]
     assert seconds == sorted(seconds)
-    assert seconds[-1] >= 2.1
+    assert seconds[-1] >= 2  # the last one is of the end
     steps = [after - before for before, after in pairwise(seconds[:-1])]
     assert all(step >= 0.9 for step in steps)
 
