@@ -52,6 +52,8 @@ def arguments(line: str, database_url: str) -> list[str]:
     small = [re.sub(r"^\d{4,}$", "100", re.sub(r"^(30|5)s$", "300ms", word)) for word in words]
     small = [re.sub(r"^[1-9]\d*[sm]:", "300ms:", word) for word in small]
     small = [re.sub(PLACEHOLDER, lambda _: database_url, word) for word in small]
+    if "--rounds" in small and "--out" not in small:
+        small[small.index("--rounds") + 1] = "1"
     small = ["local:2" if word.startswith("tcp:") else word for word in small]
     small = [str(ROOT / word) if word.startswith("config/") else word for word in small]
     if not {"--ops", "--duration", "--stage"} & set(small) and small[0] not in OTHERS:

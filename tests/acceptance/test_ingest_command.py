@@ -20,7 +20,7 @@ from async_loader.ingest.demo import make_pairs
 
 from .conftest import Command, environment
 
-PAIRS = [pytest.param((60, 5), id="5"), pytest.param((300, 20), id="20", marks=pytest.mark.soak)]
+PAIRS = [pytest.param((60, 2), id="2"), pytest.param((300, 20), id="20", marks=pytest.mark.soak)]
 
 
 def library(url: str) -> Engine:
