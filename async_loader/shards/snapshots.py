@@ -91,7 +91,7 @@ class Standings:
     def __init__(self, operations: Sequence[Operation], shards: int) -> None:
         self._operations = operations
         self._last: list[Message | None] = [None] * shards
-        self._rates = [0.0] * shards
+        self._rates: dict[int, float] = {}  # of those that go on
         self._completed = [array("L") for _ in range(shards)]
 
     def take(self, index: int, message: Message) -> None:
@@ -105,7 +105,7 @@ class Standings:
 
     def ended(self, index: int) -> None:
         """Have a shard add nothing to the rate any more."""
-        self._rates[index] = 0.0
+        self._rates.pop(index, None)
 
     def completed(self, index: int) -> int:
         """Return how many operations of a shard are known to have ended well."""
@@ -141,7 +141,8 @@ class Standings:
             duration=duration,
             completed=so_far.completed,
             bad=so_far.failed + so_far.indeterminate,
-            rate=sum(self._rates),
+            # There is no last second once all have ended: then it is the whole run's.
+            rate=sum(self._rates.values()) if self._rates else so_far.throughput,
             p50_ms=percentiles[50.0] / 1e6,
             p95_ms=percentiles[95.0] / 1e6,
             p99_ms=percentiles[99.0] / 1e6,

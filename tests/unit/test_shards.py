@@ -196,6 +196,11 @@ def test_standings_are_the_sum_of_the_last_snapshots() -> None:
     progress = standings.progress(together, 10, None)
     assert (progress.completed, progress.in_use, progress.planned) == (12_000, None, 10)
     assert progress.rate == pytest.approx(4000 / 3600.123 + 6000 / 3600.123)
+    standings.ended(1)
+    assert standings.progress(together, 10, None).rate == pytest.approx(6000 / 3600.123)
+    standings.ended(2)
+    standings.ended(0)
+    assert standings.progress(together, 10, None).rate == together.throughput > 0
 
 
 def split_result(*shards: ShardResult) -> RunResult:
