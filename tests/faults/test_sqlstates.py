@@ -15,23 +15,25 @@ from async_loader.database import closing, create_engine, create_sessions
 
 pytestmark = pytest.mark.timeout(30)
 
-# Of a pair of operations, each with its barrier, at most one can end well.
+# Of a pair of operations, each with its barrier, at most one can end well. A pair has the rows
+# 2k and 2k + 1 to itself: the next pair begins while one of this one is not done, and would
+# otherwise take a row from it and wait at its barrier for an operation that cannot start.
 Duel = Callable[[AsyncSession, int, asyncio.Barrier], Awaitable[None]]
 
 
 async def outrun_the_statement_timeout(session: AsyncSession, n: int, _: asyncio.Barrier) -> None:
     await session.execute(text("SET LOCAL statement_timeout = '20ms'"))
-    await session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": 20 * n})
+    await session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": 20 * (n % 2)})
 
 
 async def wait_for_a_lock(session: AsyncSession, n: int, both: asyncio.Barrier) -> None:
     await session.execute(text("SET LOCAL lock_timeout = '20ms'"))
-    if n == 0:
-        await session.execute(text("UPDATE account SET balance = 1 WHERE id = 0"))
+    if n % 2 == 0:
+        await update(session, n)
     await both.wait()
-    if n == 1:
+    if n % 2 == 1:
         try:
-            await session.execute(text("UPDATE account SET balance = 2 WHERE id = 0"))
+            await update(session, n - 1)
         finally:
             await both.wait()
     else:
@@ -42,15 +44,20 @@ async def write_what_changed(session: AsyncSession, n: int, both: asyncio.Barrie
     await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     await session.execute(text("SELECT balance FROM account"))
     await both.wait()
-    await session.execute(text("UPDATE account SET balance = balance + 1 WHERE id = 0"))
+    await update(session, n - n % 2)
 
 
 async def lock_crosswise(session: AsyncSession, n: int, both: asyncio.Barrier) -> None:
     await session.execute(text("SET LOCAL deadlock_timeout = '10ms'"))
-    update = text("UPDATE account SET balance = balance + 1 WHERE id = :id")
-    await session.execute(update, {"id": n})
+    await update(session, n)
     await both.wait()
-    await session.execute(update, {"id": 1 - n})
+    await update(session, n ^ 1)
+
+
+async def update(session: AsyncSession, row: int) -> None:
+    await session.execute(
+        text("UPDATE account SET balance = balance + 1 WHERE id = :id"), {"id": row}
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,13 +74,13 @@ async def test_by_sqlstate_and_by_name(
 ) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE account AS SELECT n id, 0 balance FROM"
-                                      " generate_series(0, 1) n"))  # fmt: skip
+                                      " generate_series(0, 9) n"))  # fmt: skip
     workload = Workload("duel")
     barriers = [asyncio.Barrier(2) for _ in range(5)]
 
     @workload.operation("duel", kind="write")
     async def fight(session: AsyncSession, op: OperationContext) -> None:
-        await duel(session, op.index % 2, barriers[op.index // 2])
+        await duel(session, op.index, barriers[op.index // 2])
         await session.commit()
 
     async with closing(create_engine(make_url(database_url), pool_size=2)) as own:
