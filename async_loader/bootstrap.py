@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -80,14 +80,12 @@ def blocks_of(
 ) -> list[Block]:
     """Return a run of `seconds` in that many parts: of one operation, or of all."""
     names = slices.by_operation if operation is None else (operation,)
-    length = slices.length
-    ends = [round(length * part / number) for part in range(number + 1)]
     return [
         Block(
             tuple(one for name in names for one in slices.by_operation[name][begin:end]),
             min(end * slices.width, seconds) - begin * slices.width,
         )
-        for begin, end in pairwise(ends)
+        for begin, end in _bounds(slices.length, number)
     ]
 
 
@@ -122,9 +120,11 @@ def mean_of(blocks: Sequence[Block]) -> Statistic:
     return _quotient(sums, counts)
 
 
-def rate_of(blocks: Sequence[Block]) -> Statistic:
-    """Return how many operations ended well in a second."""
-    return _quotient([b.count for b in blocks], [b.seconds for b in blocks])
+def rate_of(slices: Slices, seconds: float, number: int, operation: str | None = None) -> Statistic:
+    """Return how many operations ended well in a second, of a run in that many blocks."""
+    running = slices.running(operation)
+    counts = [sum(running[begin:end]) for begin, end in _bounds(slices.length, number)]
+    return _quotient(counts, [b.seconds for b in blocks_of(slices, seconds, number, operation)])
 
 
 def error_share_of(blocks: Sequence[Block]) -> Statistic:
@@ -192,6 +192,11 @@ def draws(blocks: int, runs: int) -> tuple[Draw, ...]:
         picked = tuple(rng.choices(range(runs), k=runs))
         made.append(Draw(tuple(weights), picked, rng.randrange(runs)))
     return tuple(made)
+
+
+def _bounds(length: int, number: int) -> Iterator[tuple[int, int]]:
+    """Return where each of so many parts of slices begins and ends."""
+    return pairwise(round(length * part / number) for part in range(number + 1))
 
 
 def _quotient(above: Sequence[float], below: Sequence[float]) -> Statistic:

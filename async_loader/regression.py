@@ -243,12 +243,13 @@ def _interval(
 def _statistic(check: Check, result: RunResult, blocks: int) -> Statistic:
     """Return how the check's figure is made of a drawing of the result's blocks, scaled."""
     assert result.slices is not None
-    parts = blocks_of(result.slices, result.seconds, blocks, check.figure.operation)
+    where = (result.slices, result.seconds, blocks, check.figure.operation)
+    parts = blocks_of(*where)
     percentile = percentile_in(check.figure.aggregate)
     if check.of_shares:
         plain = error_share_of(parts)
     elif check.less_is_worse:
-        plain = rate_of(parts)
+        plain = rate_of(*where)
     else:
         plain = mean_of(parts) if percentile is None else percentile_of(parts, percentile)
     return lambda weights: check.scaled(plain(weights))

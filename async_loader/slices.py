@@ -12,7 +12,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, Self
 
 _BITS = 7
@@ -119,6 +119,24 @@ class Slices:
             2 * self.width, {name: pairs(slices) for name, slices in self.by_operation.items()}
         )
 
+    def running(self, operation: str | None = None) -> list[float]:
+        """
+        Return how many operations ended well, each counted in the slices in which it ran.
+
+        One that ran in two slices counts as a part in each. By when they end, operations
+        that go in step come in waves: a slice has all of them or none.
+        """
+        names = self.by_operation if operation is None else (operation,)
+        parts = [0.0] * self.length
+        rises = [0.0] * (self.length + 1)  # of what counts in all slices from here on
+        for name in names:
+            for number, one in enumerate(self.by_operation[name]):
+                end = number + 0.5
+                for bucket, count in one.buckets().items():
+                    lasted = sum(bounds_of(bucket)) / 2e9 / self.width
+                    _spread(count, max(end - lasted, 0.0), end, parts, rises)
+        return [part + level for part, level in zip(parts, accumulate(rises), strict=False)]
+
     def merged(self, other: Slices) -> Slices:
         """Return the two together, slice by slice, the narrower ones widened first."""
         mine, theirs = self, other
@@ -183,6 +201,19 @@ def pairs(slices: Iterable[Slice]) -> tuple[Slice, ...]:
     """Return each two neighbours as one."""
     each = iter(slices)
     return tuple(a.merged(b) for a, b in zip_longest(each, each, fillvalue=NOTHING))
+
+
+def _spread(count: int, begin: float, end: float, parts: list[float], rises: list[float]) -> None:
+    """Spread a count over the slices from one place to another: over whole ones by `rises`."""
+    first, last = int(begin), int(end)
+    if first == last:
+        parts[first] += count
+        return
+    density = count / (end - begin)
+    parts[first] += density * (first + 1 - begin)
+    parts[last] += density * (end - last)
+    rises[first + 1] += density
+    rises[last] -= density
 
 
 def _slices(data: Mapping[str, Any]) -> tuple[Slice, ...]:

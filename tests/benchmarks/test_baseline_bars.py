@@ -49,7 +49,7 @@ def runs(
 
     def run(name: str) -> RunResult:
         where = ("--workload", f"{path}:{name}", "--server-directory", str(server_directory / "x"))
-        return RunResult.from_dict(load(*where, "--concurrency", "20", "--duration", "5s"))
+        return RunResult.from_dict(load(*where, "--concurrency", "20", "--duration", "8s"))
 
     return [(run("usual"), run("slower")) for _ in range(PAIRS)]
 

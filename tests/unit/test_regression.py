@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from async_loader import ConfigurationError, RunResult, regression
+from async_loader import ConfigurationError, Histogram, RunResult, regression
 from async_loader.bootstrap import correlation_time, draws
 from async_loader.changes import Change, Comparison
 from async_loader.circumstances import differences
 from async_loader.regression import compare_with, parse_check
+from async_loader.slice_tally import SliceTally
 
 from .runs import made_up_run
 
 P95 = "op_duration{op:read}:p(95):10%"
+SECOND = 10**9
 RUNS = 40
 NINETEEN_IN_20 = 38
 
@@ -147,6 +149,34 @@ def test_throughput_gets_worse_downwards() -> None:
     assert change("ops:rate:10%", fast, slow).finding == "improved"
     assert change("ops:rate:50%", slow, fast).finding == "holds"
     assert change("ops:rate:100%", slow, fast).finding == "holds"
+
+
+def in_step(rng: random.Random, seconds: float) -> RunResult:
+    """Twenty operations at a time for five seconds, each as long as the others, nearly."""
+    result, tally = made_up_run(rng), SliceTally(["read"])
+    histogram, now = Histogram(), 0
+    while now < 5 * SECOND:
+        each = [int(rng.gauss(seconds, 0.01 * seconds) * SECOND) for _ in range(20)]
+        now += max(each)
+        tally.advance(now)
+        tally.add("read", Counter(each))
+        for ns in each:
+            histogram.record(ns)
+    read = replace(result.by_operation["read"], count=histogram.count, histogram=histogram)
+    return replace(
+        result, seconds=now / SECOND, by_operation={"read": read}, slices=tally.result(now)
+    )
+
+
+def test_operations_in_step_are_no_noise() -> None:
+    """A slice has all of them or none: by when they end, the rate seems to jump."""
+    rng = random.Random(23)
+    found: Counter[str] = Counter()
+    for _ in range(20):
+        usual, same, slower = in_step(rng, 0.2), in_step(rng, 0.2), in_step(rng, 0.25)
+        found["same " + change("ops:rate:10%", same, usual).finding] += 1
+        found["slower " + change("ops:rate:10%", slower, usual).finding] += 1
+    assert found == {"same holds": 20, "slower regression": 20}
 
 
 def test_errors_are_compared_in_points() -> None:

@@ -105,6 +105,19 @@ def test_what_happens_is_in_the_slice_in_which_it_ends() -> None:
     assert [one.failed for one in slices.by_operation["write"]] == [0, 0, 0, 1, 1, 0, 0, 0, 0]
 
 
+def test_what_runs_counts_where_it_ran() -> None:
+    run = Run("long", "short")
+    run.end("short", 0.30)
+    run.end("long", 1.19, ns=500_000_000)  # four slices: its end is taken as the middle of one
+    run.end("long", 1.20, ns=2_000_000_000)  # from before the run, as far as one can see
+    slices = run.slices(1.25)
+    from_the_start = 1 / 9.5
+    assert slices.running("short") == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    found = [n - from_the_start for n in slices.running("long")]
+    assert found == pytest.approx([0] * 5 + [0.125, 0.25, 0.25, 0.25, 0.125 - 0.0526], abs=0.01)
+    assert sum(slices.running()) == pytest.approx(3)
+
+
 def test_a_run_that_ends_with_its_last_slice_has_no_empty_one_behind() -> None:
     run = Run("read")
     run.end("read", 0.2)
