@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from hdrh.histogram import HdrHistogram
@@ -102,15 +102,20 @@ class Histogram:
 
         It encodes to the less, the fewer they are: 8 are a precision of 0.8 %.
         """
-        hdr, coarser = self._settled(), Histogram()
+        coarser = Histogram()
+        for ns, count in self.counts():
+            shift = max(ns.bit_length() - bits, 0)
+            lowest = ns >> shift << shift
+            coarser._pending[lowest] = coarser._pending.get(lowest, 0) + count
+        return coarser
+
+    def counts(self) -> Iterator[tuple[int, int]]:
+        """Yield each duration that was recorded, as the lowest of its bucket, and how often."""
+        hdr = self._settled()
         highest = hdr._counts_index_for(hdr.get_max_value()) if hdr.total_count else -1
         for index, count in enumerate(hdr.counts[: highest + 1]):
             if count:
-                ns = hdr.get_value_from_index(index)
-                shift = max(ns.bit_length() - bits, 0)
-                ns = ns >> shift << shift
-                coarser._pending[ns] = coarser._pending.get(ns, 0) + count
-        return coarser
+                yield int(hdr.get_value_from_index(index)), count
 
     def drain(self) -> dict[int, int]:
         """

@@ -21,7 +21,7 @@ from .result_parts import (
 )
 from .result_schedule import ScheduleResult
 from .results import Outcome, RunResult
-from .slice_tally import SliceTally
+from .slice_tally import RecentTally, SliceTally
 from .slices import Slices
 from .tallies import OperationTally, PoolGauge, SplitTally, Times
 from .tracebacks import Sample, sample_of
@@ -29,6 +29,8 @@ from .workload import Operation
 
 # Of which a snapshot tells: it is to be short, and their names are the application's.
 _MOST_ERRORS = 8
+# The percentiles that it has.
+WATCHED = {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0}
 
 
 @dataclass(slots=True)
@@ -44,7 +46,8 @@ class Snapshot:
     """
     The state of a run at an instant; `rate` is of the last second.
 
-    Percentiles are over the run so far. `time_split`: the seconds that all operations so far
+    Percentiles are over the run so far; the `recent` ones, by the same names, over the last 5 s,
+    None where nothing ended well in them. `time_split`: the seconds that all operations so far
     spent in `pool_wait`, `database` and `orm`, None where that is not timed. `errors`: the most
     frequent ones, by name. What a run in several processes does not tell is None or empty.
     """
@@ -63,6 +66,7 @@ class Snapshot:
     waiting: int | None = None
     time_split: Mapping[str, float] | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
+    recent: Mapping[str, float] | None = None
 
 
 class Metrics:
@@ -89,6 +93,7 @@ class Metrics:
         self._checks: dict[tuple[str, bool], int] = defaultdict(int)
         self._slices = SliceTally(self._operations)
         self._repeats = RepeatTally()
+        self._recent = RecentTally()
         self._done: dict[int, int] = defaultdict(int)
         self._bad: dict[int, int] = defaultdict(int)
         self._in_use: dict[int, int] = defaultdict(int)
@@ -191,7 +196,7 @@ class Metrics:
         for operation in self._operations.values():
             latency.add(operation.histogram)
         current = self._done[second - 1] if second else self._done[0]
-        percentiles = latency.percentiles_ns([50.0, 95.0, 99.0])
+        percentiles = latency.percentiles_ns(WATCHED.values())
         return Snapshot(
             seconds=elapsed / SECOND_NS,
             planned=planned,
@@ -207,6 +212,7 @@ class Metrics:
             waiting=gauge.waiting if gauge else None,
             time_split=self._time_split(),
             errors=dict(Counter(self._error_counts()).most_common(_MOST_ERRORS)),
+            recent=self._recent.look(elapsed / SECOND_NS, WATCHED),
         )
 
     def _time_split(self) -> dict[str, float] | None:
@@ -330,6 +336,7 @@ class Metrics:
         for name, tally in self._operations.items():
             fresh = tally.histogram.drain()
             self._slices.add(name, fresh)
+            self._recent.add(fresh.items())
             done += sum(fresh.values())
         self._done[self._began_ns // SECOND_NS] += done
         self._began_ns = now_ns - self.started_ns

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
-from .slices import NOTHING, Buckets, Slice, Slices, bucket_of, pairs
+from .slices import NOTHING, Buckets, Slice, Slices, bucket_of, pairs, percentile_ns
 
 # Halves and doubles of a second: the slices of any two runs have one width that fits both.
 FIRST_WIDTH_NS = 125_000_000
 MOST_SLICES = 128
+RECENT_SECONDS = 5.0
 
 
 class SliceTally:
@@ -72,3 +74,35 @@ class SliceTally:
             self._open[name] = {}
             self._failed[name] = 0
         self._length += 1
+
+
+class RecentTally:
+    """The latencies of the last seconds, as what came to them from one look to the next."""
+
+    def __init__(self) -> None:
+        self._fresh: Counter[int] = Counter()
+        self._looks: deque[tuple[float, Counter[int]]] = deque()
+
+    def add(self, durations: Iterable[tuple[int, int]]) -> None:
+        """Count what has ended well since the last look: nanoseconds, and how often."""
+        for ns, count in durations:
+            self._fresh[bucket_of(ns)] += count
+
+    def look(self, seconds: float, wanted: Mapping[str, float]) -> dict[str, float] | None:
+        """
+        Return these percentiles of the last 5 s by name, in milliseconds, at most 1.6 % off.
+
+        `seconds` are of the run so far. None where nothing ended well, and where that is not
+        known: from counts that were told less finely meanwhile, more were taken than there are.
+        """
+        self._looks.append((seconds, self._fresh))
+        self._fresh = Counter()
+        while self._looks[0][0] <= seconds - RECENT_SECONDS:
+            self._looks.popleft()
+        recent: Counter[int] = Counter()
+        for _, fresh in self._looks:
+            recent.update(fresh)
+        if not any(recent.values()) or min(recent.values()) < 0:
+            return None
+        counted = +recent
+        return {name: percentile_ns(counted, each) / 1e6 for name, each in wanted.items()}

@@ -93,15 +93,24 @@ class Targets(Document):
     targets: list[TargetDocument]
 
 
+class Percentiles(Document):
+    """Latencies in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
 class SnapshotDocument(BaseModel):
     """
     The state of a run at an instant.
 
     `seconds` since its start, `planned` operations or `duration` seconds in all, `completed`
-    and `bad` so far, `rate` of the last second, percentiles (ms) over the run so far; `in_use`
-    connections and those who are `waiting` for one. `time_split` is the seconds that all
-    operations so far spent in `pool_wait`, `database` and `orm`: the difference of two snapshots
-    is what went on between them. `errors` are the most frequent ones, by name.
+    and `bad` so far, `rate` of the last second, percentiles (ms) over the run so far and, in
+    `recent`, over the last 5 s (null where nothing ended well in them); `in_use` connections
+    and those who are `waiting` for one. `time_split` is the seconds that all operations so far
+    spent in `pool_wait`, `database` and `orm`: the difference of two snapshots is what went on
+    between them. `errors` are the most frequent ones, by name.
     """
 
     seconds: float
@@ -118,6 +127,7 @@ class SnapshotDocument(BaseModel):
     waiting: int | None = None
     time_split: dict[str, float] | None = None
     errors: dict[str, int] = {}
+    recent: Percentiles | None = None
 
 
 class Figures(BaseModel):

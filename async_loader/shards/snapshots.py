@@ -15,10 +15,11 @@ from operator import add
 from typing import Any
 
 from ..histogram import Histogram
-from ..metrics import Snapshot
+from ..metrics import WATCHED, Snapshot
 from ..result_parts import CheckResult, ErrorResult, OperationResult, ProcessResult, Series
 from ..result_schedule import ScheduleResult
 from ..results import RunResult
+from ..slice_tally import RecentTally
 from ..tallies import PoolGauge
 from ..workers import SNAPSHOT_BYTES, Message, encoded
 from ..workload import Operation
@@ -93,6 +94,7 @@ class Standings:
         self._last: list[Message | None] = [None] * shards
         self._rates: dict[int, float] = {}  # of those that go on
         self._completed = [array("L") for _ in range(shards)]
+        self._recent = RecentTally()
 
     def take(self, index: int, message: Message) -> None:
         """Take a shard's snapshot."""
@@ -134,7 +136,8 @@ class Standings:
 
     def progress(self, so_far: RunResult, planned: int | None, duration: float | None) -> Snapshot:
         """Return the state of the whole run, from what they say together."""
-        percentiles = so_far.latency().percentiles_ns([50.0, 95.0, 99.0])
+        latency = so_far.latency()
+        percentiles = latency.percentiles_ns(WATCHED.values())
         return Snapshot(
             seconds=so_far.seconds,
             planned=planned,
@@ -150,7 +153,16 @@ class Standings:
             waiting=self._sum("waiting"),
             dropped=so_far.dropped,
             errors={name: error.count for name, error in so_far.errors.items()},
+            recent=self._latest(so_far.seconds, latency),
         )
+
+    def _latest(self, seconds: float, latency: Histogram) -> dict[str, float] | None:
+        """Return the percentiles of the last seconds, from what came to the whole run's."""
+        self._recent.add(latency.counts())
+        found = self._recent.look(seconds, WATCHED)
+        # Less all of it, and with the next look's all of it, that one has what came meanwhile.
+        self._recent.add((ns, -count) for ns, count in latency.counts())
+        return found
 
     def _sum(self, of: str) -> int | None:
         values = [m[of] for m in self._last if m is not None and m[of] is not None]

@@ -203,6 +203,25 @@ def test_standings_are_the_sum_of_the_last_snapshots() -> None:
     assert standings.progress(together, 10, None).rate == together.throughput > 0
 
 
+def test_the_last_seconds_of_all_shards_are_told_apart_from_the_run_so_far() -> None:
+    standings = Standings(workload_of(["a"]).mix().operations, 2)
+    histograms = [Histogram(), Histogram()]
+    for second in range(1, 13):
+        for index, histogram in enumerate(histograms):
+            for number in range(1, 61):
+                histogram.record(number * (10 if second > 6 else 1) * 1_000_000)
+            counted = OperationResult("write", 60 * second, 0, 0, histogram)
+            so_far = replace(made_up_run(random.Random(1)), seconds=second, checks={}, errors={})
+            message = told(replace(so_far, by_operation={"a": counted}, schedule=None))
+            standings.take(index, message)
+        progress = standings.progress(standings.together(), None, None)
+    assert progress.recent == pytest.approx({"p50_ms": 300, "p95_ms": 570, "p99_ms": 600}, rel=0.03)
+    assert progress.p50_ms == pytest.approx(55, rel=0.03)
+    for index in range(2):  # more precise latencies than there is room for
+        standings.take(index, {**message, "seconds": 13, "histograms": [None]})
+    assert standings.progress(standings.together(), None, None).recent is None
+
+
 def split_result(*shards: ShardResult) -> RunResult:
     """A good run of several processes, whatever each of them is."""
     whole = made_up_run(random.Random(3))

@@ -237,3 +237,20 @@ def test_a_snapshot_tells_percentiles_where_time_went_and_the_most_frequent_erro
     assert found.time_split["orm"] == pytest.approx(5.05 / 4)
     assert found.errors == {"timeout": 1}
     assert found.waiting is None
+
+
+def test_a_snapshot_tells_the_last_seconds_apart_from_the_run_so_far() -> None:
+    run = Run("read")
+    found = []
+    for second in range(1, 13):  # slow from the seventh on
+        for number in range(1, 61):
+            factor = 10 if second > 6 else 1
+            run.end("read", second - 1 + number / 61, ns=number * factor * 1_000_000)
+        run.clock.time = second * SECOND
+        found.append(run.metrics.snapshot(None, None, None))
+    fast, slow = found[5], found[-1]
+    assert fast.recent == pytest.approx({"p50_ms": 30, "p95_ms": 57, "p99_ms": 60}, rel=0.02)
+    assert slow.recent == pytest.approx({"p50_ms": 300, "p95_ms": 570, "p99_ms": 600}, rel=0.02)
+    assert slow.p50_ms == pytest.approx(55, rel=0.02)
+    run.clock.time = 20 * SECOND
+    assert run.metrics.snapshot(None, None, None).recent is None  # nothing ended

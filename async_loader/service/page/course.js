@@ -21,9 +21,9 @@ export class Course {
     return this.#snapshots.length;
   }
 
-  /** The same shape as page_data.py's, with a point a second; percentiles are of the run so far. */
+  /** The same shape as page_data.py's, with a point a second; percentiles are of the last 5 s. */
   chartData() {
-    const known = (name) => this.#snapshots.map((each) => (each.completed ? each[name] : null));
+    const known = (name) => this.#snapshots.map((each) => each.recent?.[name] ?? null);
     const seconds = this.#snapshots.map((each) => each.seconds);
     const percentiles = { p50: known("p50_ms"), p95: known("p95_ms"), p99: known("p99_ms") };
     const run = {

@@ -35,7 +35,7 @@ export function tiles(run, snapshot) {
     tile("throughput", rate, `${count(rate)} ops/s`),
     ...["p50", "p95", "p99"].map((name) => {
       const ms = figures.completed ? figures[`${name}_ms`] : null;
-      return tile(name, ms, milliseconds(ms));
+      return tile(name, ms, milliseconds(ms), { label: run.figures ? name : `${name} so far` });
     }),
     tile("completed", figures.completed, count(figures.completed)),
     tile("failed", bad, `${count(bad)} ${bad && run.figures ? share(run.figures.error_rate) : ""}`, { isBad: bad > 0 }),
@@ -49,11 +49,11 @@ export function tiles(run, snapshot) {
 }
 
 /** A figure with its unit, and exactly as the service says it in its element's value. */
-function tile(name, value, text, { isBad = false } = {}) {
+function tile(name, value, text, { isBad = false, label = name } = {}) {
   const [number, unit] = text.split(" ");
   const shown = el("data", { value: String(value) }, number);
   const content = unit ? [shown, el("small", {}, unit)] : [shown];
-  return el("div", { class: isBad ? "bad" : null, "data-figure": name }, el("dt", {}, name), el("dd", {}, content));
+  return el("div", { class: isBad ? "bad" : null, "data-figure": name }, el("dt", {}, label), el("dd", {}, content));
 }
 
 /** Where the time of all operations so far went. */
