@@ -11,6 +11,7 @@ It adds no logic of its own: a run, a job, a result and a report are those of th
     scheduling.py                  scenarios that run by themselves
     documents.py, problems.py      what requests and answers look like
     guard.py, tokens.py            who may ask, and for how much
+    discretion.py                  what nobody is told of this machine
     app.py, routes_*.py            the HTTP API
     command.py                     the process: its settings, its signals, its end
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import sys
 
 from ..errors import ConfigurationError, MissingExtraError
@@ -39,6 +40,7 @@ async def _serve(settings: ServeSettings, stop: Stop) -> None:
     from .server import serve  # noqa: PLC0415  as above
 
     stop.heeded = True  # a signal drains
+    _check_certificate(settings)
     with _listening(settings) as listener:
         async with open_desk(settings) as desk:
             host, port = listener.getsockname()[:2]
@@ -55,8 +57,21 @@ def _listening(settings: ServeSettings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=256)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+            f"cannot listen on {settings.host}:{settings.port}: "
+            f"{str(error.strerror).partition(' (while')[0]}; see --host and --port"
         ) from None
+
+
+def _check_certificate(settings: ServeSettings) -> None:
+    """Read it once, so that a wrong one is said before anything is done."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_certificate, settings.tls_key
+        )
+    except OSError as error:
+        raise ConfigurationError(f"--tls-certificate, --tls-key: {error.strerror}") from None
 
 
 def _new_token(name: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import get_args
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -50,20 +50,22 @@ class _Now:
             labels=(*_LABELS, "outcome"),
         )
         seconds = GaugeMetricFamily(
-            "async_loader_run_seconds", "How long the run goes on.", labels=_LABELS
+            "async_loader_run_duration_seconds", "How long the run goes on.", labels=_LABELS
         )
         rate = GaugeMetricFamily(
             "async_loader_run_throughput_operations_per_second",
             "Operations that ended well in the last second.",
             labels=_LABELS,
         )
-        latency = GaugeMetricFamily(
-            "async_loader_run_latency_seconds",
-            "Latency over the run so far.",
-            labels=(*_LABELS, "quantile"),
+        # A quantile is a summary's. Its sum is not among what a run tells, and may be left out.
+        latency = Metric(
+            "async_loader_run_latency_seconds", "Latency over the run so far.", "summary"
         )
         connections = GaugeMetricFamily(
             "async_loader_run_connections", "Connections in use.", labels=_LABELS
+        )
+        waiting = GaugeMetricFamily(
+            "async_loader_run_connection_waiters", "Who waits for a connection.", labels=_LABELS
         )
         for run in self._running:
             labels, now = (run.scenario, run.target), run.live.snapshot
@@ -73,9 +75,18 @@ class _Now:
                 done.add_metric((*labels, outcome), now[field])
             seconds.add_metric(labels, now["seconds"])
             rate.add_metric(labels, now["rate"])
-            for quantile, field in (("0.5", "p50_ms"), ("0.95", "p95_ms"), ("0.99", "p99_ms")):
+            for sample, quantile, value in _summary(now):
+                named = dict(zip(_LABELS, labels, strict=True)) | quantile
+                latency.add_sample(f"{latency.name}{sample}", named, value)
+            for gauge, field in ((connections, "in_use"), (waiting, "waiting")):
                 if now[field] is not None:
-                    latency.add_metric((*labels, quantile), now[field] / 1e3)
-            if now["in_use"] is not None:
-                connections.add_metric(labels, now["in_use"])
-        yield from (done, seconds, rate, latency, connections)
+                    gauge.add_metric(labels, now[field])
+        yield from (done, seconds, rate, latency, connections, waiting)
+
+
+def _summary(now: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Yield the samples of a summary of latencies: what its name ends in, its quantile, a value."""
+    for quantile, field in (("0.5", "p50_ms"), ("0.95", "p95_ms"), ("0.99", "p99_ms")):
+        if now[field] is not None:
+            yield "", {"quantile": quantile}, now[field] / 1e3
+    yield "_count", {}, now["completed"]

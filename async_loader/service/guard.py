@@ -31,13 +31,13 @@ MOST_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
 LOCAL = "local"
 
-# Pages have only our own files; what they ask for is ours, too.
+# Pages have only our own files; what they ask for is ours, too. Every answer says so.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -154,7 +154,7 @@ def _with_headers(send: Send, path: str) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             if path.startswith(_GUARDED):
                 headers.setdefault("Cache-Control", "no-store")

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..backends import backend_of
-from ..database import closing, parse_url, place, unreachable
-from ..errors import AsyncLoaderError, ConfigurationError
+from ..database import closing, first_line, parse_url, place, unreachable
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError
 from ..tasks import cancel
 from .history import NO_HISTORY, History
 from .migrations import migrate
@@ -53,20 +53,27 @@ async def open_history(url: URL) -> AsyncIterator[History]:
     Raises `ConfigurationError` where another service holds it, `DatabaseError` where it cannot
     be used.
     """
-    backend = backend_of(url)
-    async with closing(backend.create_engine(url, pool_size=_CONNECTIONS)) as engine:
-        lock = _file_lock if url.get_backend_name() == "sqlite" else _server_lock
+    async with AsyncExitStack() as stack:
         try:
-            history = History(engine)
-            async with lock(engine, history):
-                writing = backend.session_factories(engine, reads_autocommit=True)[0]
-                async with writing.begin() as session:
-                    await (await session.connection()).run_sync(migrate)
-                yield history
+            history = await _opened(url, stack)
         except AsyncLoaderError:
             raise
         except (DBAPIError, OSError) as error:
-            raise unreachable(error, url) from error
+            raise _unusable(error, url) from error
+        yield history
+
+
+async def _opened(url: URL, stack: AsyncExitStack) -> History:
+    backend = backend_of(url)
+    engine = backend.create_engine(url, pool_size=_CONNECTIONS)
+    await stack.enter_async_context(closing(engine))
+    history = History(engine)
+    lock = _file_lock if _is_file(url) else _server_lock
+    await stack.enter_async_context(lock(engine, history))
+    writing = backend.session_factories(engine, reads_autocommit=True)[0]
+    async with writing.begin() as session:
+        await (await session.connection()).run_sync(migrate)
+    return history
 
 
 @asynccontextmanager
@@ -139,3 +146,15 @@ def _taken(url: URL) -> ConfigurationError:
     return ConfigurationError(
         f"another service uses the history at {place(url)}: give this one a --history-url"
     )
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _unusable(error: DBAPIError | OSError, url: URL) -> DatabaseError:
+    """Return the one line that tells a user why there is no history."""
+    if _is_file(url):
+        why = error.strerror if isinstance(error, OSError) else first_line(error)
+        return DatabaseError(f"no history can be kept in {place(url)}: {why}; see --history-url")
+    return DatabaseError(str(unreachable(error, url)).replace("--database-url", "--history-url"))

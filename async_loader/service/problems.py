@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
+from .discretion import without_folders
 from .history import NO_HISTORY, TargetBusyError
 from .scenarios import UnknownScenarioError
 
@@ -53,7 +55,7 @@ class Problem(Exception):  # noqa: N818  RFC 9457's name for it
 
 
 def answer(
-    status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+    status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """Return the response for a problem."""
     document = ProblemDocument(
@@ -117,18 +119,19 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
+    said = without_folders(str(error))
     match error:
         case TargetBusyError():
-            return answer(409, str(error), run=error.run)
+            return answer(409, said, run=error.run)
         case UnknownScenarioError():
-            return answer(404, str(error))
+            return answer(404, said)
         case ConfigurationError():
-            return answer(422, str(error))
+            return answer(422, said)
         case JobError():
-            return answer(409, str(error))
+            return answer(409, said)
         case DatabaseError():
-            return answer(502, str(error))
-    return answer(503, str(error))
+            return answer(502, said)
+    return answer(503, said)
 
 
 async def _on_no_history(_request: Request, error: Exception) -> JSONResponse:

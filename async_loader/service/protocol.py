@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from http import HTTPStatus
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from .guard import HEADERS
+from .problems import answer
 
 # For a request to come whole (its body has a limit of its own), and for a reader to read on.
 REQUEST = 10.0
@@ -48,6 +53,17 @@ class GuardedProtocol(H11Protocol):
             self._silent.stop()
         else:
             self._silent.start(REQUEST)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as everything else is refused; the application never sees it."""
+        headers = {**HEADERS, "Cache-Control": "no-store", "Connection": "close"}
+        refusal = answer(400, msg.rstrip("."), headers=headers)
+        head = h11.Response(
+            status_code=400, headers=refusal.raw_headers, reason=HTTPStatus(400).phrase.encode()
+        )
+        for part in (head, h11.Data(data=bytes(refusal.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(part))
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Note that a reader is behind by a buffer."""

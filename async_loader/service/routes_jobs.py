@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path
 from ..errors import JobError
 from ..jobs import JobStatus, control
 from .desk import Desk, TheDesk, Who
+from .discretion import discreet
 from .documents import MOST_ID, JobDocument, Jobs, Name
 from .problems import Problem, responses
 
@@ -76,7 +77,7 @@ def _check(desk: Desk, target: str) -> None:
 
 def _document(desk: Desk, status: JobStatus) -> JobDocument:
     return JobDocument(
-        **asdict(status),
+        **discreet(asdict(status)),
         rate=status.rate,
         eta_seconds=status.eta_seconds,
         can_resume=desk.resumed.knows(status.job),

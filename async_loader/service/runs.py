@@ -12,6 +12,7 @@ from ..errors import AsyncLoaderError
 from ..serve_settings import ServeSettings
 from ..settings import RunSettings
 from ..workers import Message
+from .discretion import discreet, without_folders
 from .executing import Answer, Execution
 from .history import NO_HISTORY, History, Row
 from .live import Live
@@ -58,7 +59,7 @@ class Running:
                 self.live.snapshot = snapshot
                 self.live.add("snapshot", snapshot)
             case {"note": text}:
-                self.live.add("note", {"note": text})
+                self.live.add("note", {"note": without_folders(text)})
         self._fresh.set()
 
     async def save(self, history: History) -> None:
@@ -118,6 +119,7 @@ class Runs:
                 "scheduled": int(scheduled),
             }
         )
+        log.info("run %d: %s on %s, by %s", number, scenario, target, by)
         self.running[number] = Running(number, scenario, target)
         self._spawn(self._bring_to_end(self.running[number], settings))
         return number
@@ -154,6 +156,7 @@ class Runs:
                 why = ["the service died meanwhile"]
                 await self._history.end(row["id"], "interrupted", why, release=False)
                 await self._history.note("service", "interrupted", row["id"])
+                log.info("run %d: interrupted, as the service died", row["id"])
             self._spawn(self._clean_up_after(row))
 
     def _settings_of(self, scenario: str, target: str, overrides: Mapping[str, Any]) -> RunSettings:
@@ -187,6 +190,8 @@ class Runs:
 
     async def _keep(self, run: Running, answer: Answer) -> None:
         """Keep what there is, tell the watchers, and let the next run onto the target."""
+        log.info("run %d: %s", run.number, "; ".join([answer["state"], *answer["reasons"]]))
+        reasons = discreet(answer["reasons"])
         if answer["state"] == "error":
             await self._clean(run.target)
         try:
@@ -194,14 +199,14 @@ class Runs:
                 lambda: self._history.end(
                     run.number,
                     answer["state"],
-                    answer["reasons"],
+                    reasons,
                     figures=answer.get("figures"),
                     document=answer.get("document"),
                 )
             )
         finally:
             self.running.pop(run.number)
-            run.live.end(answer["state"], answer["reasons"])
+            run.live.end(answer["state"], reasons)
         await self.prune()
 
     async def _patiently(self, write: Callable[[], Awaitable[None]]) -> None:
@@ -252,4 +257,5 @@ class Runs:
 
 def shown(settings: RunSettings) -> dict[str, Any]:
     """Return a run's settings without what is secret or of this machine."""
-    return settings.model_dump(mode="json", exclude=_HIDDEN)
+    shown: dict[str, Any] = discreet(settings.model_dump(mode="json", exclude=_HIDDEN))
+    return shown

@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 from ..serve_settings import NAME, ScenarioSettings
 from ..settings import RunSettings
 from ..settings_sources import Layer, file_layer, settings_of
+from .discretion import without_folders
 
 # What is the service's own: where a run's data is, and where its results go.
 _IGNORED = ("out", "html", "junit", "progress", "config", "debug")
@@ -61,10 +62,11 @@ def _read(path: Path) -> Scenario:
         layer = Layer({k: v for k, v in layer.values.items() if k not in _IGNORED}, layer.naming)
         settings = settings_of(ScenarioSettings, [layer])
     except ConfigurationError as error:
-        return Scenario(path.stem, Layer({}, ""), None, str(error))
+        problem = str(error).replace(f"--config {path}", path.name).replace(str(path), path.name)
+        return Scenario(path.stem, Layer({}, ""), None, without_folders(problem))
     for name in _REFUSED:
         if name in layer.values:
-            problem = f"{layer.name_of(name)}: a scenario runs on a --target"
+            problem = f"{name} in {path.name}: a scenario runs on a --target"
             return Scenario(path.stem, Layer({}, ""), None, problem)
     return Scenario(path.stem, layer, settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from .app import make_app
 from .desk import Desk
 from .guard import Guard
 from .protocol import guarded_protocol
+
+log = logging.getLogger("async_loader.service")
 
 # For answers that are under way when everything else has ended.
 _CLOSING = 5
@@ -66,6 +69,8 @@ async def serve(desk: Desk, listener: socket.socket, stop: Stop) -> None:
 
 
 async def _drain(desk: Desk, stop: Stop) -> None:
+    for number in desk.runs.running:
+        log.info("run %d is to end, and is waited for: once more, and it is not", number)
     draining = asyncio.create_task(desk.runs.drain())
     hurrying = asyncio.create_task(stop.at_once.wait())
     await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)

@@ -14,11 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..backends import backend_of
-from ..database import closing, parse_url, place, unreachable
+from ..database import closing, parse_url, unreachable
 from ..databases import server_url
 from ..errors import AsyncLoaderError, ConfigurationError
 from ..serve_settings import EMBEDDED
 from ..settings import ServerOptions
+from .discretion import place_of
 
 # What looks at a target: a list, a status, a move.
 _CONNECTIONS = 2
@@ -69,9 +70,9 @@ class Targets:
         return None if url == EMBEDDED else url
 
     def place_of(self, name: str) -> str:
-        """Return where it is, for people: no user and no password."""
+        """Return where it is, for people: no user, no password and no folder."""
         url = self._urls[name]
-        return "embedded PostgreSQL" if url == EMBEDDED else place(parse_url(url))
+        return "embedded PostgreSQL" if url == EMBEDDED else place_of(parse_url(url))
 
     async def url(self, name: str) -> URL:
         """Return the URL to connect to; raises an `AsyncLoaderError`."""

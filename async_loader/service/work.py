@@ -28,6 +28,7 @@ from ..settings import RunSettings
 from ..shards import run_as_asked
 from ..verdict import conclusion
 from ..workers import Link, Message
+from .discretion import published
 
 # A little less than a second: what is told every half second is passed on every other time.
 _TELL_EVERY = 0.9
@@ -110,6 +111,7 @@ class _Teller:
 
 def _answer(finished: Finished, result: RunResult) -> dict[str, Any]:
     found = conclusion(result)
+    result = published(result)
     reasons = list(found.reasons)
     if finished.cleanup_error is not None:
         reasons.append(str(finished.cleanup_error))

@@ -61,6 +61,7 @@ async def test_the_document_tells_the_bounds_and_what_a_problem_is(service: Serv
     overrides = schemas["Overrides"]["properties"]
     assert overrides["concurrency"]["anyOf"][0]["maximum"] == 1000
     for path, methods in document["paths"].items():
+        assert methods.keys() <= {"get", "post"}, path
         for method, operation in methods.items():
             assert operation["summary"], (method, path)
             for status, answer in operation["responses"].items():

@@ -104,6 +104,24 @@ async def test_a_watcher_that_comes_back_goes_on_behind_what_it_has_seen(service
     assert late == [rest[-1]]
 
 
+async def test_who_starts_a_run_may_go_at_once(service: Service) -> None:
+    url = service.client.base_url
+    body = b'{"scenario": "nothing", "target": "one"}'
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        b"POST /api/runs HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-Async-Loader: 1\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % (url.port or 0, len(body))
+        + body
+    )
+    await writer.drain()
+    writer.transport.abort()
+    async with asyncio.timeout(30):
+        while (await service.client.get("/api/runs/1")).status_code == 404:
+            await asyncio.sleep(0.02)
+    assert (await service.ended(1))["state"] == "passed"
+
+
 async def test_a_stop_drains_and_keeps_the_result(service: Service, engine: AsyncEngine) -> None:
     number = await service.start("long")
     await service.until(number, lambda run: (run["snapshot"] or {}).get("completed", 0) > 0)

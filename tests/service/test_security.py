@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import json
+import logging
 import random
 import socket
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ import pytest
 from async_loader.errors import ConfigurationError
 from async_loader.service import protocol
 from async_loader.service.guard import MOST_BYTES
-from async_loader.service.tokens import hashed, new_token
+from async_loader.service.tokens import Tokens, hashed, new_token
 from async_loader.settings_sources import load
 from tests.unit.runs import made_up_run
 
@@ -49,9 +52,8 @@ def is_problem(answer: httpx.Response, status: int) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    ("headers", "allowed"),
-    [
+async def test_another_sites_page_reads_nothing(service: Service) -> None:
+    for headers, allowed in (
         ({}, True),
         ({"Host": "attacker.example"}, False),
         ({"Host": "127.0.0.1"}, False),  # of another port
@@ -61,19 +63,15 @@ def is_problem(answer: httpx.Response, status: int) -> bool:
         ({"Sec-Fetch-Site": "same-site"}, False),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, True),  # a link
         ({"Sec-Fetch-Site": "same-origin"}, True),
-    ],
-)
-async def test_another_sites_page_reads_nothing(
-    service: Service, headers: dict[str, str], allowed: bool
-) -> None:
-    answer = await ask(service, "GET", "/api/runs", headers)
-    assert answer.status_code in ((200,) if allowed else (403, 421)), answer.text
-    assert "access-control-allow-origin" not in answer.headers
+    ):
+        answer = await ask(service, "GET", "/api/runs", headers)
+        assert answer.status_code in ((200,) if allowed else (403, 421)), (headers, answer.text)
+        assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    ("headers", "allowed"),
-    [
+async def test_only_a_page_of_ours_changes_anything(service: Service) -> None:
+    port = str(port_of(service))
+    for headers, allowed in (
         ({}, False),  # what a form on any page can send
         ({"X-Async-Loader": "1"}, True),
         ({"X-Async-Loader": "1", "Origin": "http://127.0.0.1:{port}"}, True),
@@ -88,17 +86,15 @@ async def test_another_sites_page_reads_nothing(
             False,
         ),
         ({"Origin": "http://127.0.0.1:{port}"}, False),
-    ],
-)
-async def test_only_a_page_of_ours_changes_anything(
-    service: Service, headers: dict[str, str], allowed: bool
-) -> None:
-    port = str(port_of(service))
-    sent = {name: value.replace("{port}", port) for name, value in headers.items()}
-    answer = await ask(service, "POST", "/api/runs", sent, json=RUN)
-    assert answer.status_code == (201 if allowed else 403), answer.text
-    listed = await service.client.get("/api/runs")
-    assert len(listed.json()["runs"]) == int(allowed)
+    ):
+        before = (await service.client.get("/api/runs")).json()["runs"]
+        sent = {name: value.replace("{port}", port) for name, value in headers.items()}
+        answer = await ask(service, "POST", "/api/runs", sent, json=RUN)
+        assert answer.status_code == (201 if allowed else 403), (headers, answer.text)
+        listed = (await service.client.get("/api/runs")).json()["runs"]
+        assert len(listed) == len(before) + int(allowed)
+        if allowed:
+            await service.ended(listed[0]["id"])
 
 
 async def test_no_preflight_is_answered(service: Service) -> None:
@@ -107,7 +103,8 @@ async def test_no_preflight_is_answered(service: Service) -> None:
     assert answer.status_code == 403
 
 
-async def test_tokens(serving: Serving) -> None:
+async def test_tokens(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     async with serving(token=KNOWN) as service:
         bearer = {"Authorization": f"Bearer {TOKEN}"}
         for path in ("/api/runs", "/api/audit", "/metrics", "/api/openapi.json"):
@@ -126,6 +123,23 @@ async def test_tokens(serving: Serving) -> None:
         assert is_problem(await ask(service, "POST", "/api/runs", proof, json=RUN), 401)
         started = await ask(service, "POST", "/api/runs", bearer, json=RUN)
         assert started.json()["started_by"] == "ci (127.0.0.1)"
+    for logger, _, line in caplog.record_tuples:  # but for what this test itself asked for
+        assert logger.startswith("http") or TOKEN not in line, logger
+
+
+def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {f"user{n}": hashed(new_token()) for n in range(3)}
+    compared: list[str] = []
+
+    def compare(given: str, other: str) -> bool:
+        compared.append(other)
+        return given == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    tokens = Tokens({"first": hashed(TOKEN)} | known)
+    assert tokens.owner_of(TOKEN) == "first"  # and goes on looking
+    assert tokens.owner_of("al_wrong") is None
+    assert compared == [hashed(TOKEN), *known.values()] * 2
 
 
 async def test_a_page_logs_in_and_out(serving: Serving) -> None:
@@ -265,6 +279,18 @@ async def test_every_answer_has_a_strict_policy(service: Service) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cross-origin-resource-policy"] == "same-origin"
     assert "unsafe" not in policy
+
+
+async def test_what_is_no_request_is_answered_with_a_problem(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(service))
+    writer.write(b"GET /api/runs HTTP/1.1 nonsense\r\n\r\n")
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    first, *headers = head.split(b"\r\n")
+    assert first == b"HTTP/1.1 400 Bad Request"
+    assert {b"content-type: application/problem+json", b"connection: close"} <= set(headers)
+    assert any(b"content-security-policy: default-src 'none'" in line for line in headers)
+    assert json.loads(body)["status"] == 400
 
 
 async def test_a_report_is_in_a_sandbox(service: Service) -> None:
