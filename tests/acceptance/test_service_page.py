@@ -57,15 +57,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def target(server: EmbeddedServer, folder: Path) -> str:
     """A database with a job that was stopped in its midst."""
-    url = make_url(server.url).set(database="page")
-    asyncio.run(_prepare(server.url, url.render_as_string(hide_password=False), folder))
-    return url.render_as_string(hide_password=False)
+    # Another one each time: a process may come back to the tests of this file.
+    name = f"page_{folder.name}"
+    url = make_url(server.url).set(database=name).render_as_string(hide_password=False)
+    asyncio.run(_prepare(server.url, name, url, folder))
+    return url
 
 
-async def _prepare(admin: str, url: str, folder: Path) -> None:
+async def _prepare(admin: str, name: str, url: str, folder: Path) -> None:
     engine = create_async_engine(admin, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
-        await connection.execute(text("CREATE DATABASE page TEMPLATE template0"))
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
     await engine.dispose()
     engine = create_async_engine(url)
     async with engine.begin() as connection:
