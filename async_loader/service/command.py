@@ -29,8 +29,7 @@ def run_serve_command(settings: ServeSettings) -> int:
     )
     for chatty in ("alembic", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # A run's collector looks seldom: right for minutes, not for months of connections that come and
-    # go, each of which is a cycle.
+    # A run's collector looks seldom: right for minutes, not for months.
     run_until_stopped(lambda stop: _serve(settings, stop), loop="auto", stock_collector=True)
     return DONE
 

@@ -28,14 +28,11 @@ class GuardedProtocol(H11Protocol):
 
     most: int
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._silent = _Timer(self)
-        self._stalled = _Timer(self)
-
     def connection_made(self, transport: Any) -> None:
         """Wait for a request, for so long."""
         super().connection_made(transport)
+        self._silent = _Timer(self.loop, transport)
+        self._stalled = _Timer(self.loop, transport)
         # asyncio does it for sockets of its own making only; without it an answer's body waits
         # for its head's acknowledgement, for 40 ms.
         connection = transport.get_extra_info("socket")
@@ -83,20 +80,22 @@ class GuardedProtocol(H11Protocol):
 
 
 class _Timer:
-    """Aborts a connection when it runs out. One that runs is not started again."""
+    """
+    Aborts a connection when it runs out. One that runs is not started again.
 
-    def __init__(self, protocol: H11Protocol) -> None:
-        self._protocol = protocol
+    It knows no protocol, which holds it: what a watcher took would wait for the garbage collector.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.WriteTransport) -> None:
+        self._loop = loop
+        self._transport = transport
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float) -> None:
         if self._handle is None:
-            self._handle = self._protocol.loop.call_later(seconds, self._abort)
+            self._handle = self._loop.call_later(seconds, self._transport.abort)
 
     def stop(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-
-    def _abort(self) -> None:
-        self._protocol.transport.abort()
