@@ -30,8 +30,25 @@ pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 SCENARIOS = {
     "mixed": "ops = 60\nconcurrency = 4\n",
     "long": 'duration = "10m"\nconcurrency = 2\n',
+    "odd": 'workload = "{folder}/failing.py:workload"\nduration = "10m"\nrate = "40/s"\n',
     "hostile": '"<img src=x onerror=boom()>" = 1\n',
 }
+FAILING = """
+from async_loader import OperationContext, Workload
+
+workload = Workload("failing")
+
+@workload.operation("odd", kind="read")
+async def odd(op: OperationContext) -> None:
+    if op.index % 2:
+        raise (ValueError if op.index % 4 == 1 else KeyError)("<b>odd</b>")
+"""
+# The same job, with time to look at it and to press a button.
+SLOW = (
+    JOB.replace('"row"', '"slow_row"')
+    .replace('"mark"', '"slow"')
+    .replace("    for row in rows:", "    await asyncio.sleep(0.25)\n    for row in rows:")
+)
 SIZES = {"phone": (360, 780), "tablet": (900, 900), "wide": (1600, 1000)}
 MOST_BYTES = 200_000
 # What a tile shows, and what the API calls it: of a snapshot, and of a result.
@@ -49,8 +66,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("service")
     (found / "scenarios").mkdir()
     for name, content in SCENARIOS.items():
-        (found / "scenarios" / f"{name}.toml").write_text(content)
+        (found / "scenarios" / f"{name}.toml").write_text(content.replace("{folder}", str(found)))
+    (found / "failing.py").write_text(FAILING)
     (found / "marking.py").write_text(JOB)
+    (found / "slow.py").write_text(f"import asyncio\n{SLOW}")
     return found
 
 
@@ -60,22 +79,27 @@ def target(server: EmbeddedServer, folder: Path) -> str:
     # Another one each time: a process may come back to the tests of this file.
     name = f"page_{folder.name}"
     url = make_url(server.url).set(database=name).render_as_string(hide_password=False)
-    asyncio.run(_prepare(server.url, name, url, folder))
+    asyncio.run(_prepare(server.url, name, url, folder / "marking.py"))
     return url
 
 
-async def _prepare(admin: str, name: str, url: str, folder: Path) -> None:
+async def _prepare(admin: str, name: str, url: str, code: Path) -> None:
     engine = create_async_engine(admin, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
     await engine.dispose()
+    await _begin(url, code, "row")
+
+
+async def _begin(url: str, code: Path, table: str) -> None:
+    """Begin a job on a new table, and stop it behind its first chunk."""
     engine = create_async_engine(url)
     async with engine.begin() as connection:
-        await connection.execute(text("CREATE TABLE row (id int PRIMARY KEY, done bool NOT NULL)"))
-        await connection.execute(
-            text("INSERT INTO row SELECT n, false FROM generate_series(1, 200) n")
-        )
-    module = load_module(str(folder / "marking.py"))
+        columns = "id int PRIMARY KEY, done bool NOT NULL"
+        await connection.execute(text(f"CREATE TABLE {table} ({columns})"))
+        rows = f"INSERT INTO {table} SELECT n, false FROM generate_series(1, 200) n"
+        await connection.execute(text(rows))
+    module = load_module(str(code))
     stop = Stop()
     vars(module)["asked"] = stop
     assert isinstance(module.job, BatchJob)
@@ -87,7 +111,8 @@ def arguments(folder: Path, target: str, history: str) -> list[str]:
     """Return the command line of a service on a target."""
     return [
         "--config-dir", str(folder / "scenarios"), "--target", f"one={target}",
-        "--job", f"mark={folder / 'marking.py'}:job", "--request-rate", "100000/s",
+        "--job", f"mark={folder / 'marking.py'}:job,slow={folder / 'slow.py'}:job",
+        "--request-rate", "100000/s",
         "--history-url", f"sqlite:///{folder / history}",
     ]  # fmt: skip
 
@@ -208,7 +233,7 @@ def tab_to(page: Browser, selector: str) -> None:
 
 def test_a_run_is_started_watched_and_stopped(page: Browser, service: ServiceProcess) -> None:
     visit(page, service, "/")
-    until(lambda: told(page, "#start [name=scenario]") == "longmixed", "no scenarios")
+    until(lambda: told(page, "#start [name=scenario]") == "longmixedodd", "no scenarios")
     until(lambda: "one" in told(page, "#start [name=target]"), "no targets")
     tab_to(page, "#start [name=concurrency]")
     page.type("3")
@@ -323,6 +348,25 @@ def test_a_job_is_resumed_to_its_end(page: Browser, service: ServiceProcess) -> 
     assert shown == job["rows_read"] == 200
 
 
+def test_what_fails_is_told_by_its_name(page: Browser, service: ServiceProcess) -> None:
+    number = service.start("odd")
+    visit(page, service, f"/?run={number}")
+    shown = """return [...document.querySelectorAll("#errors:not([hidden]) tbody tr")].map(
+        row => [row.cells[0].textContent, Number(row.cells[1].textContent)])"""
+
+    def errors() -> dict[str, int]:
+        return dict(page.script(shown))
+
+    until(lambda: len(errors()) == 2, "no errors are shown")
+    assert all(count > 0 for count in errors().values())
+    page.press("#stop", "Enter")
+    reads(page, "#state", "Stopped")
+    run = ended(service, number)
+    assert errors() == run["snapshot"]["errors"]
+    assert sum(errors().values()) == run["figures"]["failed"] > 0
+    assert float(tiles(page)["failed"]) == run["figures"]["failed"]
+
+
 def test_all_values_are_text(page: Browser, service: ServiceProcess) -> None:
     visit(page, service, "/")
     until(lambda: "onerror" in told(page, "#unusable"), "the scenario's problem is not shown")
@@ -403,6 +447,42 @@ def test_a_page_is_light_and_all_our_own(page: Browser, service: ServiceProcess,
     files = {path: length for _, path, length in loaded if not path.startswith("/api/")}
     assert {"/page/frame.js", "/page/service.css"} <= set(files)
     assert 20_000 < sum(files.values()) < MOST_BYTES
+
+
+@pytest.mark.soak
+def test_a_job_is_paused_and_goes_on(
+    page: Browser, service: ServiceProcess, folder: Path, target: str
+) -> None:
+    asyncio.run(_begin(target, folder / "slow.py", "slow_row"))
+    jobs = service.client.get("/api/jobs/one").json()["jobs"]
+    number = jobs[0]["run"]
+    item = f"#jobs-list [data-job='{number}']"
+
+    def now() -> dict[str, Any]:
+        found: dict[str, Any] = service.client.get(f"/api/jobs/one/{number}").json()
+        return found
+
+    visit(page, service, "/")
+    until(lambda: told(page, "#jobs-target"), "no targets")
+    if not page.script("return document.querySelector('#jobs').open"):
+        page.press("#jobs summary", "Enter")
+    reads(page, f"{item} .word", "Paused")
+    before = len(service.processes())
+    page.press(f"#job-{number}-resume", "Enter")
+    reads(page, f"{item} .word", "Running")
+    until(lambda: now()["rows_read"] > 30, "it does not go on")
+    page.press(f"#job-{number}-pause", "Enter")
+    reads(page, f"{item} .word", "Paused")
+    paused = now()
+    assert paused["state"] == "paused"
+    assert 30 < paused["rows_read"] < 200
+    shown = f'return document.querySelector("{item} progress").value'
+    until(lambda: page.script(shown) == now()["rows_read"], "other rows than the API's")
+    until(lambda: len(service.processes()) == before, "its process is still there")
+    assert now()["rows_read"] == page.script(shown)  # nothing was committed since
+    page.press(f"#job-{number}-resume", "Enter")
+    reads(page, f"{item} .word", "Done")
+    assert now()["rows_read"] == page.script(shown) == 200
 
 
 @pytest.mark.soak

@@ -43,7 +43,9 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a scenario."""
     scenarios = tmp_path / "scenarios"
     scenarios.mkdir()
-    (scenarios / "mixed.toml").write_text('duration = "10m"\nconcurrency = 8\n')
+    # Reads only: what a commit takes differs by more, from one second to the next, than the bar.
+    text = 'duration = "10m"\nconcurrency = 8\nwrite_ratio = 0\n'
+    (scenarios / "mixed.toml").write_text(text)
     return tmp_path
 
 
@@ -87,6 +89,7 @@ def test_watchers_cost_a_run_nothing(folder: Path, database_url: str) -> None:
     """Bar: 100 watchers, ten of them mute: throughput within 2 % of none, service memory flat."""
     memory: dict[bool, list[int]] = {True: [], False: []}
     windows: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    cpu: dict[bool, list[float]] = {True: [], False: []}
     with service_process(folder, *arguments(folder, database_url)) as service:
         port = service.client.base_url.port
         assert port is not None
@@ -96,7 +99,9 @@ def test_watchers_cost_a_run_nothing(folder: Path, database_url: str) -> None:
 
         def wait(seconds: float, watched: bool) -> None:
             began = service.under_way(number)["snapshot"]["seconds"]
+            used = sum(process.cpu_times()[:2])
             time.sleep(seconds)
+            cpu[watched].append((sum(process.cpu_times()[:2]) - used) / seconds)
             memory[watched].append(process.memory_info().rss)
             windows[watched].append((int(began) + 2, int(began) + int(seconds)))
 
@@ -124,6 +129,8 @@ def test_watchers_cost_a_run_nothing(folder: Path, database_url: str) -> None:
             f"{statistics.median(rates[True]):,.0f} against "
             f"{statistics.median(rates[False]):,.0f} operations/s",
             f"{ratio:.3f} x ({min(ratios):.2f} to {max(ratios):.2f})",
+            f"the service's CPU {statistics.median(cpu[True]):.1%} of a core "
+            f"against {statistics.median(cpu[False]):.1%}",
             *(
                 f"memory {what} {m[0] / MIB:.1f} to {m[-1] / MIB:.1f} MiB"
                 for what, m in (("without", memory[False]), ("with", memory[True]))
