@@ -29,7 +29,7 @@ def test_mixed_on_two_processes(database_url: str) -> None:
     """Bar: 1.3 times one process, on two cores shared with PostgreSQL."""
 
     def mixed(*argv: str) -> float:
-        argv = ("--ops", "5000", "--warmup", "200", "--database-url", database_url, *argv)
+        argv = ("--ops", "10000", "--warmup", "400", "--database-url", database_url, *argv)
         return float(load(*argv)["throughput"])
 
     two, one, ratio = in_turns(lambda: mixed(*TWO), mixed)
@@ -42,12 +42,12 @@ def test_two_processes_against_the_plain_script(database_url: str, peer: Path) -
     url = database_url.replace("+asyncpg", "")
 
     def plain() -> float:
-        argv = [sys.executable, str(peer), "chunks", "5000", url]
+        argv = [sys.executable, str(peer), "chunks", "10000", url]
         done = subprocess.run(argv, check=True, capture_output=True, text=True)
         return float(json.loads(done.stdout)["ops_per_s"])
 
     def ours() -> float:
-        return float(load("--ops", "5000", *TWO, "--database-url", database_url)["throughput"])
+        return float(load("--ops", "10000", *TWO, "--database-url", database_url)["throughput"])
 
     two, chunks, ratio = in_turns(ours, plain)
     quote("mixed against plain chunks", [f"{two:,.0f}", f"{chunks:,.0f}/s", f"{ratio:.2f} x"])
