@@ -13,6 +13,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+_HIDING = """
+import sys
+
+class Hiding:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "async_loader":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hiding)
+"""
+
+
 class DaskCluster:
     """A scheduler, and workers that are started one by one, each with what can be imported."""
 
@@ -66,7 +79,7 @@ class DaskCluster:
         self, what: str, *argv: str, path: Path | str, name: str = ""
     ) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ASYNC_LOADER_")}
-        environment |= {"PYTHONPATH": str(path), "PYTHONWARNINGS": "default"}
+        environment |= {"PYTHONPATH": str(path or self._bare()), "PYTHONWARNINGS": "default"}
         with (self._folder / f"{name or what}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *argv],
@@ -77,6 +90,13 @@ class DaskCluster:
             )
         self._processes.append(process)
         return process
+
+    def _bare(self) -> Path:
+        """Return a path with which a process has no async_loader, though it is installed."""
+        bare = self._folder / "bare"
+        bare.mkdir(exist_ok=True)
+        (bare / "sitecustomize.py").write_text(_HIDING)
+        return bare
 
     def _said(self, name: str, what: str) -> str:
         """Return the line in which a process says something."""
