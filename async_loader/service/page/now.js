@@ -30,12 +30,12 @@ async function look() {
     const { targets } = await get("/api/targets");
     showTargets(targets);
     jobs.showTargets(targets);
-    showOthers(targets);
     if (run.shown().isActive) await run.update();
     else {
       showLine("ready", Date.now());
       await openWanted(targets);
     }
+    showOthers(targets);
     lastLook = Date.now();
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;

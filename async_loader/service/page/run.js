@@ -155,7 +155,8 @@ function drawCourse() {
   if (!course.length || !ACTIVE.includes(run.state)) return;
   const data = course.chartData();
   say($("#chart-latency"), "Latency of the last 5 s");
-  for (const name of LIVE) follow(figures[name], (theme, choices) => CHARTS[name](data, theme, choices));
+  const isThere = (name) => name !== "connections" || course.last.in_use != null;
+  for (const name of LIVE.filter(isThere)) follow(figures[name], (theme, choices) => CHARTS[name](data, theme, choices));
   if (course.last.time_split) follow(figures.split, () => splitChart(data.seconds));
 }
 
