@@ -139,7 +139,6 @@ class Listing:
             count += len(pairs)
             if pairs:
                 await self._transaction(lambda session, p=pairs: self._note(session, p))
-        await self._forget()
         return count, problems
 
     def next_missing(self, number: int, count: int) -> Select[Any]:
@@ -188,16 +187,17 @@ class Listing:
     def _digest(self, name: str) -> bytes:
         return hashlib.sha256(os.fsencode(f"{self.directory}\0{name}")).digest()
 
-    async def _forget(self) -> None:
+    async def forget(self) -> None:
         """Forget the files that have no row and are not there any more."""
-        last = 0
-        while page := await self._reader.all(
-            select(File.id, File.name)
-            .where(self._without_track, File.id > last)
-            .order_by(File.id)
-            .limit(_PAGE)
-        ):
-            last = page[-1].id
+        last, page = 0, None
+        while page is None or len(page) == _PAGE:
+            page = await self._reader.all(
+                select(File.id, File.name)
+                .where(self._without_track, File.id > last)
+                .order_by(File.id)
+                .limit(_PAGE)
+            )
+            last = page[-1].id if page else last
             gone = await asyncio.to_thread(self._gone, page)
             if gone:
                 statement = delete(File).where(File.id.in_(gone))

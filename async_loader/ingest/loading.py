@@ -9,9 +9,10 @@ what is read next time.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from async_loader.clock import SYSTEM_CLOCK
 from async_loader.errors import ConfigurationError
 from async_loader.ingest.listing import Listing, Missing, Problem
-from async_loader.ingest.pipeline import side_by_side
+from async_loader.ingest.pipeline import Ahead
 from async_loader.ingest.preparing import Found, Outcome, Preparation, Prepared, Row
 from async_loader.ingest.tables import File, Track, make_tables
 from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
@@ -33,7 +34,7 @@ from async_loader.inserts import insert_rows
 from async_loader.jobs import BatchJob, Chunk, JobStatus
 from async_loader.jobs.keyset import decode
 from async_loader.jobs.reader import Reader
-from async_loader.jobs.run import engine_of
+from async_loader.jobs.run import PROGRESS_EVERY, engine_of
 from async_loader.jobs.tables import tables_of
 from async_loader.limits import Stop
 
@@ -54,8 +55,14 @@ class Sizes:
     chunk: int
 
 
-# A server inserts on a CPU for each. A file has one writer, for which each commit is a wait.
-_SIZES = {"postgresql": Sizes(writers=4, chunk=10), "sqlite": Sizes(writers=1, chunk=20)}
+# A pair is prepared on a CPU in about the time that it takes to be inserted, on client and
+# server together: a writer for every two CPUs keeps up, and a second one on two is in the way.
+_WRITERS = max(1, min(4, (os.cpu_count() or 1) // 2))
+# A file has one writer, and its log, which every transaction is copied from, stays small.
+_SIZES = {
+    "postgresql": Sizes(writers=_WRITERS, chunk=48 // _WRITERS),
+    "sqlite": Sizes(writers=1, chunk=20),
+}
 
 
 def usual_sizes(dialect: str) -> Sizes:
@@ -80,9 +87,9 @@ async def ingest(
 
     The tables are made when they are missing. Killed or stopped anywhere and run again, it
     reads what is missing. `concurrency` pairs are in memory at most, `chunk` are a transaction
-    (default: 10 on PostgreSQL, 20 on SQLite).
+    (default: 48 on PostgreSQL, fewer each with several writers, 20 on SQLite).
     Files that cannot be read are in the result and stop nothing. On PostgreSQL it takes up to
-    seven connections of the pool, on SQLite four.
+    six connections of the pool, on SQLite three.
 
     Raises `ConfigurationError` for a directory that cannot be read, `JobError` when the database
     refuses more than 100 rows, `DatabaseError` when it stays away.
@@ -97,28 +104,25 @@ async def ingest(
     reader = Reader(engine, SYSTEM_CLOCK, _PATIENCE)
     listing = Listing(sessions, engine, reader, root)
     found, problems = await listing.update()
-    missing = await listing.how_much()
-    tally = Tally(missing)
-
-    def show(_status: object = None) -> None:
-        if on_progress is not None:
-            on_progress(tally.progress)
-
-    show()
-    with Preparation(root, concurrency) as preparation:
-        loading = _Loading(listing, preparation, tally, workers, share)
+    async with (
+        Preparation(root, concurrency) as preparation,
+        Ahead(preparation.prepare, share) as ahead,
+    ):
         first = await reader.all(listing.next_missing(0, share))
-        preparation.begin(Found(*row) for row in first)  # while the job is set up
+        ahead.expect(Found(*row) for row in first)  # while all else is set up
+        await listing.forget()
+        missing = await listing.how_much()
+        tally = Tally(missing)
+        loading = _Loading(listing, preparation, ahead, tally, workers, share)
         run = partial(
             _job(loading, chunk or usual.chunk).run,
             sessions,
             workers=workers,
             arguments=await _arguments(engine, reader, root),
             stop=stop,
-            on_progress=show,
         )
-        status = await _run_to_the_end(run, listing, missing)
-    show()
+        async with _showing(tally, on_progress):
+            status = await _run_to_the_end(run, listing, missing)
     refused = await _refused(engine, reader, listing, status.run)
     return Ingested(
         state=status.state,
@@ -129,6 +133,27 @@ async def ingest(
         seconds=perf_counter() - began,
         database=max(0.0, status.busy_seconds - tally.counts.waiting),
     )
+
+
+@asynccontextmanager
+async def _showing(tally: Tally, on_progress: OnProgress | None) -> AsyncIterator[None]:
+    """Show the progress now, each second of a block, and at its end."""
+    if on_progress is None:
+        yield
+        return
+
+    async def each_second() -> None:
+        while True:
+            on_progress(tally.progress)
+            await asyncio.sleep(PROGRESS_EVERY)
+
+    showing = asyncio.create_task(each_second())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait({showing})
+    on_progress(tally.progress)
 
 
 def real_directory(directory: Path | str) -> str:
@@ -177,6 +202,7 @@ class _Loading:
 
     listing: Listing
     preparation: Preparation
+    ahead: Ahead[Found, Prepared]
     tally: Tally
     workers: int
     share: int  # of the pairs in memory, for each worker
@@ -190,19 +216,28 @@ class _Loading:
         counts = self.tally.begin(chunk.run, chunk.partition, chunk.number)
         became: dict[int, Outcome] = {}
         found = [Found(file.id, file.name, file.picture, file.size) for file in files]
-        if self.workers == 1:
-            self.preparation.forget_all_but(found)
-        batches = side_by_side(found, self.preparation.take, self.share)
-        async with aclosing(batches):
+        async with self._expected(session, found) as ahead, aclosing(ahead.take(found)) as batches:
             while batch := await _next(batches, counts):
                 added = await add_new(session, [one.row for one in batch if one.row is not None])
                 counts.note(batch, added)
                 became |= {one.number: one.outcome for one in batch}
         for file in files:
             file.content_hash, file.error = became[file.id].content_hash, became[file.id].error
-        if self.workers == 1:  # else another is at work while this chunk is committed
-            after = self.listing.next_missing(found[-1].number, self.share)
-            self.preparation.begin(Found(*row) for row in await session.execute(after))
+
+    @asynccontextmanager
+    async def _expected(
+        self, session: AsyncSession, found: Sequence[Found]
+    ) -> AsyncIterator[Ahead[Found, Prepared]]:
+        """Yield what prepares a chunk; of a lone worker also what is behind it."""
+        if self.workers > 1:  # others are at work while this chunk is committed
+            async with Ahead(self.preparation.prepare, self.share) as ahead:
+                ahead.expect(found)
+                yield ahead
+            return
+        after = self.listing.next_missing(found[-1].number, self.share)
+        behind = [Found(*row) for row in await session.execute(after)]
+        self.ahead.expect([*found, *behind])
+        yield self.ahead
 
 
 async def _next(batches: AsyncIterator[list[Prepared]], counts: Counts) -> list[Prepared]:
@@ -255,7 +290,7 @@ async def _refused(
     query = select(error.c.key, error.c.exception, error.c.message).where(error.c.run == run)
     rows = await reader.all(query)
     numbers = {row.key: int(decode(row.key)[0]) for row in rows}
-    names = await listing.names(list(numbers.values()))
+    names = await listing.names(list(numbers.values())) if numbers else {}
     return [
         Problem(names.get(numbers[row.key], "?"), f"{row.exception}: {row.message}") for row in rows
     ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import PurePath
 from time import perf_counter, thread_time
@@ -107,9 +106,9 @@ def _hash(contents: Contents) -> bytes:
     return digest.digest()
 
 
-class Preparation(AbstractContextManager["Preparation"]):
+class Preparation(AbstractAsyncContextManager["Preparation"]):
     """
-    The threads that prepare, and the pairs that are prepared before they are asked for.
+    The threads that prepare pairs.
 
     As many threads as pairs for files, which wait, and as many as CPUs to compute. Threads, as
     decoding, scaling and hashing let go of the interpreter's lock; processes would outlive a
@@ -120,13 +119,11 @@ class Preparation(AbstractContextManager["Preparation"]):
         self._directory = directory
         self._reading = ThreadPoolExecutor(concurrency, "reading")
         self._computing = ThreadPoolExecutor(os.cpu_count() or 1, "computing")
-        self._begun: dict[int, asyncio.Task[Prepared]] = {}
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.forget_all_but(())
+    async def __aexit__(self, *_: object) -> None:
         for threads in (self._reading, self._computing):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -143,21 +140,3 @@ class Preparation(AbstractContextManager["Preparation"]):
             reason = str(error).replace("\0", " ").encode("utf-8", "backslashreplace").decode()
             return Prepared(pair.number, pair.size, None, reason)
         return Prepared(pair.number, pair.size, row, None, contents.seconds, computing)
-
-    def begin(self, pairs: Iterable[Found]) -> None:
-        """Begin to prepare these pairs, and forget all others."""
-        pairs = list(pairs)
-        self.forget_all_but(pairs)
-        for pair in pairs:
-            if pair.number not in self._begun:
-                self._begun[pair.number] = asyncio.create_task(self.prepare(pair))
-
-    def forget_all_but(self, pairs: Iterable[Found]) -> None:
-        """Forget what was begun, but for these pairs."""
-        for number in self._begun.keys() - {pair.number for pair in pairs}:
-            self._begun.pop(number).cancel()
-
-    async def take(self, pair: Found) -> Prepared:
-        """Return a pair's row, or why there is none; it is not kept."""
-        begun = self._begun.pop(pair.number, None)
-        return await (self.prepare(pair) if begun is None else begun)

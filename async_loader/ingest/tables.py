@@ -9,8 +9,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import DDL, BigInteger, Integer, LargeBinary, Text, event, func, inspect, select
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Text,
+    event,
+    false,
+    func,
+    inspect,
+    select,
+)
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -99,12 +111,24 @@ event.listen(
 
 async def make_tables(sessions: async_sessionmaker[Any]) -> None:
     """Make the tables that are missing; raises `DatabaseError` where others have their names."""
+    if await _are_there(sessions):
+        return
     async with sessions.begin() as session:
         connection = await session.connection()
         if connection.dialect.name == "postgresql":  # a second one waits until they are made
             await session.execute(select(func.pg_advisory_xact_lock(_MAKING)))
         await connection.run_sync(Base.metadata.create_all)
         await connection.run_sync(_refuse_others)
+
+
+async def _are_there(sessions: async_sessionmaker[Any]) -> bool:
+    """Return whether both tables have all their columns: one query, as a rule all there is."""
+    async with sessions() as session:
+        try:
+            await session.execute(select(Track, File).join(File, false()).limit(0))
+        except DBAPIError:
+            return False  # what is amiss is looked at in peace
+    return True
 
 
 def _refuse_others(connection: Connection) -> None:

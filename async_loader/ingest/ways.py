@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +26,7 @@ from async_loader.backends import backend_of
 from async_loader.database import Namespace, closing
 from async_loader.ingest.listing import Pair, find
 from async_loader.ingest.loading import ingest, usual_sizes
-from async_loader.ingest.pipeline import side_by_side
+from async_loader.ingest.pipeline import Ahead
 from async_loader.ingest.preparing import Found, Preparation, Prepared, Row, read_pair, row_of
 from async_loader.ingest.reading import UnreadableError
 from async_loader.ingest.tables import Track, make_tables
@@ -163,13 +163,14 @@ async def bulk_save_objects(work: Work, sessions: async_sessionmaker[AsyncSessio
 
 async def _prepared(work: Work, total: Split) -> AsyncGenerator[list[Row], None]:
     """Yield rows as they get ready, and count the time that they took."""
-    with Preparation(work.directory, work.concurrency) as preparation:
+    async with Preparation(work.directory, work.concurrency) as preparation:
 
         async def prepare(pair: Pair) -> Prepared:
             return await preparation.prepare(Found(0, pair.name, pair.picture, pair.size))
 
-        async with aclosing(side_by_side(work.left(), prepare, work.concurrency)) as batches:
-            async for batch in batches:
+        async with Ahead(prepare, work.concurrency) as ahead:
+            ahead.expect(work.left())
+            async for batch in ahead.take(work.pairs):
                 total.computing += sum(one.computing for one in batch)
                 total.reading += sum(one.reading for one in batch)
                 yield [one.row for one in batch if one.row is not None]

@@ -48,8 +48,7 @@ async def insert_rows(
     mapper: Any = inspect(model)
     connection = await session.connection(bind_arguments={"mapper": mapper})
     target = _target(mapper, connection)
-    # COPY goes by the cursor, which is what would have begun the transaction.
-    await connection.exec_driver_sql("SELECT 1")
+    await _begin(connection)
     count = 0
     async for source in _sources(rows):
         while chunk := list(islice(source, SLICE)):
@@ -66,6 +65,14 @@ async def insert_rows(
                 await _copy(connection, target, columns, records)
             count += len(chunk)
     return count
+
+
+async def _begin(connection: AsyncConnection) -> None:
+    """Begin the transaction on the server: COPY passes by the cursor, which would have done so."""
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    if not driver.is_in_transaction():
+        await connection.exec_driver_sql("SELECT 1")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, literal_column, not_, text, update
+from sqlalchemy import (
+    Integer,
+    and_,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    not_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -60,9 +73,13 @@ class Guard:
         assert self._connection is not None
         worker = self._store.tables.worker
         row = {"run": self._run, "tasks": self._tasks, "fresh_until": self._fresh_until()}
-        found = await self._connection.execute(insert(worker).values(row).returning(worker.c.id))
-        self.me = int(found.scalar_one())
-        await self._lock()
+        # With its lock in the same statement: nobody sees the one without the other.
+        locked = func.pg_try_advisory_lock(*_lock_key(worker.c.id))
+        joining = insert(worker).values(row).returning(
+            worker.c.id, locked if self._store.has_advisory_locks else true()
+        )  # fmt: skip
+        found = (await self._connection.execute(joining)).one()
+        self.me, self._locked = int(found[0]), bool(found[1])
         dead = [worker.c.run == self._run, worker.c.id != self.me]
         if self._store.has_advisory_locks:
             dead += [not_(self._store.lives()), worker.c.fresh_until < func.now()]
@@ -103,8 +120,17 @@ class Guard:
             await self._connection.execute(insert(worker).values(row))
         await self._connection.commit()
 
+    async def retire(self) -> None:
+        """Let go of the lock in good order, and give its connection back."""
+        if self._connection is None:
+            return
+        with suppress(SQLAlchemyError, OSError):
+            if not self._store.has_advisory_locks or await self._unlock():
+                await self._connection.close()
+                self._connection = None
+
     async def leave(self) -> None:
-        """Let go of the lock by ending its connection."""
+        """Let go of the lock, where we have not, by ending its connection."""
         await self._disconnect()
 
     async def _connect(self) -> None:
@@ -124,14 +150,23 @@ class Guard:
     async def _lock(self) -> None:
         if self._store.has_advisory_locks:
             assert self._connection is not None
-            query = text(f"SELECT pg_try_advisory_lock({LOCK_CLASS}, :key)")
-            key = {"key": self.me & 0x7FFFFFFF}
-            self._locked = bool(await self._connection.scalar(query, key))
+            query = select(func.pg_try_advisory_lock(*_lock_key(literal(self.me))))
+            self._locked = bool(await self._connection.scalar(query))
+
+    async def _unlock(self) -> bool:
+        assert self._connection is not None
+        query = select(func.pg_advisory_unlock(*_lock_key(literal(self.me))))
+        return bool(await self._connection.scalar(query))
 
     def _fresh_until(self) -> Any:
         if not self._store.has_advisory_locks:
             return func.now()
         return literal_column(f"now() + interval '{self._lease:f} seconds'")
+
+
+def _lock_key(worker: Any) -> tuple[Any, Any]:
+    """Return the two halves of the key of a worker's lock: ours, and its number's low bits."""
+    return literal(LOCK_CLASS), cast(worker.bitwise_and(0x7FFFFFFF), Integer)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -60,13 +61,13 @@ class Part:
         self, run: int, *, workers: int, stop: Stop, on_progress: OnProgress | None
     ) -> JobStatus:
         """Work on a run to its end; on one that does not go on, do nothing."""
-        now = await self.status(run)
-        if now.job != self.definition.name:
-            raise JobError(f"run {run} is one of {now.job!r}, not of {self.definition.name!r}")
-        if now.state == "running":
+        now = await self.reader.patiently(lambda: self.store.run_of(run))
+        if now["job"] != self.definition.name:
+            raise JobError(f"run {run} is one of {now['job']!r}, not of {self.definition.name!r}")
+        if now["state"] == "running":
             guard = Guard(self.store, run, tasks=workers, lease=self.definition.lease)
             async with _joined(guard, self.reader):
-                chunks = self._chunks(run, guard.me, now.arguments)
+                chunks = self._chunks(run, guard.me, json.loads(now["arguments"]))
                 party = Party(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(party, workers, on_progress)
         return await self.status(run)
@@ -134,12 +135,13 @@ async def _open_run(
 ) -> int:
     """Return the run to take part in: the one that is there, or a new one."""
     text, name = canonical(arguments), definition.name
-    while (run := await store.active_run(name, text)) is None:
+    run = await store.active_run(name, text)
+    while run is None:
         first = await _first_plan(reader, definition, keyset)
-        await store.start_run(
+        run = await store.start_run(
             name, text, keyset.names if keyset else "", first,
             total_known=keyset is not None and not definition.until_empty,
-        )  # fmt: skip
+        ) or await store.active_run(name, text)  # fmt: skip
     _check_same_key(run, keyset)
     if run["state"] != "running":
         await store.resume(run["id"])
@@ -172,6 +174,7 @@ async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
         finally:
             beating.cancel()
             await asyncio.wait({beating})
+        await guard.retire()
     finally:
         await guard.leave()
 

@@ -91,18 +91,19 @@ class Store:
 
     async def start_run(
         self, job: str, arguments: str, key: str, plan: Plan, *, total_known: bool
-    ) -> None:
-        """Add a run with its partitions, unless somebody else was faster: theirs it is then."""
+    ) -> RowMapping | None:
+        """Add a run with its partitions and return it; None if somebody else was faster."""
         flavour = postgresql if self.has_advisory_locks else sqlite
         run = self.tables.run
         statement = flavour.insert(run).values(
             job=job, arguments=arguments, key=key, state="running", round=1,
             total=plan.total if total_known else None,
-        ).on_conflict_do_nothing().returning(run.c.id)  # fmt: skip
+        ).on_conflict_do_nothing().returning(run)  # fmt: skip
         async with self.engine.begin() as connection:
-            number = await connection.scalar(statement)
-            if number is not None:
-                await self._add_partitions(connection, number, 1, 0, plan.uppers)
+            added = (await connection.execute(statement)).mappings().first()
+            if added is not None:
+                await self._add_partitions(connection, added["id"], 1, 0, plan.uppers)
+            return added
 
     async def _add_partitions(
         self, at: Executor, run: int, round_: int, first: int, uppers: Sequence[str | None]
@@ -130,12 +131,14 @@ class Store:
         It waits for the chunks under way. Raises `JobError` for a way that does not exist.
         """
         async with self.engine.begin() as connection:
-            await self._move(connection, run, after, message)
+            now = await self._lock_run(connection, run)
+            await self._move(connection, now, after, message)
 
-    async def _move(self, at: Executor, run: int, after: State, message: str | None = None) -> None:
-        table, partition = self.tables.run, self.tables.partition
-        before = await self._lock_run(at, run)
-        check(before["state"], after)
+    async def _move(
+        self, at: Executor, locked: RowMapping, after: State, message: str | None = None
+    ) -> None:
+        table, partition, run = self.tables.run, self.tables.partition, locked["id"]
+        check(locked["state"], after)
         ended = func.now() if after in ("done", "cancelled") else None
         values = {"state": after, "message": message, "ended_at": ended}
         await at.execute(update(table).where(table.c.id == run).values(values))
@@ -155,8 +158,9 @@ class Store:
     async def resume(self, run: int) -> None:
         """Let a run go on that stands still; a run that is over stays so."""
         async with self.engine.begin() as connection:
-            if (await self._lock_run(connection, run))["state"] in ACTIVE:
-                await self._move(connection, run, "running")
+            now = await self._lock_run(connection, run)
+            if now["state"] in ACTIVE:
+                await self._move(connection, now, "running")
 
     # --- rounds ------------------------------------------------------------------------
 
@@ -176,16 +180,20 @@ class Store:
         async with self.reading.connect() as connection:
             return int(await connection.scalar(query) or 0)
 
-    async def end_round(self, run: int, round_: int, following: Plan | None) -> None:
-        """End a run whose round is at its end, or add the next round; once, whoever comes."""
+    async def end_round(self, run: int, round_: int, following: Plan | None) -> bool:
+        """
+        End a run whose round is at its end, or add the next round; once, whoever comes.
+
+        False once the run is over.
+        """
         table, partition = self.tables.run, self.tables.partition
         async with self.engine.begin() as connection:
             now = await self._lock_run(connection, run)
             if now["state"] != "running" or now["round"] != round_:
-                return
+                return bool(now["state"] == "running")
             if following is None or not following.uppers:
-                await self._move(connection, run, "done")
-                return
+                await self._move(connection, now, "done")
+                return False
             first = await connection.scalar(
                 select(func.count()).select_from(partition).where(partition.c.run == run)
             )
@@ -195,6 +203,7 @@ class Store:
             await self._add_partitions(
                 connection, run, round_ + 1, int(first or 0), following.uppers
             )
+            return True
 
     # --- partitions --------------------------------------------------------------------
 
@@ -291,7 +300,7 @@ class Store:
             run_now = await self._lock_run(connection, run)
             alone = self.has_advisory_locks is False or not await connection.scalar(others)
             if run_now["state"] == "running" and alone:
-                await self._move(connection, run, "paused")
+                await self._move(connection, run_now, "paused")
 
     # --- chunks ------------------------------------------------------------------------
 

@@ -117,18 +117,17 @@ class Worker:
             if now["state"] != "running":
                 return False
             if not await party.reader.patiently(lambda: store.open_partitions(run)):
-                await self._end_round(now["round"])
-                return True
+                return await self._end_round(now["round"])
         await party.nap(_POLL)
         return True
 
-    async def _end_round(self, round_: int) -> None:
+    async def _end_round(self, round_: int) -> bool:
         party, store, run = self._party, self._chunks.store, self._chunks.run
         following = None
         if self._chunks.definition.until_empty:
             read = await party.reader.patiently(lambda: store.rows_read(run, round_))
             following = await party.plan() if read else None
-        await party.reader.patiently(lambda: store.end_round(run, round_, following))
+        return await party.reader.patiently(lambda: store.end_round(run, round_, following))
 
     async def _drain(self, held: Held) -> None:
         """Go through a partition's chunks to its end."""

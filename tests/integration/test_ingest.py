@@ -219,7 +219,7 @@ async def test_a_file_that_vanishes_before_it_is_opened(
         return await how_much(self)
 
     monkeypatch.setattr(listing.Listing, "how_much", and_gone)
-    done = await ingest(files, sessions)
+    done = await ingest(files, sessions, concurrency=1)  # only the first is begun by then
     assert [(one.name, one.reason) for one in done.failed] == [
         ("Artist 2 - Track 00002.mp3", "not there")
     ]
@@ -334,6 +334,21 @@ async def test_two_processes_with_the_same_content(database_url: str, tmp_path: 
         )
         assert sum(done.counts.added for done in both) == 30
         assert [done.failed for done in both] == [(), ()]
+        assert await titles(sessions) == numbered(*range(1, 31))
+
+
+async def test_several_writers_share_the_files(
+    database_url: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with more CPUs than two."""
+    monkeypatch.setitem(loading._SIZES, "postgresql", loading.Sizes(writers=4, chunk=2))
+    parsed = parse_url(database_url)
+    engine = backend_of(parsed).create_engine(parsed, pool_size=6)
+    async with closing(engine):
+        sessions, _ = backend_of(parsed).session_factories(engine, reads_autocommit=False)
+        make_pairs(files, 20, first=11, **SMALL)
+        done = await ingest(files, sessions)
+        assert (done.state, outcome(done), done.failed) == ("done", (30, 0, 30, 30, 0), ())
         assert await titles(sessions) == numbered(*range(1, 31))
 
 

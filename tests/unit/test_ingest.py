@@ -16,7 +16,7 @@ from async_loader.ingest.demo import jpeg, make_pairs, mp3
 from async_loader.ingest.listing import Missing, Pair, Problem, find
 from async_loader.ingest.loading import real_directory
 from async_loader.ingest.pictures import fit
-from async_loader.ingest.pipeline import side_by_side
+from async_loader.ingest.pipeline import Ahead
 from async_loader.ingest.preparing import read_pair, row_of
 from async_loader.ingest.reading import UnreadableError, read_within
 from async_loader.ingest.report import comparison, progress_line, shown, summary
@@ -304,12 +304,15 @@ async def test_memory_is_bounded(most: int) -> None:
 
     done: list[int] = []
     held: list[int] = []
-    async for batch in side_by_side(range(50), work, most):
-        held = batch  # the list itself: it is emptied when the next is asked for
-        alive -= set(batch)
-        done += batch
-        assert len(batch) <= max(1, most // 2)
-    assert sorted(done) == list(range(50))
+    async with Ahead(work, most) as ahead:
+        for chunk in (range(20), range(20, 50)):
+            ahead.expect(range(chunk.start, 50))
+            async for batch in ahead.take(chunk):
+                held = batch  # the list itself: it is emptied when the next is asked for
+                alive -= set(batch)
+                done += batch
+                assert len(batch) <= max(1, most // 2)
+            assert sorted(done) == list(range(chunk.stop))
     assert peak == most
 
 
@@ -322,13 +325,55 @@ async def test_others_work_while_a_list_is_taken() -> None:
             await asyncio.Event().wait()
         return item
 
-    batches = side_by_side(range(9), work, 2)
-    assert await anext(batches) == [0]
-    assert begun == [0, 1]
-    await batches.aclose()
+    async with Ahead(work, 2) as ahead:
+        ahead.expect(range(9))
+        batches = ahead.take(range(9))
+        assert await anext(batches) == [0]
+        assert begun == [0, 1]
+        await batches.aclose()
 
 
-async def test_an_error_ends_the_rest() -> None:
+async def test_what_is_behind_a_chunk_is_begun_with_its_end() -> None:
+    begun: list[int] = []
+
+    async def work(item: int) -> int:
+        begun.append(item)
+        return item
+
+    async with Ahead(work, 3) as ahead:
+        ahead.expect(range(9))
+        taken = [item async for batch in ahead.take(range(2)) for item in batch]
+        assert taken == [0, 1]
+        ahead.expect(range(2, 9))
+        rest = [item async for batch in ahead.take(range(2, 9)) for item in batch]
+    assert rest == list(range(2, 9))
+    assert begun == list(range(9))  # each once
+
+
+async def test_what_is_expected_no_more_makes_room() -> None:
+    """A chunk that is another than was thought waits for nothing that nobody takes."""
+    cancelled: list[int] = []
+
+    async def work(item: int) -> int:
+        if item < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(item)
+                raise
+        return item
+
+    async with Ahead(work, 3) as ahead:
+        ahead.expect(range(3))
+        await asyncio.sleep(0)
+        ahead.expect([7, 8, 0])
+        taken = [item async for batch in ahead.take([7, 8]) for item in batch]
+        assert taken == [7, 8]
+        assert cancelled == [1, 2]
+    assert cancelled == [1, 2, 0]
+
+
+async def test_an_error_is_raised_and_the_end_ends_the_rest() -> None:
     cancelled: list[int] = []
 
     async def work(item: int) -> int:
@@ -341,9 +386,13 @@ async def test_an_error_ends_the_rest() -> None:
             raise
         return item
 
+    async def take() -> None:
+        async with Ahead(work, 3) as ahead:
+            ahead.expect(range(3))
+            await anext(ahead.take(range(3)))
+
     with pytest.raises(ValueError, match="1"):
-        async for _ in side_by_side(range(3), work, 3):
-            pass
+        await take()
     assert sorted(cancelled) == [0, 2]
 
 
