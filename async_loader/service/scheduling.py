@@ -17,6 +17,8 @@ from .targets import Targets
 log = logging.getLogger("async_loader.service")
 
 _LOOK_EVERY = 5.0
+# Runs grow old where none is started, too.
+_PRUNE_EVERY = 3600.0
 
 
 def due(scenarios: Mapping[str, Scenario], starts: Mapping[str, float], now: float) -> list[str]:
@@ -43,12 +45,14 @@ class Scheduler:
         self._runs = runs
         self._settings = settings
         self._complained: dict[str, str] = {}
+        self._pruned = time.monotonic()
 
     async def keep(self) -> None:
         """Look again and again, until cancelled."""
         while True:
             try:
                 await self.look()
+                await self._prune()
             except (AsyncLoaderError, *NO_HISTORY) as error:
                 self._complain("", error)
             await asyncio.sleep(_LOOK_EVERY)
@@ -66,6 +70,12 @@ class Scheduler:
                 continue
             except AsyncLoaderError as error:
                 self._complain(name, error)
+
+    async def _prune(self) -> None:
+        """Have the history forget what is too old, once in a while."""
+        if time.monotonic() - self._pruned >= _PRUNE_EVERY:
+            await self._runs.prune()
+            self._pruned = time.monotonic()
 
     def _target_of(self, scenario: Scenario) -> str:
         """Return the target that a scenario names, or the only one there is."""

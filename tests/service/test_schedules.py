@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from async_loader.service import scheduling
 from async_loader.service.scenarios import read_scenarios
 from async_loader.service.scheduling import due
+from tests.unit.runs import made_up_run
 
 from .conftest import Serving
 
@@ -55,6 +57,19 @@ async def test_a_schedule_starts_once_and_waits_for_its_target(
     async with serving() as service:  # a restart is no reason to run it again
         await asyncio.sleep(0.3)
         assert (await service.client.get("/api/runs?limit=1")).json()["runs"][0]["id"] == number
+
+
+async def test_what_grows_old_is_forgotten_where_nothing_runs(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(scheduling, "_PRUNE_EVERY", 0.0)
+    async with serving() as service:
+        number = await service.have(made_up_run(random.Random(1)))
+        await service.desk.history.change(number, started_at=1.0)
+        async with asyncio.timeout(30):
+            while (await service.client.get(f"/api/runs/{number}")).status_code == 200:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_file_that_is_wrong_is_shown_and_cannot_be_run(
