@@ -17,10 +17,10 @@ from .errors import (
 )
 from .histogram import Histogram
 from .limits import Limit, Stop
-from .metrics import Snapshot
-from .result_parts import OperationResult
-from .results import RunResult, merge
-from .runner import run
+from .metrics.metrics import Snapshot
+from .results.parts import OperationResult
+from .results.run import RunResult, merge
+from .runner.runner import run
 from .schedules import Stage
 from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
 from .workload import Operation, OperationContext, Workload

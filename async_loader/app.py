@@ -14,21 +14,21 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .backends import backend_of
-from .databases import Database, Say, open_database, own_database, server_url
+from .database.backends import backend_of
 from .errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
 from .inserts import enable_batch_inserting
 from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
-from .option_types import SYNC_MODES
 from .parts import WHOLE, Lead
-from .phase import OnProgress
-from .preparation import prepared
-from .results import RunResult
-from .runner import run
-from .settings import InsertsSettings, RunSettings
-from .sync_runner import require_twins, run_sync
+from .results.run import RunResult
+from .run_database import Database, Say, open_database, own_database, server_url
+from .runner.phase import OnProgress
+from .runner.preparation import prepared
+from .runner.runner import run
+from .runner.sync_runner import require_twins, run_sync
+from .settings.option_types import SYNC_MODES
+from .settings.run import InsertsSettings, RunSettings
 from .workload import Workload
 from .workloads import mixed, noop, sequences
 

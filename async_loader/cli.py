@@ -21,35 +21,35 @@ from functools import partial
 from typing import Any
 
 from .app import measure
-from .baselines import held_against, read_baselines
-from .compare import check, compare
+from .commands.baselines import held_against, read_baselines
+from .commands.compare import check, compare
+from .commands.ingest import run_ingest_command
+from .commands.jobs import run_job_command
+from .commands.report import print_schema, run_report
+from .commands.sweep import sweep
 from .errors import AsyncLoaderError, WorkerLostError
-from .ingest_commands import run_ingest_command
-from .ingest_settings import IngestSettings
-from .job_commands import run_job_command
-from .job_settings import JOB_COMMANDS
-from .knee import advise
 from .outputs import DONE, check_outputs, complain, show, write_outputs
 from .progress import progress_view
-from .report_commands import print_schema, run_report
-from .report_settings import ReportSettings, SchemaSettings
 from .reports import comparison as comparison_report
 from .reports import console as console_report
 from .reports import inserts as inserts_report
 from .reports import sweep as sweep_report
 from .reports.comparison import group
 from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
-from .results import RunResult
+from .results.run import RunResult
 from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
-from .serve_settings import ServeSettings
 from .service.command import run_serve_command
-from .settings import CompareSettings, InsertsSettings, RunSettings
-from .settings_sources import load
+from .settings.ingest import IngestSettings
+from .settings.jobs import JOB_COMMANDS
+from .settings.report import ReportSettings, SchemaSettings
+from .settings.run import CompareSettings, InsertsSettings, RunSettings
+from .settings.serve import ServeSettings
+from .settings.sources import load
+from .settings.sweep import SweepSettings
 from .shards import run_as_asked
-from .sweep import sweep
-from .sweep_settings import SweepSettings
-from .thresholds import verdicts_of
-from .validity import doubts
+from .verdict.knee import advise
+from .verdict.thresholds import verdicts_of
+from .verdict.validity import doubts
 
 TOO_MANY_FAILED = 1
 STOPPED = 105

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from .errors import ConfigurationError
-from .repeats import Site, repeat_site
+from .metrics.repeats import Site, repeat_site
 
 
 class OperationTimes:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import URL
 
-from .backends import backend_of
-from .calls import Sessions
-from .database import closing, parse_url
+from .database.backends import backend_of
+from .database.postgresql import closing, parse_url
 from .inserts import enable_batch_inserting
 from .postgres import embedded_server
-from .results import RunResult
-from .runner import run
-from .thresholds import Verdict, figure_text, judge, parse
+from .results.run import RunResult
+from .runner.calls import Sessions
+from .runner.runner import run
+from .verdict.thresholds import Verdict, figure_text, judge, parse
 from .workload import Workload
 
 # How long an operation waits for a connection is its own timeout's business.

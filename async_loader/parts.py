@@ -8,8 +8,8 @@ from itertools import count
 from typing import Any, Protocol
 
 from .limits import Limit
-from .results import RunResult
-from .tallies import PoolGauge
+from .metrics.tallies import PoolGauge
+from .results.run import RunResult
 
 
 @dataclass(frozen=True, slots=True)

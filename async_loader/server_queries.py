@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from .database import first_line
-from .findings import DatabaseCounts, ServerStatement
+from .database.postgresql import first_line
 from .redaction import shortened
+from .results.findings import DatabaseCounts, ServerStatement
 
 # Our own look-ups are known by this.
 _MARK = "/* async_loader */"

@@ -18,9 +18,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from .database import first_line
-from .findings import DatabaseCounts, ServerSide
+from .database.postgresql import first_line
 from .instruments import PoolWatch, holder
+from .results.findings import DatabaseCounts, ServerSide
 from .server_queries import Look, Totals, difference
 from .tasks import within
 

@@ -11,56 +11,17 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
-    {"errors", "clock", "histogram", "failures", "tasks", "source_lines"}
-    | {"redaction", "tracebacks"},
-    {"limits", "workload", "schedules", "throttles", "metrics", "tallies", "process_meter"}
-    | {
-        "slice_tally",
-        "slices",
-        "result_parts",
-        "result_schedule",
-        "result_shards",
-        "findings",
-        "repeats",
-        "results",
-    }
-    | {"diagnosis", "thresholds", "proxy"}
-    | {"bootstrap", "changes", "circumstances", "regression", "loading", "workers", "parts"},
-    {"verdict", "validity", "knee", "result_document", "saved"},
-    {"database", "run_schema", "sqlite", "backends", "postgres", "instruments", "inserts"}
-    | {"progress", "outputs", "server_queries", "server_side"},
+    {"errors", "clock", "histogram", "failures", "tasks", "source_lines", "redaction"}
+    | {"tracebacks"},
+    {"limits", "workload", "schedules", "throttles", "results"},
+    {"metrics", "verdict", "loading", "workers", "parts", "proxy"},
+    {"database", "postgres", "instruments", "inserts", "progress", "outputs", "server_queries"}
+    | {"server_side"},
     {"jobs"},
-    {
-        "calls",
-        "in_flight",
-        "phase",
-        "runner",
-        "preparation",
-        "sync_runner",
-        "workloads",
-        "inserts_bench",
-        "ingest",
-        "reports",
-    },
-    {
-        "option_types",
-        "option_group",
-        "load_settings",
-        "baseline_settings",
-        "settings",
-        "sweep_settings",
-        "worker_settings",
-        "job_settings",
-        "ingest_settings",
-        "report_settings",
-        "serve_settings",
-        "settings_sources",
-        "testing",
-        "load_test",
-    },
-    {"databases", "app"},
-    {"runtime", "child", "compare", "sweep", "job_commands", "report_commands", "baselines"}
-    | {"ingest_commands", "shards"},
+    {"runner", "workloads", "inserts_bench", "ingest", "reports"},
+    {"settings", "load_test", "testing"},
+    {"run_database", "app"},
+    {"runtime", "shards", "commands"},
     {"service"},
     {"cli", "__main__"},
 ]
@@ -119,28 +80,19 @@ def test_imports_have_no_cycle() -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
 
 
+def test_rooms_have_no_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in modules().items():
+        room = room_of(module)
+        graph.setdefault(room, set()).update(map(room_of, imports_of(module, path)))
+    order = TopologicalSorter({room: imported - {room} for room, imported in graph.items()})
+    assert len(list(order.static_order())) == len(graph)
+
+
 def test_only_the_top_knows_the_settings() -> None:
     knowing = {
         room_of(module)
         for module, path in modules().items()
-        if any(room_of(i).startswith("settings") for i in imports_of(module, path))
+        if any(room_of(i) == "settings" for i in imports_of(module, path))
     }
-    assert knowing <= {
-        "settings",
-        "settings_sources",
-        "app",
-        "databases",
-        "child",
-        "baselines",
-        "compare",
-        "sweep",
-        "job_commands",
-        "cli",
-        "job_settings",
-        "report_commands",
-        "report_settings",
-        "serve_settings",
-        "service",
-        "sweep_settings",
-        "shards",
-    }
+    assert knowing <= {"settings", "run_database", "app", "commands", "shards", "service", "cli"}

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from async_loader.ingest.demo import make_pairs
-from async_loader.settings_sources import COMMANDS
+from async_loader.settings.sources import COMMANDS
 from tests.acceptance.conftest import environment
 from tests.forked import Forks
 from tests.service.process import ServiceProcess, service_process

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from async_loader.app import shown_settings
-from async_loader.settings import RunSettings
-from async_loader.settings_sources import load
+from async_loader.settings.run import RunSettings
+from async_loader.settings.sources import load
 from async_loader.workers.cluster import cluster_address
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from async_loader.backends import backend_of
-from async_loader.database import Namespace, closing
+from async_loader.database.backends import backend_of
+from async_loader.database.postgresql import Namespace, closing
 from async_loader.ingest.listing import Pair, find
 from async_loader.ingest.loading import ingest, usual_sizes
 from async_loader.ingest.pipeline import Ahead

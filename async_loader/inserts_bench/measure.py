@@ -20,13 +20,19 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from async_loader.database import Namespace, closing, create_engine, create_sessions, parse_url
+from async_loader.database.postgresql import (
+    Namespace,
+    closing,
+    create_engine,
+    create_sessions,
+    parse_url,
+)
+from async_loader.database.run_schema import run_schema
 from async_loader.errors import ConfigurationError
 from async_loader.inserts import enable_batch_inserting
 from async_loader.inserts_bench.shapes import SHAPES, Base, Shape
 from async_loader.inserts_bench.ways import WAYS, Way
 from async_loader.proxy import Proxy
-from async_loader.run_schema import run_schema
 
 
 @dataclass(frozen=True, slots=True)

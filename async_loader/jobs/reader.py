@@ -9,8 +9,8 @@ from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from .. import sqlite
 from ..clock import Clock
+from ..database import sqlite
 from .transient import Patience, is_transient
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from sqlalchemy import Table, and_, delete, func, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..database import first_line
+from ..database.postgresql import first_line
 from ..errors import JobError
 from ..failures import sqlstate_of
 from .chunks import ApplyFailed, Chunks, Retry, TakenOver, Watch, commit

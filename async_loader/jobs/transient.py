@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..clock import Clock
-from ..database import first_line
+from ..database.postgresql import first_line
 from ..errors import DatabaseError
 from ..failures import CLOSED, classify, sqlstate_of
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..clock import Clock
-from ..database import first_line
+from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, JobError
 from ..limits import Stop
 from .chunks import ApplyFailed, Chunks, Held, Retry, TakenOver

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from async_loader.reports.console import circumstances, milliseconds, printed
-from async_loader.results import RunResult
+from async_loader.results.run import RunResult
 
 # The rounds of each way, by its label: a mode, or the file that it was read from.
 Ways = Mapping[str, Sequence[RunResult]]

@@ -11,15 +11,15 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from async_loader.diagnosis import bottleneck, serialised_writes
 from async_loader.histogram import Histogram
 from async_loader.reports.changes import baseline_lines
 from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.reports.shards import headings, rows
-from async_loader.result_parts import OperationResult
-from async_loader.results import RunResult
-from async_loader.thresholds import verdicts_of
-from async_loader.validity import doubts
+from async_loader.results.parts import OperationResult
+from async_loader.results.run import RunResult
+from async_loader.verdict.diagnosis import bottleneck, serialised_writes
+from async_loader.verdict.thresholds import verdicts_of
+from async_loader.verdict.validity import doubts
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from async_loader.findings import DatabaseCounts, RepeatedStatement, ServerSide, ServerStatement
-from async_loader.results import RunResult
+from async_loader.results.findings import (
+    DatabaseCounts,
+    RepeatedStatement,
+    ServerSide,
+    ServerStatement,
+)
+from async_loader.results.run import RunResult
 
 MOST_REPEATS = 10
 MOST_STATEMENTS = 3

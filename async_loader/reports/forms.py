@@ -7,7 +7,7 @@ from typing import Any
 
 from async_loader.reports import json, junit, markdown, sweep
 from async_loader.reports.comparison import Ways
-from async_loader.results import RunResult
+from async_loader.results.run import RunResult
 
 Forms = dict[str, Callable[[Any], str]]
 

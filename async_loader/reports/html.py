@@ -20,15 +20,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from async_loader.knee import by_of
 from async_loader.reports import page_sweep
 from async_loader.reports import page_tables as tables
 from async_loader.reports.comparison import Ways
 from async_loader.reports.console import let_in_by, measurements, milliseconds, sentences
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.reports.sweep import advice_of, ways_of
-from async_loader.results import RunResult
-from async_loader.verdict import Word, conclusion
+from async_loader.results.run import RunResult
+from async_loader.verdict.knee import by_of
+from async_loader.verdict.verdict import Word, conclusion
 
 _ASSETS = files("async_loader.reports") / "page"
 # Operations that one chart shows at once: its colours. Of more, the reader chooses one.

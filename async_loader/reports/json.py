@@ -6,7 +6,7 @@ import json
 from itertools import zip_longest
 
 from async_loader.reports.comparison import Ways
-from async_loader.results import RESULT_SCHEMA, RunResult
+from async_loader.results.run import RESULT_SCHEMA, RunResult
 
 
 def render(result: RunResult) -> str:

@@ -11,13 +11,13 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from async_loader.changes import Change
 from async_loader.reports.comparison import Ways
 from async_loader.reports.sweep import advice_lines, advice_of, level_text
-from async_loader.results import RunResult
-from async_loader.thresholds import figure_text, verdicts_of
-from async_loader.validity import doubts
-from async_loader.verdict import ENDINGS
+from async_loader.results.changes import Change
+from async_loader.results.run import RunResult
+from async_loader.verdict.thresholds import figure_text, verdicts_of
+from async_loader.verdict.validity import doubts
+from async_loader.verdict.verdict import ENDINGS
 
 # What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 from statistics import median
 
-from async_loader.knee import by_of, fault, level_of
 from async_loader.reports import shards
 from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds, sentences
@@ -19,10 +18,11 @@ from async_loader.reports.sweep import (
     latency_limit,
     level_text,
 )
-from async_loader.results import RunResult
-from async_loader.thresholds import figure_text, verdicts_of
-from async_loader.validity import doubts
-from async_loader.verdict import Conclusion, conclusion
+from async_loader.results.run import RunResult
+from async_loader.verdict.knee import by_of, fault, level_of
+from async_loader.verdict.thresholds import figure_text, verdicts_of
+from async_loader.verdict.validity import doubts
+from async_loader.verdict.verdict import Conclusion, conclusion
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
 _MOST_ERRORS = 10

@@ -14,8 +14,8 @@ from typing import Any
 
 from async_loader.histogram import Histogram
 from async_loader.reports.comparison import Ways
-from async_loader.results import RunResult
-from async_loader.slices import Slices, percentile_ns, sum_of_buckets
+from async_loader.results.run import RunResult
+from async_loader.results.slices import Slices, percentile_ns, sum_of_buckets
 
 MOST_POINTS = 900
 # A second of which the run had so little says nothing about its rate.

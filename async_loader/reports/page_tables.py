@@ -8,16 +8,16 @@ from math import isnan
 from statistics import median
 from typing import Any
 
-from async_loader.changes import Change
-from async_loader.findings import ServerSide
 from async_loader.reports import shards
 from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import server_lines
-from async_loader.results import RunResult
-from async_loader.thresholds import figure_text, verdicts_of
-from async_loader.validity import doubts
-from async_loader.verdict import Word, conclusion
+from async_loader.results.changes import Change
+from async_loader.results.findings import ServerSide
+from async_loader.results.run import RunResult
+from async_loader.verdict.thresholds import figure_text, verdicts_of
+from async_loader.verdict.validity import doubts
+from async_loader.verdict.verdict import Word, conclusion
 
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
 # A page of hundreds is read by nobody.

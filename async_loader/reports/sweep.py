@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from async_loader.knee import Advice, advise, by_of, fault, level_of, p95_ms
 from async_loader.reports.console import circumstances, milliseconds, printed
-from async_loader.results import RESULT_SCHEMA, RunResult
-from async_loader.validity import doubts
+from async_loader.results.run import RESULT_SCHEMA, RunResult
+from async_loader.verdict.knee import Advice, advise, by_of, fault, level_of, p95_ms
+from async_loader.verdict.validity import doubts
 
 _HEIGHT = 14
 

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError, MissingExtraError
 from ..limits import Stop
 from ..outputs import DONE, complain
 from ..runtime import run_until_stopped
-from ..serve_settings import ServeSettings
+from ..settings.serve import ServeSettings
 
 _PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")
 

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from ..schedules import parse_rate
-from ..serve_settings import ServeSettings, by_name
+from ..settings.serve import ServeSettings, by_name
 from ..tasks import cancel
 from .documents import Bounds
 from .history import History

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from ..database import place
-from ..result_parts import ErrorResult
-from ..results import RunResult
+from ..database.postgresql import place
+from ..results.parts import ErrorResult
+from ..results.run import RunResult
 
 # Of an installed package's file, what is before the package; of all others, every folder. What
 # follows a scheme, a host or a number is no path.

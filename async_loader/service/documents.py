@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..option_types import Mode
-from ..serve_settings import NAME
+from ..settings.option_types import Mode
+from ..settings.serve import NAME
 from .history import ACTIVE, State
 from .live import Live
 

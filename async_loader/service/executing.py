@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ..database import first_line
+from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
 from ..redaction import redacted
-from ..settings import RunSettings
+from ..settings.run import RunSettings
 from ..workers import Message, ProcessWorkers
 from .work import dumped, perform
 

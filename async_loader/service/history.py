@@ -12,7 +12,7 @@ from sqlalchemy import Insert, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ..backends import backend_of
+from ..database.backends import backend_of
 from ..errors import AsyncLoaderError
 from .tables import audit, result, run
 

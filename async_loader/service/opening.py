@@ -16,8 +16,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ..backends import backend_of
-from ..database import closing, first_line, parse_url, place, unreachable
+from ..database.backends import backend_of
+from ..database.postgresql import closing, first_line, parse_url, place, unreachable
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError
 from ..tasks import cancel
 from .history import NO_HISTORY, History

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from ..commands.jobs.targets import SHIPPED
 from ..errors import AsyncLoaderError, JobError
-from ..job_commands.targets import SHIPPED
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
 from ..workers import ProcessWorkers

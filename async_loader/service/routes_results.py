@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 
-from ..regression import compare_with
 from ..reports.forms import COMPARE_FORMS, RUN_FORMS
 from ..reports.page_data import chart_data
-from ..results import RunResult
+from ..results.run import RunResult
+from ..verdict.regression import compare_with
 from .desk import Desk, TheDesk
 from .documents import MOST_ID, ComparisonDocument, RunSummary
 from .problems import Problem, responses

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import AsyncLoaderError
-from ..serve_settings import ServeSettings
-from ..settings import RunSettings
+from ..settings.run import RunSettings
+from ..settings.serve import ServeSettings
 from ..workers import Message
 from .discretion import discreet, without_folders
 from .executing import Answer, Execution

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError
-from ..serve_settings import NAME, ScenarioSettings
-from ..settings import RunSettings
-from ..settings_sources import Layer, file_layer, settings_of
+from ..settings.run import RunSettings
+from ..settings.serve import NAME, ScenarioSettings
+from ..settings.sources import Layer, file_layer, settings_of
 from .discretion import without_folders
 
 # What is the service's own: where a run's data is, and where its results go.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from ..errors import AsyncLoaderError
-from ..serve_settings import ServeSettings
+from ..settings.serve import ServeSettings
 from .history import NO_HISTORY, History, TargetBusyError
 from .runs import Runs
 from .scenarios import Scenario, read_scenarios

@@ -12,7 +12,7 @@ import uvicorn
 
 from ..limits import Stop
 from ..schedules import parse_rate
-from ..serve_settings import LOOPBACK, ServeSettings
+from ..settings.serve import LOOPBACK, ServeSettings
 from ..tasks import cancel, first_of
 from .app import make_app
 from .desk import Desk

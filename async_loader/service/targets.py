@@ -13,12 +13,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ..backends import backend_of
-from ..database import closing, parse_url, unreachable
-from ..databases import server_url
+from ..database.backends import backend_of
+from ..database.postgresql import closing, parse_url, unreachable
 from ..errors import AsyncLoaderError, ConfigurationError
-from ..serve_settings import EMBEDDED
-from ..settings import ServerOptions
+from ..run_database import server_url
+from ..settings.run import ServerOptions
+from ..settings.serve import EMBEDDED
 from .discretion import place_of
 
 # What looks at a target: a list, a status, a move.

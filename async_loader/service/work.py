@@ -13,20 +13,20 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from ..app import Finished
-from ..backends import backend_of
-from ..baselines import held_against, read_baselines
-from ..database import closing, parse_url
+from ..commands.baselines import held_against, read_baselines
+from ..commands.jobs.targets import load_job
+from ..database.backends import backend_of
+from ..database.postgresql import closing, parse_url
 from ..errors import AsyncLoaderError
-from ..job_commands.targets import load_job
 from ..jobs import BatchJob
 from ..limits import Stop
-from ..metrics import Snapshot
+from ..metrics.metrics import Snapshot
 from ..reports.console import let_in_by
-from ..results import RunResult
+from ..results.run import RunResult
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..settings import RunSettings
+from ..settings.run import RunSettings
 from ..shards import run_as_asked
-from ..verdict import conclusion
+from ..verdict.verdict import conclusion
 from ..workers import Link, Message
 from .discretion import published
 

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from ..app import Finished, Way, check_workload, run_workload, uses_database
-from ..databases import Say
 from ..errors import ConfigurationError
 from ..limits import Stop
-from ..load_settings import UNBOUNDED_POOL
-from ..phase import OnProgress
-from ..settings import RunSettings
+from ..run_database import Say
+from ..runner.phase import OnProgress
+from ..settings.load import UNBOUNDED_POOL
+from ..settings.run import RunSettings
 from ..workers import ProcessWorkers
 from ..workers.cluster import DaskWorkers, is_local, joined
 from ..workers.shipping import Shipped

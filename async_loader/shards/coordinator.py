@@ -17,16 +17,16 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..app import build_workload
-from ..databases import Database, Say
 from ..errors import ConfigurationError, TeardownError
 from ..limits import Stop
 from ..loading import load_module
 from ..parts import Part
-from ..phase import OnProgress
-from ..preparation import prepared
-from ..results import RunResult
+from ..results.run import RunResult
+from ..run_database import Database, Say
+from ..runner.phase import OnProgress
+from ..runner.preparation import prepared
 from ..server_side import server_watch
-from ..settings import RunSettings
+from ..settings.run import RunSettings
 from ..workers import Message, Workers
 from .shard import Task
 from .split import Split

@@ -18,17 +18,17 @@ from sqlalchemy.engine import make_url
 
 from ..app import check_workload, run_async
 from ..clock import SECOND_NS
-from ..database import Namespace
-from ..databases import Database, connected, own_database
+from ..database.postgresql import Namespace
 from ..errors import AsyncLoaderError, WorkloadError
 from ..limits import Stop
 from ..loading import load_module
+from ..metrics.process_meter import ProcessMeter
+from ..metrics.tallies import PoolGauge
 from ..parts import Part
-from ..process_meter import ProcessMeter
-from ..results import RunResult
+from ..results.run import RunResult
+from ..run_database import Database, connected, own_database
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..settings import RunSettings
-from ..tallies import PoolGauge
+from ..settings.run import RunSettings
 from ..tasks import first_of
 from ..workers import Link, Message
 from .snapshots import snapshot

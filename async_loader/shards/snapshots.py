@@ -15,12 +15,12 @@ from operator import add
 from typing import Any
 
 from ..histogram import Histogram
-from ..metrics import WATCHED, Snapshot
-from ..result_parts import CheckResult, ErrorResult, OperationResult, ProcessResult, Series
-from ..result_schedule import ScheduleResult
-from ..results import RunResult
-from ..slice_tally import RecentTally
-from ..tallies import PoolGauge
+from ..metrics.metrics import WATCHED, Snapshot
+from ..metrics.slice_tally import RecentTally
+from ..metrics.tallies import PoolGauge
+from ..results.parts import CheckResult, ErrorResult, OperationResult, ProcessResult, Series
+from ..results.run import RunResult
+from ..results.schedule import ScheduleResult
 from ..workers import SNAPSHOT_BYTES, Message, encoded
 from ..workload import Operation
 

@@ -10,18 +10,18 @@ from dataclasses import replace
 from itertools import islice
 
 from ..clock import SECOND_NS
-from ..databases import Say
 from ..errors import AsyncLoaderError, WorkerLostError
 from ..limits import Stop
 from ..parts import Part
-from ..phase import OnProgress
-from ..result_parts import ErrorResult
-from ..result_shards import ShardResult
-from ..results import Outcome, RunResult, merge
+from ..results.parts import ErrorResult
+from ..results.run import Outcome, RunResult, merge
+from ..results.shards import ShardResult
+from ..run_database import Say
+from ..runner.phase import OnProgress
 from ..server_side import ServerWatch
-from ..settings import RunSettings
+from ..settings.run import RunSettings
 from ..tasks import cancel
-from ..thresholds import broken_so_far, parse
+from ..verdict.thresholds import broken_so_far, parse
 from ..workers import Message, Workers
 from ..workload import Mix
 from .shard import Task, perform

@@ -11,8 +11,8 @@ import pytest
 from async_loader import OperationResult, RunResult
 from async_loader.reports import html
 from async_loader.reports.page_data import MOST_POINTS
-from async_loader.result_parts import PoolResult, Series
-from async_loader.slices import Slice, Slices, bucket_of
+from async_loader.results.parts import PoolResult, Series
+from async_loader.results.slices import Slice, Slices, bucket_of
 from tests.browser import MISSING, REASON, Browser, browser
 from tests.unit.test_html_report import hostile
 from tests.unit.test_knee import step

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from async_loader import RunResult
-from async_loader.regression import compare_with, parse_check
+from async_loader.verdict.regression import compare_with, parse_check
 from tests.unit.runs import made_up_run
 
 from .conftest import load, quote

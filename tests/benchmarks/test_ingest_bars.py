@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from async_loader.database import parse_url
+from async_loader.database.postgresql import parse_url
 from async_loader.ingest.demo import make_pairs
 from async_loader.ingest.ways import Measure, measure_ways
 from async_loader.limits import Stop
@@ -26,8 +26,8 @@ FEW, MANY = 70, 7_000
 # A process of its own: its greatest memory is its own, and so is its loop.
 LOADER = """
 import asyncio, json, resource, sys
-from async_loader.backends import backend_of
-from async_loader.database import parse_url
+from async_loader.database.backends import backend_of
+from async_loader.database.postgresql import parse_url
 from async_loader.ingest import ingest
 from async_loader.runtime import run_until_stopped
 

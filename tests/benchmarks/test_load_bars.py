@@ -23,7 +23,7 @@ from async_loader import (
     Workload,
     run,
 )
-from async_loader.database import closing, create_engine, session_factories
+from async_loader.database.postgresql import closing, create_engine, session_factories
 from async_loader.schedules import Profile, arrival_times
 from async_loader.workloads import mixed
 

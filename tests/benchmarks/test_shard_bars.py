@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from async_loader import Histogram, OperationResult, RunResult, Workload
-from async_loader.result_parts import ProcessResult, Series
+from async_loader.results.parts import ProcessResult, Series
 from async_loader.shards.snapshots import Standings, snapshot
 from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from async_loader import OperationContext, RunResult, Workload, run
-from async_loader.database import closing, create_engine, create_sessions
+from async_loader.database.postgresql import closing, create_engine, create_sessions
 from async_loader.failures import classify
 
 Told = Literal["ok", "failed", "indeterminate"]

@@ -11,9 +11,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from async_loader import OperationContext, RunResult, Stop, Workload, run
-from async_loader.database import closing, create_engine, create_sessions
+from async_loader.database.postgresql import closing, create_engine, create_sessions
+from async_loader.database.run_schema import run_schema
 from async_loader.errors import DatabaseError
-from async_loader.run_schema import run_schema
 from async_loader.server_side import ANSWER, SAMPLE_EVERY
 from tests.faults.ledger import Ledger, make_table, no_backend_is_left, under_load
 from tests.faults.proxy import FaultProxy

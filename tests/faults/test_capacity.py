@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from async_loader import run
-from async_loader.database import closing, create_engine, create_sessions
+from async_loader.database.postgresql import closing, create_engine, create_sessions
 from async_loader.postgres import cluster
 from tests.faults.ledger import Ledger, make_table
 from tests.faults.server import Server, new_server

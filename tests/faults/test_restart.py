@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from async_loader import RunResult, Stop
-from async_loader.database import parse_url
-from async_loader.run_schema import PREFIX, run_schema
+from async_loader.database.postgresql import parse_url
+from async_loader.database.run_schema import PREFIX, run_schema
 from tests.faults.ledger import Ledger, make_table, under_load
 from tests.faults.server import Server, new_server
 

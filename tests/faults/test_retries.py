@@ -10,8 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from async_loader import Chunks, OperationContext, Workload, run
-from async_loader.backends import backend_of
-from async_loader.database import closing, create_engine, create_sessions
+from async_loader.database.backends import backend_of
+from async_loader.database.postgresql import closing, create_engine, create_sessions
 
 from .test_sqlstates import Duel, lock_crosswise, write_what_changed
 
@@ -89,8 +89,8 @@ async def test_a_sync_twin_is_tried_again_too(database_url: str, engine: AsyncEn
     from sqlalchemy.orm import Session
 
     from async_loader import Limit
-    from async_loader.database import Namespace
-    from async_loader.sync_runner import run_sync
+    from async_loader.database.postgresql import Namespace
+    from async_loader.runner.sync_runner import run_sync
 
     workload = Workload("twins")
     tried: list[int] = []

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from async_loader import OperationContext, Stop
-from async_loader.database import closing, create_engine
+from async_loader.database.postgresql import closing, create_engine
 from tests.faults.ledger import Ledger, make_table, under_load
 from tests.faults.proxy import FaultProxy
 from tests.faults.server import Server, new_server

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from async_loader import OperationContext, Workload, run
-from async_loader.database import closing, create_engine, create_sessions
+from async_loader.database.postgresql import closing, create_engine, create_sessions
 
 pytestmark = pytest.mark.timeout(30)
 

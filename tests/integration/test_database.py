@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import ConfigurationError, DatabaseError
-from async_loader.database import create_engine, parse_url, probe, redact
+from async_loader.database.postgresql import create_engine, parse_url, probe, redact
 from async_loader.postgres import EmbeddedServer
 
 

@@ -9,14 +9,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import Chunks, Semaphore, Throttle, run
-from async_loader.database import (
+from async_loader.database.postgresql import (
     Namespace,
     create_engine,
     create_sessions,
     parse_url,
     session_factories,
 )
-from async_loader.run_schema import run_schema
+from async_loader.database.run_schema import run_schema
 from async_loader.workloads import mixed
 from async_loader.workloads.mixed import ReadFrom, ReadVia
 

@@ -21,12 +21,12 @@ from sqlalchemy.orm import (
 )
 
 from async_loader import Limit, OperationContext, RunResult, Workload, run
-from async_loader.database import create_sessions
-from async_loader.findings import RepeatedStatement
+from async_loader.database.postgresql import create_sessions
 from async_loader.inserts import enable_batch_inserting
-from async_loader.repeats import LEAST
+from async_loader.metrics.repeats import LEAST
+from async_loader.results.findings import RepeatedStatement
+from async_loader.runner.sync_runner import run_sync
 from async_loader.source_lines import short_path
-from async_loader.sync_runner import run_sync
 
 SONGS = 12
 HERE = short_path(__file__)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import ConfigurationError, RunResult, Snapshot, Stop
 from async_loader.errors import WorkerLostError
-from async_loader.settings import RunSettings
+from async_loader.settings.run import RunSettings
 from async_loader.shards import ShardError, run_as_asked
 
 LEDGER = """

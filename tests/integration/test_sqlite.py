@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from async_loader import DatabaseError, run
-from async_loader.database import parse_url
-from async_loader.limits import Limit
-from async_loader.sqlite import (
+from async_loader.database.postgresql import parse_url
+from async_loader.database.sqlite import (
     create_engine,
     create_sync_engine,
     probe,
@@ -20,13 +19,14 @@ from async_loader.sqlite import (
     session_factories,
     sync_session_factories,
 )
-from async_loader.sync_runner import run_sync
+from async_loader.limits import Limit
+from async_loader.runner.sync_runner import run_sync
 from async_loader.workloads import mixed
 
 KILLED = """
 import asyncio, os, signal, sys
-from async_loader.database import parse_url
-from async_loader.sqlite import run_namespace
+from async_loader.database.postgresql import parse_url
+from async_loader.database.sqlite import run_namespace
 async def main():
     async with run_namespace(parse_url(sys.argv[1])):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import run
-from async_loader.database import create_sessions
+from async_loader.database.postgresql import create_sessions
 from async_loader.workloads import mixed
 
 CALLS = text(

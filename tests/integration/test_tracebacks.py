@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from async_loader import Workload, run
-from async_loader.database import create_sessions
+from async_loader.database.postgresql import create_sessions
 from async_loader.source_lines import short_path
 from async_loader.tracebacks import sample_of
 

@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from async_loader.limits import Stop
-from async_loader.results import RunResult
-from async_loader.serve_settings import ServeSettings
+from async_loader.results.run import RunResult
 from async_loader.service.desk import Desk, open_desk
 from async_loader.service.server import serve
 from async_loader.service.work import figures_of
+from async_loader.settings.serve import ServeSettings
 
 PROOF = {"X-Async-Loader": "1"}
 SCENARIOS = {

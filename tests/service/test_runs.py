@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader.results import RunResult
+from async_loader.results.run import RunResult
 from tests.unit.runs import made_up_run
 
 from .conftest import Service

@@ -20,7 +20,7 @@ from async_loader.errors import ConfigurationError
 from async_loader.service import protocol
 from async_loader.service.guard import MOST_BYTES
 from async_loader.service.tokens import Tokens, hashed, new_token
-from async_loader.settings_sources import load
+from async_loader.settings.sources import load
 from tests.unit.runs import made_up_run
 
 from .conftest import Service, Serving

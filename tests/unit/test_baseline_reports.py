@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
-from async_loader.changes import Change, Comparison
 from async_loader.reports import console, junit, markdown
-from async_loader.verdict import conclusion
+from async_loader.results.changes import Change, Comparison
+from async_loader.verdict.verdict import conclusion
 
 from .test_results import result_of
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from async_loader import RunResult
 from async_loader.reports.comparison import group, ratios, render
-from async_loader.result_parts import Series
+from async_loader.results.parts import Series
 
 from .test_results import result_of
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from async_loader import Histogram, OperationResult, RunResult
-from async_loader.diagnosis import bottleneck, serialised_writes, time_shares
-from async_loader.result_parts import TimeSplit
+from async_loader.results.parts import TimeSplit
+from async_loader.verdict.diagnosis import bottleneck, serialised_writes, time_shares
 
 from .test_results import histogram_of, result_of
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from async_loader import Histogram, OperationResult, RunResult
-from async_loader.changes import Change, Comparison
-from async_loader.findings import RepeatedStatement, ServerSide, ServerStatement
 from async_loader.reports import html
 from async_loader.reports.page_data import MOST_POINTS, chart_data, typical
-from async_loader.result_parts import CheckResult, ErrorResult, Series, TimeSplit
-from async_loader.result_schedule import ScheduleResult
-from async_loader.slices import Slice, Slices, bucket_of
+from async_loader.results.changes import Change, Comparison
+from async_loader.results.findings import RepeatedStatement, ServerSide, ServerStatement
+from async_loader.results.parts import CheckResult, ErrorResult, Series, TimeSplit
+from async_loader.results.schedule import ScheduleResult
+from async_loader.results.slices import Slice, Slices, bucket_of
 
 from .test_knee import step
 from .test_results import histogram_of, result_of

@@ -11,15 +11,15 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from async_loader import OperationResult, RunResult
+from async_loader.commands.sweep import _next, run_settings
 from async_loader.errors import ConfigurationError
-from async_loader.knee import Advice, advise, is_past
 from async_loader.reports import sweep as report
-from async_loader.result_document import json_schema
-from async_loader.result_parts import PoolResult
-from async_loader.result_schedule import ScheduleResult
-from async_loader.settings_sources import load
-from async_loader.sweep import _next, run_settings
-from async_loader.sweep_settings import SweepSettings
+from async_loader.results.document import json_schema
+from async_loader.results.parts import PoolResult
+from async_loader.results.schedule import ScheduleResult
+from async_loader.settings.sources import load
+from async_loader.settings.sweep import SweepSettings
+from async_loader.verdict.knee import Advice, advise, is_past
 
 from .test_results import histogram_of, result_of
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from async_loader import ConfigurationError, Histogram, RunResult, regression
-from async_loader.bootstrap import correlation_time, draws
-from async_loader.changes import Change, Comparison
-from async_loader.circumstances import differences
-from async_loader.regression import compare_with, parse_check
-from async_loader.slice_tally import SliceTally
+from async_loader import ConfigurationError, Histogram, RunResult
+from async_loader.metrics.slice_tally import SliceTally
+from async_loader.results.changes import Change, Comparison
+from async_loader.verdict import regression
+from async_loader.verdict.bootstrap import correlation_time, draws
+from async_loader.verdict.circumstances import differences
+from async_loader.verdict.regression import compare_with, parse_check
 
 from .runs import made_up_run
 

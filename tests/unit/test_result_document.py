@@ -10,14 +10,19 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from async_loader import OperationResult, RunResult
-from async_loader.changes import Change, Comparison
-from async_loader.findings import DatabaseCounts, RepeatedStatement, ServerSide, ServerStatement
 from async_loader.reports.json import render_comparison
-from async_loader.result_document import damage, json_schema
-from async_loader.result_parts import CheckResult, TimeSplit
-from async_loader.result_schedule import ScheduleResult
-from async_loader.result_shards import ShardResult
-from async_loader.slices import Slice, Slices
+from async_loader.results.changes import Change, Comparison
+from async_loader.results.document import damage, json_schema
+from async_loader.results.findings import (
+    DatabaseCounts,
+    RepeatedStatement,
+    ServerSide,
+    ServerStatement,
+)
+from async_loader.results.parts import CheckResult, TimeSplit
+from async_loader.results.schedule import ScheduleResult
+from async_loader.results.shards import ShardResult
+from async_loader.results.slices import Slice, Slices
 
 from .test_results import histogram_of, result_of
 

@@ -8,9 +8,9 @@ import pytest
 
 from async_loader import Histogram, OperationResult, RunResult, merge
 from async_loader.reports import json as json_report
-from async_loader.result_parts import ErrorResult, PoolResult, ProcessResult, Series
-from async_loader.result_schedule import ScheduleResult
-from async_loader.slices import Slice, Slices
+from async_loader.results.parts import ErrorResult, PoolResult, ProcessResult, Series
+from async_loader.results.schedule import ScheduleResult
+from async_loader.results.slices import Slice, Slices
 
 
 def histogram_of(*values: int) -> Histogram:

@@ -25,7 +25,7 @@ from async_loader import (
     run,
 )
 from async_loader.errors import TeardownError
-from async_loader.result_parts import CheckResult
+from async_loader.results.parts import CheckResult
 
 Operation = Callable[[OperationContext], Awaitable[None]]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, RunResult
-from async_loader.report_commands import labelled
+from async_loader.commands.report import labelled
 from async_loader.reports.json import render, render_comparison
-from async_loader.saved import read_results, read_saved
+from async_loader.results.saved import read_results, read_saved
 
 from .test_results import result_of
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, Limit
-from async_loader.option_group import Group
-from async_loader.option_types import parse_seconds
-from async_loader.settings import RunSettings
-from async_loader.settings_sources import COMMANDS, load
+from async_loader.settings.option_group import Group
+from async_loader.settings.option_types import parse_seconds
+from async_loader.settings.run import RunSettings
+from async_loader.settings.sources import COMMANDS, load
 
 
 @pytest.fixture(autouse=True)

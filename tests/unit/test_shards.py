@@ -15,21 +15,21 @@ from typing import Any, TypeVar
 import pytest
 
 from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
-from async_loader.database import Namespace
+from async_loader.commands.sweep import run_settings as step_settings
+from async_loader.database.postgresql import Namespace
 from async_loader.parts import Part
 from async_loader.reports import console, html, markdown
-from async_loader.result_parts import CheckResult, ErrorResult, ProcessResult, Series
-from async_loader.result_schedule import ScheduleResult
-from async_loader.result_shards import ShardResult
-from async_loader.results import RunResult
-from async_loader.settings import CompareSettings, RunSettings
+from async_loader.results.parts import CheckResult, ErrorResult, ProcessResult, Series
+from async_loader.results.run import RunResult
+from async_loader.results.schedule import ScheduleResult
+from async_loader.results.shards import ShardResult
+from async_loader.settings.run import CompareSettings, RunSettings
+from async_loader.settings.sweep import SweepSettings
 from async_loader.shards import number_of_shards
 from async_loader.shards.shard import Task
 from async_loader.shards.snapshots import Standings, snapshot
-from async_loader.sweep import run_settings as step_settings
-from async_loader.sweep_settings import SweepSettings
 from async_loader.throttles import ArrivalRate, Ramp
-from async_loader.validity import doubts
+from async_loader.verdict.validity import doubts
 from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
 
 from .runs import made_up_run

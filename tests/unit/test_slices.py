@@ -12,9 +12,9 @@ from async_loader.clock import SystemClock
 from async_loader.failures import TIMEOUT
 from async_loader.histogram import HIGHEST_NS
 from async_loader.instruments import OperationTimes
-from async_loader.metrics import Metrics
-from async_loader.slice_tally import FIRST_WIDTH_NS, MOST_SLICES
-from async_loader.slices import (
+from async_loader.metrics.metrics import Metrics
+from async_loader.metrics.slice_tally import FIRST_WIDTH_NS, MOST_SLICES
+from async_loader.results.slices import (
     Slice,
     Slices,
     bounds_of,

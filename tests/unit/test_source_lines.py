@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from async_loader import runner
 from async_loader.redaction import shortened
+from async_loader.runner import runner
 from async_loader.source_lines import origin_of, short_path, user_line
 from async_loader.workloads import mixed
 

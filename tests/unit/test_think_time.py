@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from async_loader import ConfigurationError, Limit, OperationContext, Stop, Workload, run
-from async_loader.sync_runner import run_sync
+from async_loader.runner.sync_runner import run_sync
 from async_loader.testing import FakeClock
 from async_loader.throttles import ArrivalRate
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from async_loader import ConfigurationError, OperationResult, RunResult
-from async_loader.result_parts import CheckResult, TimeSplit
-from async_loader.result_schedule import ScheduleResult
-from async_loader.thresholds import broken_so_far, figure_of, judge, parse
+from async_loader.results.parts import CheckResult, TimeSplit
+from async_loader.results.schedule import ScheduleResult
+from async_loader.verdict.thresholds import broken_so_far, figure_of, judge, parse
 
 from .test_results import histogram_of, result_of
 

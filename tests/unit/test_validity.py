@@ -9,9 +9,9 @@ import pytest
 
 from async_loader import RunResult
 from async_loader.reports.console import render
-from async_loader.result_schedule import ScheduleResult
-from async_loader.validity import doubts
-from async_loader.verdict import conclusion
+from async_loader.results.schedule import ScheduleResult
+from async_loader.verdict.validity import doubts
+from async_loader.verdict.verdict import conclusion
 
 from .test_results import histogram_of, result_of
 

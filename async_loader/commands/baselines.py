@@ -1,0 +1,36 @@
+"""The results that a run is held against, and the run held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..results.run import RunResult
+from ..results.saved import read_results
+from ..settings.run import RunSettings
+from ..verdict.regression import compare_with, parse_check
+
+
+def read_baselines(settings: RunSettings) -> dict[str, RunResult]:
+    """
+    Return the results that the settings name, by the names of their files.
+
+    A file that holds several runs (`compare`) is as many baselines. Raises
+    `ConfigurationError` for a file that is no result.
+    """
+    found: dict[str, RunResult] = {}
+    for path in settings.baseline:
+        runs = read_results(path)
+        for number, run in enumerate(runs, 1):
+            found[f"{path} run {number}" if len(runs) > 1 else str(path)] = run
+    return found
+
+
+def held_against(
+    baselines: Mapping[str, RunResult], result: RunResult, settings: RunSettings
+) -> RunResult:
+    """Return the result with what changed since the baselines, as it is where there are none."""
+    if not baselines:
+        return result
+    checks = map(parse_check, settings.compare_fail)
+    return replace(result, baseline=compare_with(baselines, result, checks))

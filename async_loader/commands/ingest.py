@@ -1,0 +1,242 @@
+"""
+The command `ingest`.
+
+What needs the extra is imported where it is used: the other commands work without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..database.backends import backend_of
+from ..database.postgresql import closing, parse_url, place, unreachable
+from ..errors import AsyncLoaderError, ConfigurationError, MissingExtraError
+from ..limits import Stop
+from ..outputs import DONE, complain, show
+from ..progress import LINE_EVERY, Style
+from ..runtime import leave_errors_to_the_report, run_until_stopped
+from ..settings.ingest import IngestSettings
+
+if TYPE_CHECKING:
+    from ..ingest import Ingested
+    from ..ingest import Progress as HowFar
+    from ..ingest.ways import Measure
+
+SOME_FAILED = 1
+STOPPED = 105
+LIBRARY = "library.sqlite"
+# Four workers, their heartbeat, the reader, the progress.
+_CONNECTIONS = 8
+
+
+def run_ingest_command(settings: IngestSettings) -> int:
+    """Load the files, or compare the ways to; return the exit code."""
+    for package in ("PIL", "mutagen"):
+        MissingExtraError.unless_installed(package, "ingest", "ingest")
+    if not settings.debug:
+        leave_errors_to_the_report()
+    with ExitStack() as stack:
+        directory, own = _directory(settings, stack)
+        url = _url(settings, own)
+        _check_file(url)
+        return _compare(settings, directory, url) if settings.compare else _load(
+            settings, directory, url
+        )  # fmt: skip
+
+
+def _load(settings: IngestSettings, directory: Path, url: URL) -> int:
+    from ..ingest import report  # noqa: PLC0415  needs the extra
+
+    with _progress(sys.stderr, settings.progress) as on_progress:
+        done = run_until_stopped(
+            lambda stop: _ingest(settings, directory, url, stop, on_progress), loop="auto"
+        )
+    sys.stdout.write(report.summary(done, place(url)))
+    sys.stdout.flush()
+    if done.state != "done":
+        return STOPPED
+    if done.failed:
+        return complain(
+            f"{len(done.failed):,} of {done.found:,} pairs could not be loaded", SOME_FAILED
+        )
+    return DONE
+
+
+async def _ingest(
+    settings: IngestSettings,
+    directory: Path,
+    url: URL,
+    stop: Stop,
+    on_progress: Callable[[HowFar], None],
+) -> Ingested:
+    from ..ingest import ingest  # noqa: PLC0415  needs the extra
+
+    async with _engine(url) as engine:
+        sessions, _ = backend_of(url).session_factories(engine, reads_autocommit=False)
+        return await ingest(
+            directory,
+            sessions,
+            concurrency=settings.concurrency,
+            chunk=settings.chunk,
+            stop=stop,
+            on_progress=on_progress,
+        )
+
+
+def _compare(settings: IngestSettings, directory: Path, url: URL) -> int:
+    from ..ingest import report  # noqa: PLC0415  needs the extra
+
+    if url.get_backend_name() != "sqlite":
+        MissingExtraError.unless_installed("psycopg", "--compare", "sync")
+    measures = run_until_stopped(lambda stop: _measure(settings, directory, url, stop), loop="auto")
+    if not measures:
+        return complain("stopped before a round was complete", STOPPED)
+    if not measures[0].pairs:
+        return complain(f"{directory} has no pair of files that could be loaded", SOME_FAILED)
+    return show(partial(report.comparison, measures), [])
+
+
+async def _measure(
+    settings: IngestSettings, directory: Path, url: URL, stop: Stop
+) -> tuple[Measure, ...]:
+    from ..ingest.loading import real_directory  # noqa: PLC0415  needs the extra
+    from ..ingest.ways import measure_ways  # noqa: PLC0415  needs the extra
+
+    try:
+        return await measure_ways(
+            real_directory(directory),
+            url,
+            concurrency=settings.concurrency,
+            chunk=settings.chunk,
+            rounds=settings.rounds,
+            stop=stop,
+        )
+    except (DBAPIError, OSError) as error:
+        raise unreachable(error, url) from error
+
+
+def _directory(settings: IngestSettings, stack: ExitStack) -> tuple[Path, Path | None]:
+    """Return the folder of the files, and one that is ours where the files are."""
+    if settings.demo is None:
+        assert settings.directory is not None
+        return settings.directory, None
+    from ..ingest.demo import make_pairs  # noqa: PLC0415  needs the extra
+
+    own = None
+    if settings.directory is None:
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="async_loader-demo-")))
+    directory = settings.directory or (own or Path()) / "files"
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigurationError(
+                f"--demo makes its files in an empty folder: {directory} is none"
+            )
+        make_pairs(directory, settings.demo)
+    except OSError as error:
+        raise ConfigurationError(f"{directory}: {error.strerror}") from None
+    return directory, own
+
+
+def _url(settings: IngestSettings, own: Path | None) -> URL:
+    """Return the user's database; their library, or beside the files where these are ours."""
+    if settings.database_url is not None:
+        return parse_url(settings.database_url.get_secret_value())
+    MissingExtraError.unless_installed("platformdirs", "ingest", "ingest")
+    import platformdirs  # noqa: PLC0415  part of an extra
+
+    folder = own or platformdirs.user_data_path("async_loader", appauthor=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror}; see --database-url") from None
+    return parse_url(str(URL.create("sqlite+aiosqlite", database=str(folder / LIBRARY))))
+
+
+def _check_file(url: URL) -> None:
+    """Refuse a SQLite file that cannot be opened, before a driver's thread has to say so."""
+    if url.get_backend_name() != "sqlite":
+        return
+    engine = backend_of(url).create_sync_engine(url, pool_size=1)
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        raise unreachable(error, url) from error
+    finally:
+        engine.dispose()
+
+
+@asynccontextmanager
+async def _engine(url: URL) -> AsyncIterator[AsyncEngine]:
+    engine = backend_of(url).create_engine(url, pool_size=_CONNECTIONS)
+    async with closing(engine):
+        try:
+            yield engine
+        except AsyncLoaderError:
+            raise
+        except (DBAPIError, OSError) as error:
+            raise unreachable(error, url) from error
+
+
+@contextmanager
+def _progress(stream: TextIO, style: Style) -> Iterator[Callable[[HowFar], None]]:
+    """Yield what shows how far it is: a bar on a terminal, else a line now and then."""
+    if style == "auto":
+        style = "bar" if stream.isatty() else "lines"
+    if style == "bar":
+        with _bar(stream) as show_bar:
+            yield show_bar
+    elif style == "lines":
+        yield _lines(stream)
+    else:
+        yield lambda _how_far: None
+
+
+@contextmanager
+def _bar(stream: TextIO) -> Iterator[Callable[[HowFar], None]]:
+    from ..ingest.report import progress_line  # noqa: PLC0415  needs the extra
+
+    progress = Progress(
+        BarColumn(bar_width=20), TextColumn("{task.fields[figures]}"),
+        console=Console(file=stream), auto_refresh=False, transient=True,
+    )  # fmt: skip
+    bar = progress.add_task("", total=None, figures="")
+
+    def update(now: HowFar) -> None:
+        progress.update(
+            bar,
+            total=now.all_size,
+            completed=now.size,
+            figures=progress_line(now),
+            refresh=True,
+        )
+
+    with progress:
+        yield update
+
+
+def _lines(stream: TextIO) -> Callable[[HowFar], None]:
+    from ..ingest.report import progress_line  # noqa: PLC0415  needs the extra
+
+    shown = -LINE_EVERY
+
+    def update(now: HowFar) -> None:
+        nonlocal shown
+        time = asyncio.get_running_loop().time()
+        if time - shown >= LINE_EVERY:
+            shown = time
+            print(progress_line(now), file=stream, flush=True)
+
+    return update

@@ -1,0 +1,309 @@
+"""PostgreSQL: engines and sessions, what a server says, and URLs without their passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import create_engine as create_sqlalchemy_engine
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session, sessionmaker
+
+from ..errors import ConfigurationError, DatabaseError, MissingExtraError
+from ..failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
+from ..tasks import to_the_end
+
+CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 3.0
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
+_SQLITE = ("sqlite", "sqlite+aiosqlite")
+
+# What users paste from libpq URLs, in asyncpg's words.
+_LIBPQ_NAMES = {"sslmode": "ssl", "connect_timeout": "timeout", "dbname": "database"}
+_ASYNCPG_NAMES = {
+    "host", "port", "user", "password", "passfile", "database", "timeout", "ssl", "direct_tls",
+    "target_session_attrs", "krbsrvname", "gsslib", "statement_cache_size", "command_timeout",
+    "max_cached_statement_lifetime", "max_cacheable_statement_size",
+    "prepared_statement_cache_size",
+}  # fmt: skip
+_PSYCOPG_TOO = {"host", "port", "user", "password", "passfile", "target_session_attrs"}
+_NUMBERS = {"timeout", "command_timeout"}
+_SECRETS = ("password", "passfile")
+
+
+def parse_url(url: str) -> URL:
+    """
+    Return a URL for asyncpg, from `postgresql://` or `postgresql+asyncpg://`, or for
+    aiosqlite, from `sqlite:///file.db` or `sqlite+aiosqlite:///file.db`.
+
+    libpq's `sslmode`, `connect_timeout` and `application_name` are understood. Raises
+    `ConfigurationError`, which never quotes the URL: it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            "--database-url is not a URL; it looks like postgresql://user@host:5432/database "
+            "(special characters in a password are percent-encoded)"
+        ) from None
+    if parsed.drivername in _SQLITE:
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError("SQLite needs a file: sqlite+aiosqlite:///file.db")
+        MissingExtraError.unless_installed("aiosqlite", "SQLite", "sqlite")
+        return parsed.set(drivername="sqlite+aiosqlite")
+    if parsed.drivername not in _POSTGRESQL:
+        raise ConfigurationError(
+            f"--database-url has the scheme {parsed.drivername!r}; "
+            "use postgresql:// (or postgresql+asyncpg://), or sqlite+aiosqlite:///file.db"
+        )
+    query = {_LIBPQ_NAMES.get(name, name): value for name, value in parsed.query.items()}
+    for name in query.keys() - _ASYNCPG_NAMES - {"application_name"}:
+        close = difflib.get_close_matches(name, [*_ASYNCPG_NAMES, *_LIBPQ_NAMES], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigurationError(f"--database-url has an unknown parameter {name!r}{hint}")
+    return parsed.set(drivername="postgresql+asyncpg", query=query)
+
+
+def redact(url: URL) -> str:
+    """Return the URL for people: no password, also not one among the parameters."""
+    kept = {name: value for name, value in url.query.items() if name not in _SECRETS}
+    return url.set(query=kept).render_as_string(hide_password=True)
+
+
+def place(url: URL) -> str:
+    """Return host and port, the folder of the socket, or the file, for messages."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    host = url.host or url.query.get("host") or "localhost"
+    if isinstance(host, tuple):
+        return ", ".join(host)
+    return host if host.startswith("/") else f"{host}:{url.port or url.query.get('port', 5432)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """Where a run's tables are: in a schema of its own, or under a prefix where there is none."""
+
+    schema: str | None = None
+    prefix: str = ""
+
+
+def create_engine(
+    url: URL, *, pool_size: int, pool_timeout: float = 30.0, namespace: Namespace | None = None
+) -> AsyncEngine:
+    """
+    Return an engine whose pool never grows beyond `pool_size` connections.
+
+    The pool is LIFO: few hot connections beat many lukewarm ones. The namespace's schema
+    goes first in each connection's search_path.
+    """
+    query = dict(url.query)
+    server_settings = {"application_name": str(query.pop("application_name", "async_loader"))}
+    if namespace is not None and namespace.schema is not None:
+        server_settings["search_path"] = f"{namespace.schema}, public"
+    connect_args: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "server_settings": server_settings}
+    for name in _NUMBERS & query.keys():
+        connect_args[name] = _number(name, query.pop(name))
+    return create_async_engine(
+        url.set(query=query),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_timeout,
+        pool_use_lifo=True,
+        connect_args=connect_args,
+    )
+
+
+@asynccontextmanager
+async def closing(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    """
+    Yield the engine, and leave none of its connections open at the end.
+
+    Closing waits for the server, for `CLOSE_TIMEOUT` seconds in all: an end without a
+    bound is one that a dead network prevents. What is open then is broken off.
+    """
+    connections: WeakSet[Any] = WeakSet()
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def remember(connection: Any, _record: object) -> None:
+        connections.add(connection.driver_connection)
+
+    try:
+        yield engine
+    finally:
+        await to_the_end(_close(engine, connections))
+
+
+async def _close(engine: AsyncEngine, connections: Iterable[Any]) -> None:
+    with suppress(TimeoutError, DBAPIError, OSError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await engine.dispose()
+    for connection in tuple(connections):
+        if hasattr(connection, "terminate") and not connection.is_closed():
+            connection.terminate()
+
+
+def create_sync_engine(
+    url: URL,
+    *,
+    pool_size: int,
+    namespace: Namespace | None = None,
+    statement_timeout: float | None = None,
+) -> Engine:
+    """
+    Return the same for psycopg 3, which the sync ways use.
+
+    `statement_timeout` (seconds) is the server's: a blocked thread cannot be cancelled.
+    Raises `MissingExtraError` where psycopg is not installed.
+    """
+    MissingExtraError.unless_installed("psycopg", "a sync mode on PostgreSQL", "sync")
+    names = {theirs: name for name, theirs in _LIBPQ_NAMES.items()}
+    query = {names.get(name, name): value for name, value in url.query.items()}
+    query = {n: v for n, v in query.items() if n not in _ASYNCPG_NAMES or n in _PSYCOPG_TOO}
+    options = []
+    if namespace is not None and namespace.schema is not None:
+        options.append(f"-c search_path={namespace.schema},public")
+    if statement_timeout is not None:
+        options.append(f"-c statement_timeout={int(statement_timeout * 1000)}")
+    query.setdefault("connect_timeout", str(int(CONNECT_TIMEOUT)))
+    return create_sqlalchemy_engine(
+        url.set(drivername="postgresql+psycopg", query=query),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_use_lifo=True,
+        connect_args={"options": " ".join(options)},
+    )
+
+
+def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Return a session factory as an asyncio application wants it."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def session_factories(
+    engine: AsyncEngine, *, reads_autocommit: bool
+) -> tuple[async_sessionmaker[AsyncSession], async_sessionmaker[AsyncSession]]:
+    """
+    Return factories for writes and for reads, on the same pool.
+
+    Reads in AUTOCOMMIT save BEGIN and ROLLBACK, two of four round trips.
+    """
+    sessions = create_sessions(engine)
+    if not reads_autocommit:
+        return sessions, sessions
+    return sessions, create_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
+def sync_session_factories(
+    engine: Engine, *, reads_autocommit: bool
+) -> tuple[sessionmaker[Session], sessionmaker[Session]]:
+    """Return the same for plain sessions."""
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    if not reads_autocommit:
+        return sessions, sessions
+    reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return sessions, sessionmaker(reading, expire_on_commit=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What the server says of itself; `free_connections` may be taken by an ordinary role."""
+
+    product: str
+    version: str
+    settings: Mapping[str, str]
+    free_connections: int
+
+
+_SHOWN_SETTINGS = ("fsync", "synchronous_commit", "max_connections", "shared_buffers")
+
+
+async def probe(engine: AsyncEngine) -> ServerInfo:
+    """Return what the server says; raises `DatabaseError` with one line on what to do."""
+    try:
+        async with engine.connect() as connection:
+            return await _server_info(connection)
+    except Exception as error:
+        raise unreachable(error, engine.url) from error
+
+
+async def _server_info(connection: AsyncConnection) -> ServerInfo:
+    names = [*_SHOWN_SETTINGS, "superuser_reserved_connections", "reserved_connections"]
+    rows = await connection.execute(
+        text("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(:names)"),
+        {"names": names},
+    )
+    settings = {str(row[0]): str(row[1]) for row in rows}
+    used = await connection.scalar(
+        text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    )
+    version = await connection.scalar(text("SHOW server_version"))
+    reserved = sum(int(settings.pop(name, 0)) for name in names[-2:])
+    free = int(settings["max_connections"]) - reserved - int(used or 0) + 1  # this one ends
+    return ServerInfo("PostgreSQL", str(version).split()[0], settings, free)
+
+
+def unreachable(error: BaseException, url: URL) -> DatabaseError:
+    """Return the one line that tells a user why the database cannot be used."""
+    if isinstance(error, DatabaseError):
+        return error
+    where = place(url)
+    database = url.database or url.username or "postgres"
+    user = url.username or "the default user"
+    state = sqlstate_of(error)
+    if isinstance(error, socket.gaierror):
+        return DatabaseError(f"the host of --database-url is not known: {where}")
+    by_state = {
+        "28P01": f"PostgreSQL at {where} refused the password of {user}",
+        "28000": f"PostgreSQL at {where} refuses {user}: {first_line(error)}",
+        "3D000": f"database {database!r} does not exist at {where}: create it, or name another",
+        "42501": f"{user} may not do this in {database!r}: {first_line(error)}; "
+        f"GRANT CREATE ON DATABASE is needed",
+        "25006": f"{where} is read-only (a standby?): a run needs a server that it may write to",
+        "53300": f"{where} has no connection left: raise max_connections or stop other clients",
+        "57P03": f"{where} is starting up or shutting down: try again in a moment",
+        "53100": f"{where} has no disk space left",
+    }
+    if state in by_state:
+        return DatabaseError(by_state[state])
+    by_failure = {
+        REFUSED.name: f"nothing listens at {where}: is the server running? (see --database-url)",
+        NO_SERVER.name: f"no server's socket in {where}: is the server running?",
+        TIMEOUT.name: f"{where} does not answer within {CONNECT_TIMEOUT:g} s",
+    }
+    name = classify(error).name
+    return DatabaseError(by_failure.get(name, f"{where}: {first_line(error)}"))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the driver's own message, without statement or parameters."""
+    cause = getattr(error, "orig", None) or error
+    message = str(cause).strip() or type(cause).__name__
+    return message.splitlines()[0].removeprefix(_class_prefix(message))
+
+
+def _class_prefix(message: str) -> str:
+    """SQLAlchemy's asyncpg adapter writes `<class '...'>: ` before the message."""
+    return message[: message.index(">: ") + 3] if message.startswith("<class ") else ""
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"--database-url: {name} is a number of seconds") from None

@@ -1,0 +1,1 @@
+"""What is counted while a run goes on, and becomes its result."""

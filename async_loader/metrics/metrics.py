@@ -1,0 +1,352 @@
+"""Counting while a run goes on; `Metrics.result` makes the frozen parts of a `RunResult`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..clock import SECOND_NS, Clock
+from ..failures import Failure
+from ..histogram import Histogram
+from ..results.parts import (
+    CheckResult,
+    ErrorResult,
+    OperationResult,
+    PoolResult,
+    ProcessResult,
+    Series,
+)
+from ..results.run import Outcome, RunResult
+from ..results.schedule import ScheduleResult
+from ..results.slices import Slices
+from ..tracebacks import Sample, sample_of
+from ..workload import Operation
+from .repeats import RepeatTally
+from .slice_tally import RecentTally, SliceTally
+from .tallies import OperationTally, PoolGauge, SplitTally, Times
+
+# Of which a snapshot tells: it is to be short, and their names are the application's.
+_MOST_ERRORS = 8
+# The percentiles that it has.
+WATCHED = {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0}
+
+
+@dataclass(slots=True)
+class ErrorTally:
+    """The running counts of one kind of failure."""
+
+    sample: Sample
+    by_operation: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """
+    The state of a run at an instant; `rate` is of the last second.
+
+    Percentiles are over the run so far; the `recent` ones, by the same names, over the last 5 s,
+    None where nothing ended well in them. `time_split`: the seconds that all operations so far
+    spent in `pool_wait`, `database` and `orm`, None where that is not timed. `errors`: the most
+    frequent ones, by name. What a run in several processes does not tell is None or empty.
+    """
+
+    seconds: float
+    planned: int | None
+    duration: float | None
+    completed: int
+    bad: int
+    rate: float
+    p95_ms: float
+    in_use: int | None
+    dropped: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    waiting: int | None = None
+    time_split: Mapping[str, float] | None = None
+    errors: Mapping[str, int] = field(default_factory=dict)
+    recent: Mapping[str, float] | None = None
+
+
+class Metrics:
+    """
+    The counts of one run.
+
+    Everything is counted in bounded memory: a histogram an operation, a number a second, at
+    most 128 slices of time. An operation is counted once, in its histogram: what came to that
+    since is what a slice or a second gets when its time is over.
+    """
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        clock: Clock,
+        *,
+        latency_limit: float | None = None,
+    ) -> None:
+        self._clock = clock
+        self._operations = {o.name: OperationTally(o.kind) for o in operations}
+        self._latency_limit_ns = math.inf if latency_limit is None else latency_limit * SECOND_NS
+        self._schedule_lag: Histogram | None = None
+        self._errors: dict[str, ErrorTally] = {}
+        self._checks: dict[tuple[str, bool], int] = defaultdict(int)
+        self._slices = SliceTally(self._operations)
+        self._repeats = RepeatTally()
+        self._recent = RecentTally()
+        self._done: dict[int, int] = defaultdict(int)
+        self._bad: dict[int, int] = defaultdict(int)
+        self._in_use: dict[int, int] = defaultdict(int)
+        self._waiting: dict[int, int] = defaultdict(int)
+        self._all = Histogram()
+        self.loop_lag = Histogram()
+        self.started_ns = clock.now_ns()
+        self.last_success_ns = self.last_failure_ns = self.started_ns
+        self._began_ns = 0  # the time, of the run's own, for which nothing is drained yet
+        self._over_ns = self.started_ns + self._slices.width_ns
+
+    def arrived(self, lag_ns: int) -> None:
+        """Count an operation that was due and starts now, so late."""
+        if self._schedule_lag is None:
+            self._schedule_lag = Histogram()
+        self._schedule_lag.record(lag_ns)
+
+    def dropped(self, name: str) -> None:
+        """Count an operation that was due and cannot start."""
+        self._operations[name].dropped += 1
+
+    def retried(self, name: str, first: bool) -> None:
+        """Count a try after an operation's first; the `first` of those makes it a retried one."""
+        tally = self._operations[name]
+        tally.retries += 1
+        tally.retried += first
+
+    def succeeded(
+        self,
+        name: str,
+        started_ns: int,
+        ended_ns: int,
+        times: Times | None = None,
+        due_ns: int | None = None,
+    ) -> None:
+        """
+        Count an operation that ended well, and where its time went if that was timed.
+
+        Its latency counts from when it was due, if it was; what it spent until it started is
+        in no part of its split.
+        """
+        self.last_success_ns = ended_ns
+        if ended_ns >= self._over_ns:
+            self._drain(ended_ns)
+        tally = self._operations[name]
+        latency_ns = ended_ns - (started_ns if due_ns is None else due_ns)
+        tally.histogram.record(latency_ns)
+        if latency_ns > self._latency_limit_ns:
+            tally.late += 1
+        if times is not None:
+            if tally.split is None:
+                tally.split = SplitTally()
+            tally.split.record(ended_ns - started_ns, times)
+            if times.repeated:
+                self._repeats.count(name, times)
+
+    def failed(self, name: str, failure: Failure, error: BaseException | None) -> None:
+        """Count an operation that did not; a write whose reply is lost is indeterminate."""
+        operation = self._operations[name]
+        if failure.reply_lost and operation.kind == "write":
+            operation.indeterminate += 1
+        else:
+            operation.failed += 1
+        tally = self._errors.get(failure.name)
+        if tally is None:
+            tally = self._errors[failure.name] = ErrorTally(sample_of(error, failure.name))
+        tally.by_operation[name] += 1
+        self.last_failure_ns = self._clock.now_ns()
+        if self.last_failure_ns >= self._over_ns:
+            self._drain(self.last_failure_ns)
+        self._slices.fail(name)
+        self._bad[(self.last_failure_ns - self.started_ns) // SECOND_NS] += 1
+
+    def checked(self, name: str, passed: bool) -> None:
+        """Count an operation's own check."""
+        self._checks[name, passed] += 1
+
+    def sample(self, gauge: PoolGauge | None, lag_ns: int) -> None:
+        """Note the loop's lag and the pool at this instant."""
+        self.loop_lag.record(max(lag_ns, 0))
+        self.sample_pool(gauge)
+
+    def sample_pool(self, gauge: PoolGauge | None) -> None:
+        """Note the pool at this instant."""
+        if gauge is not None:
+            second = (self._clock.now_ns() - self.started_ns) // SECOND_NS
+            self._in_use[second] = max(self._in_use[second], gauge.in_use)
+            self._waiting[second] = max(self._waiting[second], gauge.waiting)
+
+    def snapshot(
+        self, gauge: PoolGauge | None, planned: int | None, duration: float | None
+    ) -> Snapshot:
+        """Return the state of the run now."""
+        now = self._clock.now_ns()
+        self._drain(now)
+        elapsed = now - self.started_ns
+        second = elapsed // SECOND_NS
+        latency = self._all
+        latency.clear()
+        for operation in self._operations.values():
+            latency.add(operation.histogram)
+        current = self._done[second - 1] if second else self._done[0]
+        percentiles = latency.percentiles_ns(WATCHED.values())
+        return Snapshot(
+            seconds=elapsed / SECOND_NS,
+            planned=planned,
+            duration=duration,
+            completed=latency.count,
+            bad=sum(self._bad.values()),
+            rate=current / (1 if second else max(elapsed / SECOND_NS, 0.001)),
+            p95_ms=percentiles[95.0] / 1e6,
+            in_use=gauge.in_use if gauge else None,
+            dropped=sum(tally.dropped for tally in self._operations.values()),
+            p50_ms=percentiles[50.0] / 1e6,
+            p99_ms=percentiles[99.0] / 1e6,
+            waiting=gauge.waiting if gauge else None,
+            time_split=self._time_split(),
+            errors=dict(Counter(self._error_counts()).most_common(_MOST_ERRORS)),
+            recent=self._recent.look(elapsed / SECOND_NS, WATCHED),
+        )
+
+    def _time_split(self) -> dict[str, float] | None:
+        """Return the seconds that operations spent in each part."""
+        splits = [o.split for o in self._operations.values() if o.split is not None]
+        if not splits:
+            return None
+        return {
+            "pool_wait": sum(split.pool_ns for split in splits) / SECOND_NS,
+            "database": sum(split.database_ns for split in splits) / SECOND_NS,
+            "orm": sum(split.orm_ns for split in splits) / SECOND_NS,
+        }
+
+    def _error_counts(self) -> dict[str, int]:
+        return {name: sum(tally.by_operation.values()) for name, tally in self._errors.items()}
+
+    def result(
+        self,
+        *,
+        outcome: Outcome,
+        mode: str,
+        workload: str,
+        seconds: float,
+        planned: int | None,
+        pool: PoolGauge | None,
+        process: ProcessResult,
+    ) -> RunResult:
+        """Return everything that was counted, for a run of so many seconds."""
+        return RunResult(
+            outcome=outcome,
+            mode=mode,
+            workload=workload,
+            seconds=seconds,
+            planned=planned,
+            by_operation=self.operations(),
+            errors=self.errors(),
+            checks=self.checks(),
+            pool=pool_result(pool),
+            series=self.series(seconds),
+            slices=self.slices(seconds),
+            process=process,
+            repeated_statements=self._repeats.result(),
+            schedule=self.schedule(),
+        )
+
+    def interim(self) -> RunResult:
+        """Return the counts so far, without what happened when."""
+        return RunResult(
+            outcome="done",
+            mode="",
+            workload="",
+            seconds=(self._clock.now_ns() - self.started_ns) / SECOND_NS,
+            planned=None,
+            by_operation=self.operations(),
+            errors=self.errors(),
+            checks=self.checks(),
+            pool=None,
+            series=Series(),
+            process=ProcessResult(0.0, 0, 0.0, self.loop_lag),
+            schedule=self.schedule(),
+        )
+
+    def schedule(self) -> ScheduleResult | None:
+        """Return how the schedule was kept, None where nothing was ever due."""
+        dropped = sum(tally.dropped for tally in self._operations.values())
+        if self._schedule_lag is None and not dropped:
+            return None
+        lag = self._schedule_lag or Histogram()
+        return ScheduleResult(lag.count + dropped, dropped, lag)
+
+    def operations(self) -> dict[str, OperationResult]:
+        """Return each operation's counts and latencies."""
+        return {name: tally.result() for name, tally in self._operations.items()}
+
+    def errors(self) -> dict[str, ErrorResult]:
+        """Return the failures, most frequent first."""
+        results = {
+            name: ErrorResult(
+                count=sum(tally.by_operation.values()),
+                by_operation=dict(tally.by_operation),
+                sample=tally.sample.message,
+                source=tally.sample.source,
+                traceback=tally.sample.traceback,
+            )
+            for name, tally in self._errors.items()
+        }
+        return dict(sorted(results.items(), key=lambda item: -item[1].count))
+
+    def checks(self) -> dict[str, CheckResult]:
+        """Return how often each check held."""
+        names = dict.fromkeys(name for name, _ in self._checks)
+        return {
+            name: CheckResult(self._checks.get((name, True), 0), self._checks.get((name, False), 0))
+            for name in names
+        }
+
+    def slices(self, seconds: float) -> Slices:
+        """Return what happened in each slice of a run of this length."""
+        elapsed_ns = int(seconds * SECOND_NS)
+        self._drain(self.started_ns + elapsed_ns)
+        return self._slices.result(elapsed_ns)
+
+    def series(self, seconds: float) -> Series:
+        """Return what happened in each second of a run of this length."""
+        self._drain(self.started_ns + int(seconds * SECOND_NS))
+        length = max([int(seconds), *self._done, *self._bad]) + 1
+
+        def column(counts: Mapping[int, int]) -> tuple[int, ...]:
+            return tuple(counts.get(second, 0) for second in range(length))
+
+        return Series(
+            throughput=column(self._done),
+            failed=column(self._bad),
+            in_use=column(self._in_use),
+            waiting=column(self._waiting),
+        )
+
+    def _drain(self, now_ns: int) -> None:
+        """Give the open slice and second what was recorded, and go on to those of now."""
+        done = 0
+        for name, tally in self._operations.items():
+            fresh = tally.histogram.drain()
+            self._slices.add(name, fresh)
+            self._recent.add(fresh.items())
+            done += sum(fresh.values())
+        self._done[self._began_ns // SECOND_NS] += done
+        self._began_ns = now_ns - self.started_ns
+        self._slices.advance(self._began_ns)
+        next_second = (self._began_ns // SECOND_NS + 1) * SECOND_NS
+        self._over_ns = self.started_ns + min(self._slices.closes_ns, next_second)
+
+
+def pool_result(gauge: PoolGauge | None) -> PoolResult | None:
+    """Return the peaks of a pool, None where there is no pool to watch."""
+    if gauge is None:
+        return None
+    return PoolResult(gauge.size, gauge.peak_in_use, gauge.peak_waiting)

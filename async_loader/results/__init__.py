@@ -1,0 +1,1 @@
+"""What a run found: frozen, mergeable, saved as JSON. Reports and comparisons read nothing else."""

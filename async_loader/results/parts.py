@@ -1,0 +1,330 @@
+"""The parts of a `RunResult`: each frozen, mergeable, and to and from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Self
+
+from ..histogram import Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """
+    Where one operation's latency went, and how many statements it took.
+
+    `pool_wait`: from asking for a connection to having one. `database`: statements, BEGIN,
+    COMMIT and ROLLBACK. `orm`: the rest. Per operation the three add up to the latency.
+    `statements`: how often the database was asked (BEGIN, COMMIT and ROLLBACK apart), in all
+    `count` operations, and `most_statements` in one.
+    """
+
+    pool_wait: Histogram
+    database: Histogram
+    orm: Histogram
+    statements: int
+    most_statements: int
+
+    def merged(self, other: TimeSplit) -> TimeSplit:
+        """Return the two together."""
+        return TimeSplit(
+            pool_wait=sum_of(self.pool_wait, other.pool_wait),
+            database=sum_of(self.database, other.database),
+            orm=sum_of(self.orm, other.orm),
+            statements=self.statements + other.statements,
+            most_statements=max(self.most_statements, other.most_statements),
+        )
+
+    @property
+    def statements_per_operation(self) -> float:
+        """The mean number of statements; 0 where there was no operation."""
+        return self.statements / self.orm.count if self.orm.count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, which `OperationResult` takes up into its own."""
+        parts = {"pool_wait": self.pool_wait, "database": self.database, "orm": self.orm}
+        return {
+            "time_split_ms": {name: part.summary_ms() for name, part in parts.items()},
+            "time_split_histograms": {name: part.encode() for name, part in parts.items()},
+            "statements": {
+                "total": self.statements,
+                "mean": round(self.statements_per_operation, 4),
+                "max": self.most_statements,
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self | None:
+        """Return what `to_dict` wrote, None where an operation was not split."""
+        if "time_split_histograms" not in data:
+            return None
+        encoded = data["time_split_histograms"]
+        return cls(
+            **{name: Histogram.decode(encoded[name]) for name in ("pool_wait", "database", "orm")},
+            statements=data["statements"]["total"],
+            most_statements=data["statements"]["max"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OperationResult:
+    """
+    One operation's counts and latencies.
+
+    `count` ended well and are in `histogram`; `failed` ended with an error; of the
+    `indeterminate` nobody knows whether the database did them (a commit without a reply).
+    `dropped` were due and could not start; `late`: of `count`, those over the latency limit;
+    `retries`: tries after the first, in `retried` operations, however those ended.
+    """
+
+    kind: str
+    count: int
+    failed: int
+    indeterminate: int
+    histogram: Histogram
+    split: TimeSplit | None = None
+    dropped: int = 0
+    late: int = 0
+    retries: int = 0
+    retried: int = 0
+
+    def merged(self, other: OperationResult) -> OperationResult:
+        """Return the two together."""
+        return OperationResult(
+            kind=self.kind,
+            count=self.count + other.count,
+            failed=self.failed + other.failed,
+            indeterminate=self.indeterminate + other.indeterminate,
+            histogram=sum_of(self.histogram, other.histogram),
+            split=optional(TimeSplit.merged, self.split, other.split),
+            dropped=self.dropped + other.dropped,
+            late=self.late + other.late,
+            retries=self.retries + other.retries,
+            retried=self.retried + other.retried,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; the percentiles are there to be read, the histogram counts."""
+        return {
+            "kind": self.kind,
+            "count": self.count,
+            "failed": self.failed,
+            "indeterminate": self.indeterminate,
+            "dropped": self.dropped,
+            "late": self.late,
+            "retries": self.retries,
+            "retried": self.retried,
+            "latency_ms": self.histogram.summary_ms(),
+            "histogram": self.histogram.encode(),
+            **(self.split.to_dict() if self.split else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` wrote."""
+        return cls(
+            kind=data["kind"],
+            count=data["count"],
+            failed=data["failed"],
+            indeterminate=data.get("indeterminate", 0),
+            histogram=Histogram.decode(data["histogram"]),
+            split=TimeSplit.from_dict(data),
+            dropped=data.get("dropped", 0),
+            late=data.get("late", 0),
+            retries=data.get("retries", 0),
+            retried=data.get("retried", 0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResult:
+    """
+    One class of failure: how often, in which operations, and one of them as a sample.
+
+    `sample`: its message in one line; `source`: the user's innermost line that it came from, as
+    `file:line in function`; `traceback`: all of it. None of them holds a statement's parameters.
+    """
+
+    count: int
+    by_operation: Mapping[str, int]
+    sample: str
+    source: str | None = None
+    traceback: str | None = None
+
+    def merged(self, other: ErrorResult) -> ErrorResult:
+        """Return the two together, with the first one's sample."""
+        names = [*self.by_operation, *other.by_operation]
+        return ErrorResult(
+            count=self.count + other.count,
+            by_operation={
+                n: self.by_operation.get(n, 0) + other.by_operation.get(n, 0) for n in names
+            },
+            sample=self.sample,
+            source=self.source,
+            traceback=self.traceback,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "count": self.count,
+            "by_operation": dict(self.by_operation),
+            "sample": self.sample,
+            "source": self.source,
+            "traceback": self.traceback,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How often a check of the workload's own held."""
+
+    passed: int
+    failed: int
+
+    def merged(self, other: CheckResult) -> CheckResult:
+        """Return the two together."""
+        return CheckResult(self.passed + other.passed, self.failed + other.failed)
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the JSON form."""
+        return {"passed": self.passed, "failed": self.failed}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResult:
+    """
+    The connection pool: its size and the most connections in use and tasks waiting.
+
+    Merged peaks are sums, an upper bound: shards need not peak together.
+    """
+
+    size: int
+    peak_in_use: int
+    peak_waiting: int
+
+    def merged(self, other: PoolResult) -> PoolResult:
+        """Return the two together."""
+        return PoolResult(
+            size=self.size + other.size,
+            peak_in_use=self.peak_in_use + other.peak_in_use,
+            peak_waiting=self.peak_waiting + other.peak_waiting,
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the JSON form."""
+        return {
+            "size": self.size,
+            "peak_in_use": self.peak_in_use,
+            "peak_waiting": self.peak_waiting,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """
+    What happened in each second of the run, in lists of equal length.
+
+    `throughput`: operations that ended well in it. `failed`: those that did not.
+    `in_use`, `waiting`: the most connections in use and tasks waiting for one.
+    """
+
+    throughput: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    in_use: tuple[int, ...] = ()
+    waiting: tuple[int, ...] = ()
+
+    def merged(self, other: Series) -> Series:
+        """Return the two together, second by second."""
+        return Series(
+            **{
+                name: tuple(
+                    a + b
+                    for a, b in zip_longest(getattr(self, name), getattr(other, name), fillvalue=0)
+                )
+                for name in ("throughput", "failed", "in_use", "waiting")
+            }
+        )
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """Return the JSON form; `seconds` counts from the start of the run."""
+        return {
+            "seconds": list(range(len(self.throughput))),
+            "throughput": list(self.throughput),
+            "failed": list(self.failed),
+            "in_use": list(self.in_use),
+            "waiting": list(self.waiting),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` wrote."""
+        return cls(
+            **{name: tuple(values) for name, values in data.items() if name != "seconds"},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResult:
+    """
+    This process during the run.
+
+    `loop_busy`: the share of the time (0 to 1) in which the event loop's thread ran or
+    was ready to run. Near 1 the loop is the bottleneck and latencies hold its queue.
+    `loop_lag`: how late a timer of the loop fired. `processes`: how many were merged.
+    """
+
+    cpu_seconds: float
+    peak_memory_bytes: int
+    loop_busy: float
+    loop_lag: Histogram
+    processes: int = 1
+
+    def merged(self, other: ProcessResult) -> ProcessResult:
+        """Return the two together: sums, but for the busiest loop."""
+        return ProcessResult(
+            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
+            peak_memory_bytes=self.peak_memory_bytes + other.peak_memory_bytes,
+            loop_busy=max(self.loop_busy, other.loop_busy),
+            loop_lag=sum_of(self.loop_lag, other.loop_lag),
+            processes=self.processes + other.processes,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "cpu_seconds": round(self.cpu_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "loop_busy": round(self.loop_busy, 4),
+            "loop_lag_ms": self.loop_lag.summary_ms(),
+            "loop_lag_histogram": self.loop_lag.encode(),
+            "processes": self.processes,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` wrote."""
+        return cls(
+            cpu_seconds=data["cpu_seconds"],
+            peak_memory_bytes=data["peak_memory_bytes"],
+            loop_busy=data["loop_busy"],
+            loop_lag=Histogram.decode(data["loop_lag_histogram"]),
+            processes=data["processes"],
+        )
+
+
+def sum_of(*histograms: Histogram) -> Histogram:
+    """Return one histogram that holds all."""
+    total = Histogram()
+    for histogram in histograms:
+        total.add(histogram)
+    return total
+
+
+def optional(merge_two: Any, mine: Any, theirs: Any) -> Any:
+    """Merge two values of which either may be missing."""
+    if mine is None or theirs is None:
+        return theirs if mine is None else mine
+    return merge_two(mine, theirs)

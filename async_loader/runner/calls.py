@@ -1,0 +1,116 @@
+"""How an operation is called: with the parameters it asks for, and nothing else made."""
+
+from __future__ import annotations
+
+from asyncio import current_task
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from ..failures import may_be_retried
+from ..workload import Kind, Mix, Operation
+
+Sessions = async_sessionmaker[AsyncSession]
+SyncSessions = sessionmaker[Session]
+Check = Callable[[str, bool], None]
+
+
+def call_of(
+    operation: Operation,
+    mix: Mix,
+    sessions: Mapping[Kind, Sessions | None],
+    shared: Any,
+    check: Check,
+) -> Callable[[int], Awaitable[Any]]:
+    """Return the coroutine function that performs an operation, by its number in the stream."""
+    function = operation.function
+    context = mix.context
+    wants_op = "op" in operation.wants
+    if "session" not in operation.wants:
+        if not wants_op:
+            return lambda _index: function()
+        return lambda index: function(op=context(index, shared, check))
+    factory = sessions[operation.kind]
+    assert factory is not None
+
+    async def with_session(index: int) -> None:
+        async with factory() as session:
+            if wants_op:
+                await function(session=session, op=context(index, shared, check))
+            else:
+                await function(session=session)
+
+    return with_session
+
+
+def retrying(
+    call: Callable[[int], Awaitable[Any]], max_tries: int, on_retry: Callable[[bool], None]
+) -> Callable[[int], Awaitable[Any]]:
+    """
+    Return the call, tried again at once while the server gives it up in favour of others.
+
+    Each try is the whole operation, with a session and a context of its own. `on_retry` is told
+    of each after the first, and whether it is the second. A cancelled operation is not tried
+    again, in whatever way it ends.
+    """
+
+    async def call_again(index: int) -> None:
+        task = current_task()
+        for tried in range(1, max_tries):
+            try:
+                await call(index)
+            except Exception as error:
+                if not may_be_retried(error) or (task is not None and task.cancelling()):
+                    raise
+                on_retry(tried == 1)
+            else:
+                return
+        await call(index)
+
+    return call_again if max_tries > 1 else call
+
+
+def sync_retrying(
+    call: Callable[[int], Any], max_tries: int, on_retry: Callable[[bool], None]
+) -> Callable[[int], Any]:
+    """Return a sync call, tried again as `retrying` does."""
+
+    def call_again(index: int) -> None:
+        for tried in range(1, max_tries):
+            try:
+                call(index)
+            except Exception as error:
+                if not may_be_retried(error):
+                    raise
+                on_retry(tried == 1)
+            else:
+                return
+        call(index)
+
+    return call_again if max_tries > 1 else call
+
+
+def sync_call_of(
+    operation: Operation,
+    mix: Mix,
+    sessions: Mapping[Kind, SyncSessions | None],
+    shared: Any,
+    check: Check,
+) -> Callable[[int], Any]:
+    """Return the plain function that performs an operation's sync twin, by its number."""
+    twin = operation.twin
+    assert twin is not None
+    function, wants_op = twin.function, "op" in twin.wants
+    factory = sessions[operation.kind] if "session" in twin.wants else None
+
+    def call(index: int) -> None:
+        arguments = {"op": mix.context(index, shared, check)} if wants_op else {}
+        if factory is None:
+            function(**arguments)
+            return
+        with factory() as session:
+            function(session=session, **arguments)
+
+    return call

@@ -1,0 +1,280 @@
+"""The warm-up or the run itself: operations let in by a throttle, watched and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from asyncio import CancelledError, current_task
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from typing import Any
+
+from ..clock import SECOND_NS, Clock
+from ..failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
+from ..instruments import OperationTimes, PoolWatch, current_times, holder
+from ..limits import Limit, Stop
+from ..metrics.metrics import Metrics, Snapshot
+from ..metrics.process_meter import watch_loop
+from ..metrics.tallies import PoolGauge
+from ..results.run import Outcome, RunResult
+from ..tasks import cancel, end, first_of
+from ..throttles import Throttle
+from ..verdict.thresholds import Threshold, broken_so_far
+from ..workload import Kind, Mix, Operation
+from .calls import Sessions, call_of, retrying
+from .in_flight import InFlight
+
+OnProgress = Callable[[Snapshot], None]
+OnLook = Callable[[RunResult, PoolGauge | None], None]
+
+# An operation that never waits would keep every timer of the loop waiting.
+_YIELD_EVERY = 128
+_PROGRESS_EVERY = 0.5
+_WATCH_EVERY = 0.5
+_JUDGE_EVERY = 1.0
+_LOOK_EVERY = 1.0
+
+
+class Phase:
+    """
+    What the warm-up and the run share: `perform_all` is one of them from start to end.
+
+    It is the `Work` that its throttle drives.
+    """
+
+    def __init__(
+        self,
+        *,
+        mix: Mix,
+        throttle: Throttle,
+        shared: Any,
+        sessions: Sessions | None,
+        read_sessions: Sessions | None,
+        pool: PoolWatch | None,
+        time_split: bool,
+        op_timeout: float,
+        grace: float,
+        give_up: float,
+        stop: Stop,
+        latency_limit: float | None,
+        max_tries: int,
+        thresholds: Sequence[Threshold],
+        abort_on_fail: float | None,
+        clock: Clock,
+    ) -> None:
+        self._mix = mix
+        self.seed = mix.seed
+        self.limit = Limit(ops=0)
+        self.numbers: Iterator[int] = count()
+        self._until_ns = math.inf
+        self._throttle = throttle
+        self._pool = pool
+        self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
+        self._grace = grace
+        self._give_up = give_up
+        self._stop = stop
+        self._latency_limit = latency_limit
+        self._thresholds = thresholds
+        self._abort_on_fail = abort_on_fail
+        self.clock = clock
+        self._in_flight = InFlight(op_timeout, pool)
+        self._backoff = Backoff()
+        self._in_a_row = 0
+        self._closed = asyncio.Event()  # no more operations are let in
+        self._closed.set()
+        self._over = asyncio.Event()  # by ourselves, before the limit
+        self.outcome: Outcome = "done"
+        # Those without a session of ours as well: an application may make its own on this pool.
+        self._timed = time_split and pool is not None
+        by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
+        self._calls = {
+            o.name: retrying(
+                call_of(o, mix, by_kind, shared, self._check),
+                max_tries,
+                partial(self._retried, o.name),
+            )
+            for o in mix.operations
+        }
+        self._metrics = Metrics(mix.operations, clock)
+
+    async def perform_all(
+        self,
+        limit: Limit,
+        numbers: Iterator[int],
+        *,
+        judged: bool = False,
+        on_progress: OnProgress | None = None,
+        on_look: OnLook | None = None,
+    ) -> tuple[Metrics, float]:
+        """
+        Perform operations until the limit or the stop; return the counts and the seconds.
+
+        One that is `judged` ends when a threshold is broken, where that is wanted. `on_look` gets
+        each second what was counted so far.
+        """
+        metrics = self._metrics = Metrics(
+            self._mix.operations, self.clock, latency_limit=self._latency_limit
+        )
+        self.limit, self.numbers = limit, numbers
+        duration = math.inf if limit.duration is None else limit.duration
+        self._until_ns = metrics.started_ns + duration * SECOND_NS
+        if not (self._stop.requested.is_set() or self._over.is_set()):
+            self._closed.clear()
+            self._in_flight.ending = False
+        watchers = [
+            asyncio.create_task(
+                watch_loop(self.clock, lambda lag: metrics.sample(self._pool, lag))
+            ),
+            asyncio.create_task(self._watch()),
+        ]
+        if judged and self._abort_on_fail is not None:
+            watchers.append(asyncio.create_task(self._judge(self._abort_on_fail)))
+        if on_progress is not None:
+            watchers.append(asyncio.create_task(self._report(limit, on_progress)))
+        if on_look is not None:
+            watchers.append(asyncio.create_task(self._show(on_look)))
+        try:
+            await self._drive()
+        finally:
+            seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
+            await cancel(*watchers)
+        if on_progress is not None:
+            on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+        return metrics, seconds
+
+    async def _drive(self) -> None:
+        """Let the throttle run to its end, or for `grace` seconds once asked to stop."""
+        driver = asyncio.create_task(self._throttle.drive(self))
+        try:
+            await first_of(driver, self._stop.requested, self._over)
+            self._closed.set()
+            await first_of(driver, self._stop.at_once, timeout=self._grace)
+        finally:
+            self._closed.set()  # also for a worker whose operation swallows the cancellation
+            self._in_flight.ending = True
+            await end(driver, self._in_flight.break_off)
+        if not driver.cancelled():
+            driver.result()  # a defect of ours, if any: operations' errors are counted
+
+    def take(self) -> Iterator[int]:
+        """Yield the next operation's number when one can start: lazily, by whoever is free."""
+        indexes = self.limit.cut(self.numbers, self.clock, self.is_closed)
+
+        def taken() -> Iterator[int]:
+            for number, index in enumerate(indexes, 1):
+                if number == self.limit.ops:
+                    self._closed.set()  # nobody waits for what comes after the last
+                yield index
+            self._closed.set()
+
+        return taken()
+
+    def is_closed(self) -> bool:
+        """Return whether no more operations may start."""
+        return self._stop.requested.is_set() or self._closed.is_set()
+
+    def drop(self, index: int) -> None:
+        """Count an operation that was due and cannot start."""
+        self._metrics.dropped(self._mix.choose(index).name)
+
+    async def perform(self, index: int, due_ns: int | None = None) -> None:
+        """Perform one operation from the opening of its session to its close, and count it."""
+        operation = self._mix.choose(index)
+        name = operation.name
+        task = current_task()
+        assert task is not None
+        times = None
+        if self._timed:
+            times = OperationTimes()
+            current_times.set(times)
+        now = self.clock.now_ns
+        holder.set(task)
+        self._in_flight.since[task] = started = now()
+        if due_ns is not None:
+            self._metrics.arrived(started - due_ns)
+        failure = None
+        try:
+            await self._calls[name](index)
+        except CancelledError as error:
+            if not self._in_flight.timed_out(task):
+                self._metrics.failed(name, CANCELLED, error)
+                raise
+            self._metrics.failed(name, TIMEOUT, error)
+        except Exception as error:
+            failure = self._in_flight.why_ended(task) or classify(error)
+            self._metrics.failed(name, failure, error)
+        else:
+            self._metrics.succeeded(name, started, now(), times, due_ns)
+            self._in_flight.why_ended(task)
+        finally:
+            self._in_flight.ended(task)
+        if due_ns is None:  # else whoever arrives next does not wait for us
+            await self._before_next(operation, index, failure)
+
+    async def _before_next(self, operation: Operation, index: int, failure: Failure | None) -> None:
+        """Wait as the user of the application would, and as a failing server wants."""
+        if operation.think is not None or (failure is not None and failure.pause):
+            pause = self._mix.think_time(index)
+            if failure is not None:
+                pause = max(pause, self._backoff.pause(failure, self.clock.now_ns() / SECOND_NS))
+            await self._pause(pause)
+            return
+        self._in_a_row += 1  # by number would do, but a shard has, say, the odd ones only
+        if self._in_a_row >= _YIELD_EVERY:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next operation, but not when there will be none."""
+        seconds = min(seconds, (self._until_ns - self.clock.now_ns()) / SECOND_NS)
+        if not self._closed.is_set():
+            pausing = asyncio.ensure_future(self.clock.sleep(seconds))
+            try:
+                await first_of(pausing, self._closed)
+            finally:
+                await cancel(pausing)
+
+    def _check(self, name: str, passed: bool) -> None:
+        self._metrics.checked(name, passed)
+
+    def _retried(self, name: str, first: bool) -> None:
+        self._metrics.retried(name, first)
+        if (times := current_times.get()) is not None:
+            times.tried_again()
+
+    async def _watch(self) -> None:
+        """See to what takes too long, and give up in time: one task, for all operations."""
+        while True:
+            await self.clock.sleep(self._watch_every)
+            now = self.clock.now_ns()
+            self._in_flight.cancel_overdue(now)
+            self._consider_giving_up(now)
+
+    def _consider_giving_up(self, now: int) -> None:
+        succeeded = self._metrics.last_success_ns
+        failing = self._metrics.last_failure_ns > succeeded
+        if failing and now - succeeded > self._give_up * SECOND_NS:
+            self._end("aborted")
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self._over.is_set():
+            self.outcome = outcome
+            self._over.set()
+
+    async def _judge(self, delay: float) -> None:
+        """End the run when a threshold is broken, from so many seconds on."""
+        await self.clock.sleep(delay)
+        while not broken_so_far(self._metrics.interim(), self._thresholds):
+            await self.clock.sleep(_JUDGE_EVERY)
+        self._end("failed")
+
+    async def _report(self, limit: Limit, on_progress: OnProgress) -> None:
+        while True:
+            on_progress(self._metrics.snapshot(self._pool, limit.ops, limit.duration))
+            await self.clock.sleep(_PROGRESS_EVERY)
+
+    async def _show(self, on_look: OnLook) -> None:
+        while True:
+            await self.clock.sleep(_LOOK_EVERY)
+            on_look(self._metrics.interim(), self._pool)

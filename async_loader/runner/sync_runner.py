@@ -1,0 +1,259 @@
+"""
+The ways that async is compared with: the same operations over a plain `Session`, in one
+thread or in several.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import count
+from typing import Any
+
+from ..clock import SECOND_NS, SYSTEM_CLOCK
+from ..errors import ConfigurationError
+from ..failures import classify
+from ..instruments import OperationTimes, PoolWatch, attached, current_times
+from ..limits import Limit, Stop
+from ..metrics.metrics import Metrics, Snapshot
+from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
+from ..metrics.repeats import LEAST
+from ..results.run import Outcome, RunResult
+from ..verdict.thresholds import Threshold, broken_so_far, parse
+from ..workload import Kind, Mix, Workload
+from .calls import SyncSessions, sync_call_of, sync_retrying
+
+_SAMPLE_EVERY = 0.05
+_PROGRESS_EVERY = 0.5
+_JUDGE_EVERY = 1.0
+
+
+def run_sync(
+    workload: Workload,
+    *,
+    sessions: SyncSessions | None,
+    read_sessions: SyncSessions | None = None,
+    limit: Limit,
+    threads: int | None = None,
+    seed: int = 0,
+    write_ratio: float | None = None,
+    warmup: Limit | None = None,
+    shared: Any = None,
+    stop: Stop | None = None,
+    latency_limit: float | None = None,
+    max_tries: int = 1,
+    thresholds: Sequence[str] = (),
+    abort_on_fail: float | None = None,
+    time_split: bool = True,
+    n_plus_one: int = LEAST,
+    on_progress: Callable[[Snapshot], None] | None = None,
+) -> RunResult:
+    """
+    Run the sync twins of a workload's operations; blocks until the limit or the stop.
+
+    `threads` None is one thread (mode `sync`), a number that many (mode `threads`). `shared`
+    is what the workload's set-up returned: it is a coroutine function, and the caller's to
+    run. An operation cannot be cancelled here: what bounds it is the server's
+    statement_timeout. Raises `ConfigurationError` for an operation without a twin.
+    """
+    mix = workload.mix(seed=seed, write_ratio=write_ratio)
+    require_twins(workload.name, mix)
+    stop = stop or Stop()
+    stop.heeded = True
+    with ExitStack() as stack:
+        pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
+        crew = _Crew(
+            mix=mix,
+            sessions=sessions,
+            read_sessions=read_sessions or sessions,
+            shared=shared,
+            pool=pool,
+            time_split=time_split,
+            stop=stop,
+            latency_limit=latency_limit,
+            max_tries=max_tries,
+        )
+        crew.thresholds = tuple(map(parse, thresholds))
+        if warmup is not None:
+            crew.perform_all(threads or 1, warmup, count(-1, -1), None)
+        meter = ProcessMeter()
+        crew.judged_from = abort_on_fail
+        metrics, seconds, busy = crew.perform_all(threads or 1, limit, count(), on_progress)
+        return metrics.result(
+            outcome=_outcome(crew, stop),
+            mode="sync" if threads is None else "threads",
+            workload=workload.name,
+            seconds=seconds,
+            planned=limit.ops,
+            pool=pool,
+            process=meter.result(metrics.loop_lag, busy),
+        )
+
+
+def _outcome(crew: _Crew, stop: Stop) -> Outcome:
+    if crew.failed:
+        return "failed"
+    return "interrupted" if stop.requested.is_set() else "done"
+
+
+def require_twins(workload: str, mix: Mix) -> None:
+    """Raise `ConfigurationError` where an operation has no sync twin."""
+    for operation in mix.operations:
+        if operation.twin is None:
+            raise ConfigurationError(
+                f"operation {operation.name!r} of workload {workload!r} has no sync twin, which "
+                f"the modes sync and threads need: add one with @{operation.name}.sync"
+            )
+
+
+class _Crew:
+    """Threads that take operations from one stream, and the counts they share."""
+
+    def __init__(
+        self,
+        *,
+        mix: Mix,
+        sessions: SyncSessions | None,
+        read_sessions: SyncSessions | None,
+        shared: Any,
+        pool: PoolWatch | None,
+        time_split: bool,
+        stop: Stop,
+        latency_limit: float | None,
+        max_tries: int,
+    ) -> None:
+        self._mix = mix
+        by_kind: dict[Kind, SyncSessions | None] = {"write": sessions, "read": read_sessions}
+        self._calls = {
+            o.name: sync_retrying(
+                sync_call_of(o, mix, by_kind, shared, self._check),
+                max_tries,
+                partial(self._retried, o.name),
+            )
+            for o in mix.operations
+        }
+        self.thresholds: Sequence[Threshold] = ()
+        self.judged_from: float | None = None
+        self.failed = False
+        self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
+        self._pool = pool
+        self._time_split = time_split and pool is not None
+        self._stop = stop
+        self._latency_limit = latency_limit
+        self._lock = threading.Lock()
+        self._left = self._until_ns = math.inf
+
+    def perform_all(
+        self,
+        threads: int,
+        limit: Limit,
+        numbers: Iterator[int],
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> tuple[Metrics, float, float]:
+        """Perform until the limit; return counts, seconds, and how busy Python was (0 to 1)."""
+        cpu = time.process_time()
+        metrics = self._metrics = Metrics(
+            self._mix.operations, SYSTEM_CLOCK, latency_limit=self._latency_limit
+        )
+        feed = limit.cut(numbers, SYSTEM_CLOCK, self._is_closed)
+        self._left = math.inf if limit.ops is None else limit.ops
+        duration = math.inf if limit.duration is None else limit.duration
+        self._until_ns = metrics.started_ns + duration * SECOND_NS
+        busy: list[float] = []
+        crew = [
+            threading.Thread(target=self._work, args=(feed, busy), daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in crew:
+            thread.start()
+        self._watch(crew, metrics, limit, on_progress)
+        seconds = (SYSTEM_CLOCK.now_ns() - metrics.started_ns) / SECOND_NS
+        # One thread at a time runs Python: together they are as busy as one can be.
+        together = max([time.process_time() - cpu, *busy])
+        return metrics, seconds, min(together / (seconds or 1.0), 1.0)
+
+    def _watch(
+        self,
+        crew: list[threading.Thread],
+        metrics: Metrics,
+        limit: Limit,
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> None:
+        """Sample the pool and show progress until all threads have ended."""
+        shown = judged = 0.0
+        for thread in crew:
+            while thread.is_alive():
+                with self._lock:
+                    metrics.sample_pool(self._pool)
+                    if on_progress is not None and time.monotonic() - shown > _PROGRESS_EVERY:
+                        shown = time.monotonic()
+                        on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+                    if time.monotonic() - judged > _JUDGE_EVERY:
+                        judged = time.monotonic()
+                        self._judge(metrics)
+                thread.join(_SAMPLE_EVERY)
+        if on_progress is not None:
+            on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+
+    def _judge(self, metrics: Metrics) -> None:
+        """Let no more operations in when a threshold is broken, from a time on."""
+        if self.judged_from is not None:
+            interim = metrics.interim()
+            late_enough = interim.seconds >= self.judged_from
+            self.failed = late_enough and bool(broken_so_far(interim, self.thresholds))
+
+    def _is_closed(self) -> bool:
+        return self.failed or self._stop.requested.is_set()
+
+    def _work(self, feed: Iterator[int], busy: list[float]) -> None:
+        started = thread_busy_seconds()
+        while True:
+            with self._lock:  # a generator serves one thread at a time
+                index = next(feed, None)
+                self._left -= 1
+            if index is None:
+                busy.append(thread_busy_seconds() - started)
+                return
+            self._perform(index)
+            if think := self._mix.think_time(index):
+                self._think(think)
+
+    def _think(self, seconds: float) -> None:
+        """Wait before the next operation, but not when there will be none."""
+        until_ns = min(SYSTEM_CLOCK.now_ns() + seconds * SECOND_NS, self._until_ns)
+        while self._left > 0 and not self._is_closed():
+            left_ns = until_ns - SYSTEM_CLOCK.now_ns()
+            if left_ns <= 0:
+                return
+            time.sleep(min(left_ns / SECOND_NS, _SAMPLE_EVERY))
+
+    def _perform(self, index: int) -> None:
+        name = self._mix.choose(index).name
+        times = None
+        if self._time_split:
+            times = OperationTimes()
+            current_times.set(times)
+        started = SYSTEM_CLOCK.now_ns()
+        try:
+            self._calls[name](index)
+        except Exception as error:
+            with self._lock:
+                self._metrics.failed(name, classify(error), error)
+        else:
+            ended = SYSTEM_CLOCK.now_ns()
+            with self._lock:
+                self._metrics.succeeded(name, started, ended, times)
+
+    def _check(self, name: str, passed: bool) -> None:
+        with self._lock:
+            self._metrics.checked(name, passed)
+
+    def _retried(self, name: str, first: bool) -> None:
+        with self._lock:
+            self._metrics.retried(name, first)
+        if (times := current_times.get()) is not None:
+            times.tried_again()

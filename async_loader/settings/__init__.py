@@ -1,0 +1,1 @@
+"""Each command's options, from flags, environment, `.env` and TOML; one file a command."""

@@ -1,0 +1,154 @@
+"""What a value of an option may look like: times, shares, limits, outputs, expressions."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ..errors import ConfigurationError
+from ..limits import Limit
+from ..schedules import Stage, parse_rate
+from ..verdict import regression, thresholds
+
+BUILT_IN = ("mixed", "sequences", "noop")
+OUTPUTS = ("html", "json", "junit", "markdown")
+
+Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
+SYNC_MODES = ("sync", "threads")
+# A comparison's rows: the modes, and the first of them with SQLAlchemy's own inserts.
+Way = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
+
+_UNITS = {
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "": 1.0,
+}
+_LEVEL = re.compile(r"\d+")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d|)")
+
+
+@dataclass(frozen=True, slots=True)
+class Metavar:
+    """What `--help` shows for the value of a flag."""
+
+    text: str
+
+
+def parse_seconds(text: str) -> float:
+    """Return seconds for `30s`, `2m`, `500ms`, `1h`, `1d` or a plain number; else `ValueError`."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("a time looks like 500ms, 30s, 2m, 1h or 1d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _seconds(value: object) -> object:
+    return parse_seconds(value) if isinstance(value, str) else value
+
+
+def parse_share(value: object) -> object:
+    """Return a share of 1 for `1%`, `0.5 %` or a plain number."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+def parse_limit(value: object) -> object:
+    """Return a `Limit` for a plain number (operations) or a time (`5s`)."""
+    if isinstance(value, str) and not value.strip().isdigit():
+        return Limit(duration=parse_seconds(value))
+    return Limit(ops=int(value)) if isinstance(value, str | int) else value
+
+
+def split_commas(value: object) -> object:
+    """Split on commas, as a list in a variable is written; flags repeat instead."""
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+def _output(value: str) -> str:
+    form, separator, path = value.partition("=")
+    if form not in OUTPUTS or not separator or not path:
+        raise ValueError(f"an output looks like FORM=FILE, with FORM one of {', '.join(OUTPUTS)}")
+    return value
+
+
+def workload_target(value: str) -> str:
+    """Return the value if it can name a workload; whether there is one, its loading tells."""
+    place, colon, name = value.rpartition(":")
+    if value in BUILT_IN or (place and colon and name):
+        return value
+    close = difflib.get_close_matches(value, BUILT_IN, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(BUILT_IN)}"
+    raise ValueError(f"no built-in workload {value!r}: {hint} Your own is file.py:NAME")
+
+
+def threshold_text(value: str) -> str:
+    """Return the value if it is a threshold."""
+    try:
+        thresholds.parse(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def check_text(value: str) -> str:
+    """Return the value if it can be held against a baseline."""
+    try:
+        regression.parse_check(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _argument(value: str) -> str:
+    name, separator, _ = value.partition("=")
+    if not separator or not name:
+        raise ValueError("an argument looks like key=value")
+    return value
+
+
+def parse_stage(text: str) -> Stage:
+    """Return the stage for `30s:40` or, of a rate, `30s:40/s`; else `ValueError`."""
+    time, _, target = text.partition(":")
+    try:
+        if _LEVEL.fullmatch(target):
+            return Stage(parse_seconds(time), float(target))
+        rate = 0.0 if re.fullmatch(r"0+/[smh]", target) else parse_rate(target)
+        return Stage(parse_seconds(time), rate)
+    except ValueError:
+        raise ValueError("a stage looks like 30s:40, or 30s:40/s for a rate") from None
+
+
+def level_text(value: str) -> str:
+    """Return the value if it is a load: a concurrency (`16`) or a rate (`200/s`)."""
+    if not re.fullmatch(r"[1-9]\d*", value):
+        parse_rate(value)
+    return value
+
+
+def _rate(value: str) -> str:
+    parse_rate(value)
+    return value
+
+
+def _stage(value: str) -> str:
+    parse_stage(value)
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
+Rate = Annotated[str, AfterValidator(_rate), Metavar("RATE")]
+StageText = Annotated[str, AfterValidator(_stage)]
+Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]
+Output = Annotated[str, AfterValidator(_output)]
+Argument = Annotated[str, AfterValidator(_argument)]
+Warmup = Annotated[Limit, BeforeValidator(parse_limit), Metavar("N|TIME")]

@@ -1,0 +1,260 @@
+"""
+Every option of every command, defined once.
+
+A command is a settings model composed of the groups it needs; flags, `ASYNC_LOADER_*`
+variables, `.env` and a TOML file are four ways to set the same fields, in that order of
+precedence, before the default. Reading them is `settings_sources.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
+
+from ..workloads.mixed import ReadFrom, ReadVia
+from .baseline import BaselineOptions
+from .load import UNBOUNDED_POOL, LoadOptions, ModeOptions, VerdictOptions
+from .option_group import GeneralOptions, Group
+from .option_types import (
+    BUILT_IN,
+    SYNC_MODES,
+    Metavar,
+    Mode,
+    Output,
+    Seconds,
+    Share,
+    Way,
+    split_commas,
+    workload_target,
+)
+from .workers import SplitOptions
+
+
+class EmbeddedOptions(Group):
+    """Where our own server is."""
+
+    title: ClassVar[str] = "Database"
+
+    server_directory: Annotated[
+        Path | None,
+        Field(description="where the embedded server lives (default: the user's data directory)"),
+        Metavar("DIR"),
+    ] = None
+
+
+class ServerOptions(EmbeddedOptions):
+    """Which server."""
+
+    title: ClassVar[str] = "Database"
+
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="a PostgreSQL or a SQLite file (default: an embedded PostgreSQL 18)"),
+        Metavar("URL"),
+    ] = None
+
+
+class DatabaseOptions(ServerOptions):
+    """How many connections, and what stays behind."""
+
+    title: ClassVar[str] = "Database"
+
+    pool_size: Annotated[
+        int | None,
+        Field(ge=1, description="connections in the pool (default: as the concurrency, "
+                                "below the server's limit)"),
+        Metavar("N"),
+    ] = None  # fmt: skip
+    keep_data: bool = Field(False, description="keep the run's schema instead of dropping it")
+
+
+class WorkloadOptions(Group):
+    """What is done."""
+
+    title: ClassVar[str] = "Workload"
+
+    workload: Annotated[
+        str,
+        AfterValidator(workload_target),
+        Field(description=f"{', '.join(BUILT_IN)}, or your own: package.module:NAME, file.py:NAME"),
+        Metavar("WORKLOAD"),
+    ] = "mixed"
+    write_ratio: Annotated[
+        Share | None,
+        Field(description="share of writes, 0 to 1 (default: the workload's own weights)"),
+    ] = None
+    seed: Annotated[
+        int, Field(description="operation i depends on the seed and i alone"), Metavar("N")
+    ] = 0
+    read_via: ReadVia = Field("execute", description="mixed: how a read gets its rows")
+    read_from: ReadFrom = Field("first", description="mixed: always the first page, or any")
+    read_autocommit: bool | None = Field(
+        None, description="reads without BEGIN and ROLLBACK (default: on, but not with stream)"
+    )
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        if self.read_autocommit and self.read_via == "stream":
+            raise ValueError(
+                "--read-autocommit and --read-via stream exclude each other: "
+                "a server-side cursor lives in a transaction"
+            )
+        return self
+
+    @property
+    def reads_autocommit(self) -> bool:
+        """Whether reads run in AUTOCOMMIT."""
+        return self.read_via != "stream" if self.read_autocommit is None else self.read_autocommit
+
+
+class OutputOptions(Group):
+    """What is written."""
+
+    title: ClassVar[str] = "Report"
+
+    out: Annotated[
+        list[Output],
+        NoDecode,
+        BeforeValidator(split_commas),
+        Field(
+            description="also write html=FILE, json=FILE, junit=FILE or markdown=FILE "
+            "(-: stdout); may be repeated"
+        ),
+        Metavar("FORM=FILE"),
+    ] = Field(default_factory=list)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Every output that is wanted, as FORM=FILE."""
+        return list(self.out)
+
+    @model_validator(mode="after")
+    def _one_stdout(self) -> Self:
+        if sum(output.endswith("=-") for output in self.outputs) > 1:
+            raise ValueError("only one output can go to stdout")
+        return self
+
+
+class ResultOutputOptions(OutputOptions):
+    """What is written of a result, with short forms for what a pipeline asks for."""
+
+    title: ClassVar[str] = "Report"
+
+    html: Annotated[
+        str | None, Field(min_length=1, description="a page, as --out html=FILE"), Metavar("FILE")
+    ] = None
+    junit: Annotated[
+        str | None, Field(min_length=1, description="as --out junit=FILE"), Metavar("FILE")
+    ] = None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Every output that is wanted, as FORM=FILE."""
+        short = {"html": self.html, "junit": self.junit}
+        return [*self.out, *(f"{form}={path}" for form, path in short.items() if path)]
+
+
+class ReportOptions(ResultOutputOptions):
+    """What is shown meanwhile."""
+
+    title: ClassVar[str] = "Report"
+
+    progress: Literal["auto", "bar", "lines", "none"] = Field(
+        "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
+    )
+
+
+class RunSettings(
+    GeneralOptions,
+    ReportOptions,
+    VerdictOptions,
+    BaselineOptions,
+    DatabaseOptions,
+    WorkloadOptions,
+    SplitOptions,
+    ModeOptions,
+):
+    """Run a workload once and report what was found."""
+
+    command: ClassVar[str] = "run"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        self.check_mode(self.mode)
+        return self
+
+
+class CompareOptions(Group):
+    """Which ways are compared."""
+
+    title: ClassVar[str] = "Comparison"
+
+    modes: Annotated[
+        list[Way],
+        NoDecode,
+        BeforeValidator(split_commas),
+        Field(
+            min_length=1,
+            description="a way to compare; may be repeated (default: all modes); "
+            "stock is semaphore without --batch-inserts",
+        ),
+        Metavar("MODE"),
+    ] = Field(default_factory=lambda: list[Way](get_args(Mode)))
+    rounds: Annotated[
+        int, Field(ge=1, le=100, description="how often each way is run, in turns"), Metavar("N")
+    ] = 3
+    unbounded_pool_size: Annotated[
+        int, Field(ge=1, description="connections in the pool of the unbounded way"), Metavar("N")
+    ] = UNBOUNDED_POOL
+
+
+class CompareSettings(
+    GeneralOptions,
+    ReportOptions,
+    VerdictOptions,
+    DatabaseOptions,
+    WorkloadOptions,
+    SplitOptions,
+    LoadOptions,
+    CompareOptions,
+):
+    """Run the same operations in several ways, in turns, and show what each costs."""
+
+    command: ClassVar[str] = "compare"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.is_split and "modes" not in self.model_fields_set:
+            self.modes = [mode for mode in self.modes if mode not in SYNC_MODES]
+        for mode in self.modes:
+            self.check_mode(mode)
+        return self
+
+
+class InsertsOptions(Group):
+    """What is inserted, and over what distance."""
+
+    title: ClassVar[str] = "Inserts"
+
+    rows: Annotated[
+        int, Field(ge=1, le=10_000_000, description="objects or rows to insert"), Metavar("N")
+    ] = 100_000
+    shape: Literal["plain", "family", "joined", "tree", "uuid", "defaults", "expression"] = Field(
+        "plain", description="what the objects are like"
+    )
+    latency: Annotated[
+        Seconds, Field(ge=0, le=1, description="added to every round trip, such as 3ms")
+    ] = 0.0
+    rounds: Annotated[
+        int, Field(ge=1, le=100, description="how often each way is measured, in turns"),
+        Metavar("N"),
+    ] = 5  # fmt: skip
+
+
+class InsertsSettings(GeneralOptions, OutputOptions, ServerOptions, InsertsOptions):
+    """Insert the same rows in every way there is, in turns, and show what each costs."""
+
+    command: ClassVar[str] = "inserts"
