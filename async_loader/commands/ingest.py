@@ -6,17 +6,14 @@ What needs the extra is imported where it is used: the other commands work witho
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,13 +23,12 @@ from ..database.postgresql import closing, parse_url, place, unreachable
 from ..errors import AsyncLoaderError, ConfigurationError, MissingExtraError
 from ..limits import Stop
 from ..outputs import DONE, complain, show
-from ..progress import LINE_EVERY, Style
 from ..runtime import leave_errors_to_the_report, run_until_stopped
 from ..settings.ingest import IngestSettings
+from .progress import HowFar, progress_view
 
 if TYPE_CHECKING:
-    from ..ingest import Ingested
-    from ..ingest import Progress as HowFar
+    from ..ingest import Ingested, Progress
     from ..ingest.ways import Measure
 
 SOME_FAILED = 1
@@ -60,9 +56,12 @@ def run_ingest_command(settings: IngestSettings) -> int:
 def _load(settings: IngestSettings, directory: Path, url: URL) -> int:
     from ..ingest import report  # noqa: PLC0415  needs the extra
 
-    with _progress(sys.stderr, settings.progress) as on_progress:
+    def how_far(now: Progress) -> HowFar:
+        return HowFar(now.size, now.all_size, report.progress_line(now))
+
+    with progress_view(sys.stderr, settings.progress, how_far) as view:
         done = run_until_stopped(
-            lambda stop: _ingest(settings, directory, url, stop, on_progress), loop="auto"
+            lambda stop: _ingest(settings, directory, url, stop, view.update), loop="auto"
         )
     sys.stdout.write(report.summary(done, place(url)))
     sys.stdout.flush()
@@ -80,7 +79,7 @@ async def _ingest(
     directory: Path,
     url: URL,
     stop: Stop,
-    on_progress: Callable[[HowFar], None],
+    on_progress: Callable[[Progress], None],
 ) -> Ingested:
     from ..ingest import ingest  # noqa: PLC0415  needs the extra
 
@@ -188,55 +187,3 @@ async def _engine(url: URL) -> AsyncIterator[AsyncEngine]:
             raise
         except (DBAPIError, OSError) as error:
             raise unreachable(error, url) from error
-
-
-@contextmanager
-def _progress(stream: TextIO, style: Style) -> Iterator[Callable[[HowFar], None]]:
-    """Yield what shows how far it is: a bar on a terminal, else a line now and then."""
-    if style == "auto":
-        style = "bar" if stream.isatty() else "lines"
-    if style == "bar":
-        with _bar(stream) as show_bar:
-            yield show_bar
-    elif style == "lines":
-        yield _lines(stream)
-    else:
-        yield lambda _how_far: None
-
-
-@contextmanager
-def _bar(stream: TextIO) -> Iterator[Callable[[HowFar], None]]:
-    from ..ingest.report import progress_line  # noqa: PLC0415  needs the extra
-
-    progress = Progress(
-        BarColumn(bar_width=20), TextColumn("{task.fields[figures]}"),
-        console=Console(file=stream), auto_refresh=False, transient=True,
-    )  # fmt: skip
-    bar = progress.add_task("", total=None, figures="")
-
-    def update(now: HowFar) -> None:
-        progress.update(
-            bar,
-            total=now.all_size,
-            completed=now.size,
-            figures=progress_line(now),
-            refresh=True,
-        )
-
-    with progress:
-        yield update
-
-
-def _lines(stream: TextIO) -> Callable[[HowFar], None]:
-    from ..ingest.report import progress_line  # noqa: PLC0415  needs the extra
-
-    shown = -LINE_EVERY
-
-    def update(now: HowFar) -> None:
-        nonlocal shown
-        time = asyncio.get_running_loop().time()
-        if time - shown >= LINE_EVERY:
-            shown = time
-            print(progress_line(now), file=stream, flush=True)
-
-    return update

@@ -31,7 +31,7 @@ from ...settings.run import ServerOptions
 from ...workers import Message, ProcessWorkers, Workers
 from ...workers.cluster import DaskWorkers, is_local, joined
 from ...workers.shipping import Shipped
-from .progress import JobView, job_progress
+from ..progress import HowFar, ProgressView, progress_view
 from .spread import SPARE_CONNECTIONS, Order, spread
 from .targets import load_job, place_of
 
@@ -55,14 +55,21 @@ def _run(settings: JobRunSettings) -> int:
     job = load_job(settings.target)
     if not settings.debug:
         leave_errors_to_the_report()
-    with job_progress(sys.stderr, settings.progress) as view:
+    with progress_view(sys.stderr, settings.progress, _how_far) as view:
         status = run_until_stopped(lambda stop: _run_job(job, settings, stop, view), loop="auto")
     sys.stdout.write(report.summary(status))
     sys.stdout.flush()
     return DONE if status.state == "done" else STOPPED
 
 
-async def _run_job(job: BatchJob, settings: JobRunSettings, stop: Stop, view: JobView) -> JobStatus:
+def _how_far(status: JobStatus) -> HowFar:
+    done = status.rows_read + status.rows_skipped
+    return HowFar(done, status.total, report.progress_line(status), status.job)
+
+
+async def _run_job(
+    job: BatchJob, settings: JobRunSettings, stop: Stop, view: ProgressView[JobStatus]
+) -> JobStatus:
     if settings.is_spread:
         return await _run_spread(job, settings, stop, view)
     async with _engine(settings, settings.workers + SPARE_CONNECTIONS) as engine:
@@ -76,7 +83,7 @@ async def _run_job(job: BatchJob, settings: JobRunSettings, stop: Stop, view: Jo
 
 
 async def _run_spread(
-    job: BatchJob, settings: JobRunSettings, stop: Stop, view: JobView
+    job: BatchJob, settings: JobRunSettings, stop: Stop, view: ProgressView[JobStatus]
 ) -> JobStatus:
     """Share the run between processes, none of which is this one."""
     _check_spread(settings)
