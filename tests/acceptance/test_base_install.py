@@ -68,17 +68,18 @@ def test_the_command_says_what_to_install(base: Path) -> None:
     ("call", "extra"),
     [
         (
-            "database.create_sync_engine(database.parse_url('postgresql://h/d'), pool_size=1)",
+            "postgresql.create_sync_engine(postgresql.parse_url('postgresql://h/d'), pool_size=1)",
             "sync",
         ),
-        ("database.parse_url('sqlite:///x.db')", "sqlite"),
+        ("postgresql.parse_url('sqlite:///x.db')", "sqlite"),
         ("postgres.acquire()", "embedded"),
     ],
 )
 def test_other_parts_say_it_too(base: Path, call: str, extra: str) -> None:
     script = (
         "from async_loader import MissingExtraError\n"
-        "from async_loader import database, postgres\n"
+        "from async_loader import postgres\n"
+        "from async_loader.database import postgresql\n"
         f"try: {call}\nexcept MissingExtraError as error: print(error)"
     )
     done = python(base, "-c", script)
