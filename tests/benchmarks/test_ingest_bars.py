@@ -15,6 +15,7 @@ from async_loader.database.postgresql import parse_url
 from async_loader.ingest.demo import make_pairs
 from async_loader.ingest.ways import Measure, measure_ways
 from async_loader.limits import Stop
+from async_loader.runtime import loop_factory
 from tests.acceptance.conftest import environment
 
 from .conftest import ROUNDS, quote
@@ -85,13 +86,14 @@ def test_against_the_plain_ways(url: str, tmp_path: Path) -> None:
             rounds=ROUNDS, stop=Stop(),
         )  # fmt: skip
 
-    measures = {one.way: one for one in asyncio.run(measure())}
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:  # the command's own loop
+        measures = {one.way: one for one in runner.run(measure())}
     quote(
         f"{FEW} pairs, {parse_url(url).get_backend_name()}",
         [f"{m.way} {m.seconds:.2f} s ({m.ratio:.2f} x)" for m in measures.values()],
     )
-    assert measures["ours"].seconds < measures["sequential"].seconds
-    assert measures["ours"].seconds < measures["threads"].seconds
+    assert measures["ours"].ratio > 1
+    assert measures["ours"].ratio > measures["threads"].ratio
 
 
 def test_many_pairs(url: str, tmp_path: Path) -> None:
