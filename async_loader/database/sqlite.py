@@ -7,6 +7,7 @@ them is the marker, and a lock file beside the database says that the run lives.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import re
@@ -28,6 +29,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
 
 from ..errors import DatabaseError
 from .postgresql import Namespace, ServerInfo, first_line
@@ -102,6 +104,7 @@ def sync_session_factories(
 async def probe(engine: AsyncEngine) -> ServerInfo:
     """Return what the file says; raises `DatabaseError` where it cannot be used."""
     try:
+        await asyncio.to_thread(_open, engine.url)
         async with engine.connect() as connection:
             journal = await connection.scalar(text("PRAGMA journal_mode"))
             synchronous = await connection.scalar(text("PRAGMA synchronous"))
@@ -109,6 +112,12 @@ async def probe(engine: AsyncEngine) -> ServerInfo:
         raise _unusable(engine.url, error) from error
     settings = {"journal_mode": str(journal), "synchronous": _SYNCHRONOUS[int(synchronous or 0)]}
     return ServerInfo("SQLite", sqlite3.sqlite_version, settings, _MOST_CONNECTIONS)
+
+
+def _open(url: URL) -> None:
+    """See whether there is a file to open: aiosqlite's thread may outlive a loop that it failed."""
+    engine = create_sqlalchemy_engine(url.set(drivername="sqlite"), poolclass=NullPool)
+    engine.connect().close()
 
 
 @asynccontextmanager

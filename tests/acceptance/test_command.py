@@ -94,6 +94,7 @@ def test_json_on_stdout_is_all_that_is_there(command: Command) -> None:
         (["--database-url", "postgresql://u:hunter2@/d?host=/no"], 110, "is the server running"),
         (["--database-url", "mysql://u:hunter2@h/d"], 104, "use postgresql://"),
         (["--database-url", "hunter2"], 104, "looks like postgresql://"),
+        (["--database-url", "sqlite:////nowhere/x.db"], 110, "unable to open database file"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(command: Command, argv: list[str], code: int, hint: str) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -85,6 +86,24 @@ async def test_the_file_is_in_wal_mode_with_stock_durability(file: Path) -> None
     assert info.product == "SQLite"
     assert info.settings == {"journal_mode": "wal", "synchronous": "full"}
     await engine.dispose()
+
+
+async def test_no_driver_is_asked_for_a_file_that_cannot_be_opened(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiosqlite's thread may find the loop closed when it answers, and prints a traceback then."""
+    started, start = [], Thread.start
+
+    def noting(thread: Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(Thread, "start", noting)
+    engine = create_engine(parse_url(url_of(file / "nowhere")), pool_size=1)
+    with pytest.raises(DatabaseError, match="unable to open database file"):
+        await probe(engine)
+    await engine.dispose()
+    assert not [name for name in started if "connection_worker" in name]
 
 
 async def test_a_killed_runs_tables_are_removed_and_nobody_elses(file: Path) -> None:
