@@ -16,7 +16,7 @@ class Ahead(AbstractAsyncContextManager["Ahead[In, Out]"], Generic[In, Out]):
     """
     What `work` makes of items, several at a time, in the order in which they are expected.
 
-    At most `most` are in work, ready, or with whoever takes them. Whatever else is begun is
+    At most `most` are in work, ready, or with the one who takes them. Whatever else is begun is
     ended with the block.
     """
 
@@ -25,10 +25,9 @@ class Ahead(AbstractAsyncContextManager["Ahead[In, Out]"], Generic[In, Out]):
         self._most = most
         self._coming: Iterator[In] = iter(())
         self._begun: dict[In, asyncio.Future[Out]] = {}
-        self._taken = 0
 
     def expect(self, items: Iterable[In]) -> None:
-        """Begin with the first of these, and forget what was begun of others."""
+        """Begin with the first of these, and forget all others; while no list is taken."""
         coming = iter(items)
         first = list(islice(coming, self._most))
         for item in self._begun.keys() - set(first):
@@ -44,15 +43,10 @@ class Ahead(AbstractAsyncContextManager["Ahead[In, Out]"], Generic[In, Out]):
         that was yielded is emptied when the next is asked for. What `work` raises is raised here.
         """
         wanted = set(items)
-        try:
-            while batch := await self._ready(wanted):
-                self._taken = len(batch)
-                yield batch
-                batch.clear()
-                self._taken = 0
-                self._begin()
-        finally:
-            self._taken = 0
+        while batch := await self._ready(wanted):
+            yield batch
+            batch.clear()
+            self._begin()
 
     async def __aexit__(self, *_: object) -> None:
         begun = list(self._begun.values())
@@ -62,7 +56,7 @@ class Ahead(AbstractAsyncContextManager["Ahead[In, Out]"], Generic[In, Out]):
         await asyncio.gather(*begun, return_exceptions=True)
 
     def _begin(self) -> None:
-        for item in islice(self._coming, self._most - len(self._begun) - self._taken):
+        for item in islice(self._coming, self._most - len(self._begun)):
             self._begun[item] = asyncio.ensure_future(self._work(item))
 
     async def _ready(self, wanted: set[In]) -> list[Out]:

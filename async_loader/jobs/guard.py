@@ -124,7 +124,7 @@ class Guard:
         """Let go of the lock in good order, and give its connection back."""
         if self._connection is None:
             return
-        with suppress(SQLAlchemyError, OSError):
+        with suppress(Exception):  # whatever it is, `leave` lets go of it in its own way
             if not self._store.has_advisory_locks or await self._unlock():
                 await self._connection.close()
                 self._connection = None

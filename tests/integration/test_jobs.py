@@ -38,6 +38,18 @@ async def test_every_row_once(
     assert await tally(engine) == ({1: rows} if rows else {})
 
 
+async def test_the_pool_gets_its_connections_back_without_a_lock(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """Else a worker that has long gone would pass for one that lives."""
+    await fill(engine, 1)
+    await counting().run(sessions)
+    query = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+                 " (SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
+    async with engine.connect() as connection:
+        assert await connection.scalar(query) == 0
+
+
 async def test_partitions_have_room_for_new_versions(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
