@@ -244,14 +244,15 @@ def _statistic(check: Check, result: RunResult, blocks: int) -> Statistic:
     """Return how the check's figure is made of a drawing of the result's blocks, scaled."""
     assert result.slices is not None
     where = (result.slices, result.seconds, blocks, check.figure.operation)
-    parts = blocks_of(*where)
     percentile = percentile_in(check.figure.aggregate)
-    if check.of_shares:
-        plain = error_share_of(parts)
-    elif check.less_is_worse:
+    if check.less_is_worse:
         plain = rate_of(*where)
+    elif check.of_shares:
+        plain = error_share_of(blocks_of(*where))
+    elif percentile is None:
+        plain = mean_of(blocks_of(*where))
     else:
-        plain = mean_of(parts) if percentile is None else percentile_of(parts, percentile)
+        plain = percentile_of(blocks_of(*where), percentile)
     return lambda weights: check.scaled(plain(weights))
 
 
