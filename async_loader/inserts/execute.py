@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from async_loader.inserts.array_types import tell_array_types
+
 
 class Rows(NamedTuple):
     """What a statement returned, raw, and the type codes of its columns."""
@@ -24,6 +26,8 @@ class Rows(NamedTuple):
 def execute(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Rows:
     """Execute in the connection's transaction; errors are SQLAlchemy's."""
     raw: Any = connection
+    if connection.dialect.driver == "asyncpg":
+        tell_array_types(connection)
     if _is_plain(raw):
         return _directly(raw, sql, parameters)
     result = connection.exec_driver_sql(sql, parameters)
