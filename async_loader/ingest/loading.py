@@ -37,6 +37,7 @@ from async_loader.jobs.reader import Reader
 from async_loader.jobs.run import PROGRESS_EVERY, engine_of
 from async_loader.jobs.tables import tables_of
 from async_loader.limits import Stop
+from async_loader.tasks import cancel
 
 JOB = "ingest"
 CONCURRENCY = 16
@@ -151,8 +152,7 @@ async def _showing(tally: Tally, on_progress: OnProgress | None) -> AsyncIterato
     try:
         yield
     finally:
-        showing.cancel()
-        await asyncio.wait({showing})
+        await cancel(showing)
     on_progress(tally.progress)
 
 
