@@ -26,7 +26,8 @@ from async_loader.results.slices import Slice, Slices
 
 from .test_results import histogram_of, result_of
 
-SCHEMA = Draft202012Validator(json_schema())
+ROOT = json_schema()
+SCHEMA = Draft202012Validator(ROOT)
 ENVIRONMENT = {
     "started": "2026-03-01T12:30:05+00:00",
     "versions": {"Python": "3.13.0"},
@@ -93,9 +94,8 @@ def test_comparisons_are_valid() -> None:
 
 def objects(value: Any, schema: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     """Yield each object of a document with the part of the schema that describes it."""
-    root = json_schema()
     if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+        schema = ROOT["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     for choice in schema.get("anyOf", []):
         if choice.get("type") != "null":
             yield from objects(value, choice)

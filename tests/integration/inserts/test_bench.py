@@ -10,6 +10,7 @@ from async_loader.errors import ConfigurationError
 from async_loader.inserts_bench import SHAPES, WAYS, measure_inserts
 
 
+@pytest.mark.usefixtures("light_heap")
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_every_shape(database_url: str, shape: str) -> None:
     measures = await measure_inserts(database_url, shape=shape, rows=40, turns=1)

@@ -127,6 +127,7 @@ async def test_only_there(engine: AsyncEngine) -> None:
     assert not await _batched(engine, lambda: AsyncSession(engine))
 
 
+@pytest.mark.usefixtures("light_heap")
 async def test_a_session_at_the_address_of_a_dead_one(engine: AsyncEngine) -> None:
     for _ in range(50):
         session = AsyncSession(engine)
