@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..database.backends import backend_of
 from ..database.postgresql import closing, parse_url, place, unreachable
+from ..database.sqlite import check_file
 from ..errors import AsyncLoaderError, ConfigurationError, MissingExtraError
 from ..limits import Stop
 from ..outputs import DONE, complain, show
@@ -47,7 +48,8 @@ def run_ingest_command(settings: IngestSettings) -> int:
     with ExitStack() as stack:
         directory, own = _directory(settings, stack)
         url = _url(settings, own)
-        _check_file(url)
+        if url.get_backend_name() == "sqlite":
+            check_file(url)
         return _compare(settings, directory, url) if settings.compare else _load(
             settings, directory, url
         )  # fmt: skip
@@ -162,19 +164,6 @@ def _url(settings: IngestSettings, own: Path | None) -> URL:
     except OSError as error:
         raise ConfigurationError(f"{folder}: {error.strerror}; see --database-url") from None
     return parse_url(str(URL.create("sqlite+aiosqlite", database=str(folder / LIBRARY))))
-
-
-def _check_file(url: URL) -> None:
-    """Refuse a SQLite file that cannot be opened, before a driver's thread has to say so."""
-    if url.get_backend_name() != "sqlite":
-        return
-    engine = backend_of(url).create_sync_engine(url, pool_size=1)
-    try:
-        engine.connect().close()
-    except DBAPIError as error:
-        raise unreachable(error, url) from error
-    finally:
-        engine.dispose()
 
 
 @asynccontextmanager

@@ -29,7 +29,6 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import NullPool
 
 from ..errors import DatabaseError
 from .postgresql import Namespace, ServerInfo, first_line
@@ -101,10 +100,25 @@ def sync_session_factories(
     )
 
 
+def check_file(url: URL) -> None:
+    """
+    Raise `DatabaseError` for a file that cannot be opened.
+
+    aiosqlite's thread may outlive a loop that it failed, and then prints a traceback.
+    """
+    engine = create_sync_engine(url, pool_size=1)
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        raise _unusable(url, error) from error
+    finally:
+        engine.dispose()
+
+
 async def probe(engine: AsyncEngine) -> ServerInfo:
     """Return what the file says; raises `DatabaseError` where it cannot be used."""
+    await asyncio.to_thread(check_file, engine.url)
     try:
-        await asyncio.to_thread(_open, engine.url)
         async with engine.connect() as connection:
             journal = await connection.scalar(text("PRAGMA journal_mode"))
             synchronous = await connection.scalar(text("PRAGMA synchronous"))
@@ -112,12 +126,6 @@ async def probe(engine: AsyncEngine) -> ServerInfo:
         raise _unusable(engine.url, error) from error
     settings = {"journal_mode": str(journal), "synchronous": _SYNCHRONOUS[int(synchronous or 0)]}
     return ServerInfo("SQLite", sqlite3.sqlite_version, settings, _MOST_CONNECTIONS)
-
-
-def _open(url: URL) -> None:
-    """See whether there is a file to open: aiosqlite's thread may outlive a loop that it failed."""
-    engine = create_sqlalchemy_engine(url.set(drivername="sqlite"), poolclass=NullPool)
-    engine.connect().close()
 
 
 @asynccontextmanager

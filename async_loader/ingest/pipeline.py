@@ -63,13 +63,9 @@ class Ahead(AbstractAsyncContextManager["Ahead[In, Out]"], Generic[In, Out]):
         """Return the results of some of what is wanted, which is less afterwards."""
         mine = {item: future for item, future in self._begun.items() if item in wanted}
         some = min(len(mine), max(1, self._most // 2))
-        while sum(map(_is_done, mine.values())) < some:
+        while sum(future.done() for future in mine.values()) < some:
             unfinished = [future for future in mine.values() if not future.done()]
             await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
         ready = list(islice((item for item, future in mine.items() if future.done()), some))
         wanted -= set(ready)
         return [self._begun.pop(item).result() for item in ready]
-
-
-def _is_done(future: asyncio.Future[Out]) -> bool:
-    return future.done()
