@@ -27,15 +27,18 @@ MAPPED = """from sqlalchemy.orm import DeclarativeBase
 class Base(DeclarativeBase): ...
 class Keyless(Base): __tablename__ = "keyless"
 """
+# However quick the others are, each connection of the pool is needed.
 OWN = """
-import os
+import asyncio, os
 @workload.sessions
 def sessions():
     engine = create_async_engine(os.environ["SHOP_URL"], pool_size=3, max_overflow=0)
     return async_sessionmaker(engine, expire_on_commit=False)
+three = asyncio.Barrier(3)
 @workload.operation("buy", kind="write")
 async def buy(session: AsyncSession):
     await session.execute(text("INSERT INTO basket VALUES ('apple')"))
+    await three.wait()
     await session.commit()
 """
 
