@@ -1,0 +1,62 @@
+"""What a statement does, as far as its text tells."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal
+
+Sort = Literal["read", "write", "commit", "rollback", "rollback to", "unknown"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# A word and a parenthesis in a SELECT may be a function that writes; these are known not to.
+_HARMLESS = _words(
+    "and any array as avg between by case coalesce count exists filter from greatest having in "
+    "interval into join json_agg jsonb_agg lateral least length like limit lower max min not now "
+    "numeric nullif on or order over partition row select some string_agg sum then unnest upper "
+    "using values varchar when where with"
+)
+_FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([a-z]+)", re.IGNORECASE | re.DOTALL)
+_CALLED = re.compile(r"([a-z_][a-z0-9_$.]*)\s*\(", re.IGNORECASE)
+_WITHIN = re.compile(
+    r"\b(?:insert\s+into|(?<!for )(?<!for no key )update|delete\s+from|merge\s+into)\s",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"'(?:[^']|'')*'")
+_WRITES = _words(
+    "insert update delete merge replace copy create alter drop truncate grant revoke comment "
+    "reindex refresh import"
+)
+_READS = _words(
+    "begin start set reset show savepoint release explain declare fetch close pragma listen "
+    "unlisten deallocate discard lock values table"
+)
+
+
+@lru_cache(maxsize=2048)
+def sort_of(sql: str) -> Sort:
+    """Return what a statement does, as far as its text tells."""
+    first = first_word(sql)
+    if first in _WRITES:
+        temporary = first == "create" and re.match(r"\s*create\s+(?:\w+\s+)?temp", sql, re.I)
+        return "read" if temporary else "write"
+    if first in ("commit", "end"):
+        return "commit"
+    if first in ("rollback", "abort"):
+        return "rollback to" if re.match(r"\s*rollback\s+(\w+\s+)?to\b", sql, re.I) else "rollback"
+    bare = _QUOTED.sub("''", sql)
+    if first in ("with", "explain") and _WITHIN.search(bare):
+        return "write"
+    if first in ("select", "with"):
+        called = {name.lower() for name in _CALLED.findall(bare)}
+        return "read" if called <= _HARMLESS else "unknown"
+    return "read" if first in _READS else "unknown"
+
+
+def first_word(sql: str) -> str:
+    found = _FIRST.match(sql)
+    return found[1].lower() if found is not None else ""
