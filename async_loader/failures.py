@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from .error_attributes import attribute, constraint_of, http_status, sqlstate_in
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -134,7 +136,9 @@ def classify(error: BaseException) -> Failure:
         failure = _classify_one(link)
         if failure is not None:
             return failure
-    return Failure(type(_first_of(error)).__name__)
+    first = _first_of(error)
+    status = http_status(first)
+    return Failure(type(first).__name__ if status is None else f"{type(first).__name__} {status}")
 
 
 def may_be_retried(error: BaseException) -> bool:
@@ -152,10 +156,15 @@ def may_be_retried(error: BaseException) -> bool:
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the five characters of the SQLSTATE, if the error or a cause of it has one."""
     for link in _chain(error):
-        state = getattr(link, "sqlstate", None)
-        if isinstance(state, str):
+        state = sqlstate_in(link)
+        if state is not None:
             return state
     return None
+
+
+def constraint_in(error: BaseException) -> str | None:
+    """Return the name of the constraint that the error, or a cause of it, broke."""
+    return next((name for link in _chain(error) if (name := constraint_of(link))), None)
 
 
 class Backoff:
@@ -183,8 +192,8 @@ class Backoff:
 
 
 def _classify_one(error: BaseException) -> Failure | None:
-    state = getattr(error, "sqlstate", None)
-    if isinstance(state, str):
+    state = sqlstate_in(error)
+    if state is not None:
         return _by_sqlstate(state)
     if isinstance(error, OSError):
         return _BY_ERRNO.get(error.errno or 0) or _by_class(error)
@@ -214,7 +223,7 @@ def _by_sqlstate(state: str) -> Failure:
 def _is_innermost(error: DBAPIError) -> bool:
     """Whether no SQLSTATE or errno below tells more."""
     return all(
-        getattr(link, "sqlstate", None) is None and getattr(link, "errno", None) is None
+        sqlstate_in(link) is None and attribute(link, "errno", int) is None
         for link in _chain(error)
     )
 
@@ -227,7 +236,7 @@ def _everything(error: BaseException) -> Iterator[BaseException]:
         link = links.pop()
         seen.add(id(link))
         yield link
-        before = (getattr(link, "orig", None), link.__cause__, link.__context__)
+        before = (_wrapped_by(link), link.__cause__, link.__context__)
         links += [b for b in before if b is not None and id(b) not in seen]
 
 
@@ -238,8 +247,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
-        link = getattr(link, "orig", None) or link.__cause__ or link.__context__
+        link = _wrapped_by(link) or link.__cause__ or link.__context__
         link = link and _first_of(link)
+
+
+def _wrapped_by(error: BaseException) -> BaseException | None:
+    return attribute(error, "orig", BaseException)
 
 
 def _first_of(error: BaseException) -> BaseException:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from asyncio import CancelledError
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .redaction import hiding_parameters, redacted
+from .error_attributes import attribute
+from .redaction import hiding_parameters, redacted, without_values
 from .source_lines import user_line
 
 _MESSAGE_LENGTH = 500
-_TRACEBACK_LENGTH = 20_000
+_LONGEST = 20_000
+_VARYING = re.compile(
+    r"'[^']*'|\"[^\"]*\"|\b[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\b|0x[0-9a-fA-F]+|\d+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,13 @@ def sample_of(error: BaseException | None, name: str) -> Sample:
     if error is None:
         return Sample(name)
     with hiding_parameters(error):
-        lines = traceback.TracebackException.from_exception(error, compact=True).format()
-        whole = redacted("".join(lines), error)
+        found = traceback.TracebackException.from_exception(error, compact=True)
+    for link in _links(found):
+        # Private, and the same in Python 3.11 to 3.14: what it is, nothing public can shorten.
+        link._str = _cut(without_values(str(link._str), error))  # type: ignore[attr-defined]
+    whole = redacted("".join(found.format()), error)
     cancelled = isinstance(error, CancelledError)  # by its deadline, say: its name tells more
-    message = name if cancelled else _message(error)
+    message = name if cancelled else message_of(error)
     return Sample(message, source_of(error), _cut(whole))
 
 
@@ -52,20 +61,54 @@ def source_of(error: BaseException) -> str | None:
     return user_line(reversed(frames))
 
 
-def _message(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
+def message_of(error: BaseException) -> str:
+    """Return what an error says, or the driver's below it, in a line of at most 500 characters."""
+    message = " ".join(redacted(_said(error), error).split())
+    return message[:_MESSAGE_LENGTH] or type(_innermost(error)).__name__
+
+
+def shape_of(error: BaseException) -> str:
+    """
+    Return what messages of one fault have in common: all but numbers, quoted words and hex.
+
+    For telling faults apart; it is not redacted, and so for no one's eyes.
+    """
+    return without_varying(_said(error)[:_MESSAGE_LENGTH])
+
+
+def without_varying(message: str) -> str:
+    """Return a message with a question mark for each number, quoted word and hex in it."""
+    return _VARYING.sub("?", message)
+
+
+def _said(error: BaseException) -> str:
+    """Return a message without values; then its middle is cut out: scanning it takes time."""
+    cause = _innermost(error)
     try:
         with hiding_parameters(cause):
-            text = str(cause)
+            return _cut(without_values(str(cause), error))
     except Exception:  # a user's own __str__ may raise anything
-        text = ""
-    message = " ".join(redacted(text, error).split()) or type(cause).__name__
-    return message[:_MESSAGE_LENGTH]
+        return ""
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return attribute(error, "orig", BaseException) or error
+
+
+def _links(
+    error: traceback.TracebackException | None,
+) -> Iterator[traceback.TracebackException]:
+    """Yield what is about to be formatted, with all that it was caused by, arose from, groups."""
+    waiting = [error]
+    while waiting:
+        if (link := waiting.pop()) is not None:
+            yield link
+            waiting += [link.__cause__, link.__context__, *(link.exceptions or ())]
 
 
 def _cut(text: str) -> str:
     """Return the text, without its middle where it is too long: both ends tell most."""
-    if len(text) <= _TRACEBACK_LENGTH:
+    if len(text) <= _LONGEST:
         return text
-    half = _TRACEBACK_LENGTH // 2
+    half = _LONGEST // 2
     return f"{text[:half]}\n[...]\n{text[-half:]}"

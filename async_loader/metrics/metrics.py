@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..clock import SECOND_NS, Clock
 from ..failures import Failure
 from ..histogram import Histogram
+from ..results.errors import ErrorResult
 from ..results.parts import (
     CheckResult,
-    ErrorResult,
     OperationResult,
     PoolResult,
     ProcessResult,
@@ -21,8 +21,9 @@ from ..results.parts import (
 from ..results.run import Outcome, RunResult
 from ..results.schedule import ScheduleResult
 from ..results.slices import Slices
-from ..tracebacks import Sample, sample_of
 from ..workload import Operation
+from .check_tally import CheckTally
+from .error_tally import ErrorTally
 from .repeats import RepeatTally
 from .slice_tally import RecentTally, SliceTally
 from .tallies import OperationTally, PoolGauge, SplitTally, Times
@@ -31,14 +32,6 @@ from .tallies import OperationTally, PoolGauge, SplitTally, Times
 _MOST_ERRORS = 8
 # The percentiles that it has.
 WATCHED = {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0}
-
-
-@dataclass(slots=True)
-class ErrorTally:
-    """The running counts of one kind of failure."""
-
-    sample: Sample
-    by_operation: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +82,8 @@ class Metrics:
         self._operations = {o.name: OperationTally(o.kind) for o in operations}
         self._latency_limit_ns = math.inf if latency_limit is None else latency_limit * SECOND_NS
         self._schedule_lag: Histogram | None = None
-        self._errors: dict[str, ErrorTally] = {}
-        self._checks: dict[tuple[str, bool], int] = defaultdict(int)
+        self._errors = ErrorTally()
+        self._checks = CheckTally()
         self._slices = SliceTally(self._operations)
         self._repeats = RepeatTally()
         self._recent = RecentTally()
@@ -157,10 +150,7 @@ class Metrics:
             operation.indeterminate += 1
         else:
             operation.failed += 1
-        tally = self._errors.get(failure.name)
-        if tally is None:
-            tally = self._errors[failure.name] = ErrorTally(sample_of(error, failure.name))
-        tally.by_operation[name] += 1
+        self._errors.count(name, failure, error)
         self.last_failure_ns = self._clock.now_ns()
         if self.last_failure_ns >= self._over_ns:
             self._drain(self.last_failure_ns)
@@ -169,7 +159,7 @@ class Metrics:
 
     def checked(self, name: str, passed: bool) -> None:
         """Count an operation's own check."""
-        self._checks[name, passed] += 1
+        self._checks.count(name, passed)
 
     def sample(self, gauge: PoolGauge | None, lag_ns: int) -> None:
         """Note the loop's lag and the pool at this instant."""
@@ -211,7 +201,7 @@ class Metrics:
             p99_ms=percentiles[99.0] / 1e6,
             waiting=gauge.waiting if gauge else None,
             time_split=self._time_split(),
-            errors=dict(Counter(self._error_counts()).most_common(_MOST_ERRORS)),
+            errors=dict(self._errors.by_kind().most_common(_MOST_ERRORS)),
             recent=self._recent.look(elapsed / SECOND_NS, WATCHED),
         )
 
@@ -225,9 +215,6 @@ class Metrics:
             "database": sum(split.database_ns for split in splits) / SECOND_NS,
             "orm": sum(split.orm_ns for split in splits) / SECOND_NS,
         }
-
-    def _error_counts(self) -> dict[str, int]:
-        return {name: sum(tally.by_operation.values()) for name, tally in self._errors.items()}
 
     def result(
         self,
@@ -288,26 +275,12 @@ class Metrics:
         return {name: tally.result() for name, tally in self._operations.items()}
 
     def errors(self) -> dict[str, ErrorResult]:
-        """Return the failures, most frequent first."""
-        results = {
-            name: ErrorResult(
-                count=sum(tally.by_operation.values()),
-                by_operation=dict(tally.by_operation),
-                sample=tally.sample.message,
-                source=tally.sample.source,
-                traceback=tally.sample.traceback,
-            )
-            for name, tally in self._errors.items()
-        }
-        return dict(sorted(results.items(), key=lambda item: -item[1].count))
+        """Return the faults, most frequent first."""
+        return self._errors.result()
 
     def checks(self) -> dict[str, CheckResult]:
         """Return how often each check held."""
-        names = dict.fromkeys(name for name, _ in self._checks)
-        return {
-            name: CheckResult(self._checks.get((name, True), 0), self._checks.get((name, False), 0))
-            for name in names
-        }
+        return self._checks.result()
 
     def slices(self, seconds: float) -> Slices:
         """Return what happened in each slice of a run of this length."""

@@ -13,7 +13,12 @@ from rich.table import Table
 
 from async_loader.histogram import Histogram
 from async_loader.reports.changes import baseline_lines
-from async_loader.reports.findings import repeat_lines, server_lines
+from async_loader.reports.findings import (
+    checks_left_out,
+    repeat_lines,
+    server_lines,
+    shown_checks,
+)
 from async_loader.reports.shards import headings, rows
 from async_loader.results.parts import OperationResult
 from async_loader.results.run import RunResult
@@ -244,9 +249,11 @@ def _checks(result: RunResult) -> Iterator[str]:
     if result.checks:
         yield ""
         yield "[bold]checks[/]"
-    for name, check in result.checks.items():
+    for name, check in shown_checks(result):
         style = "red" if check.failed else "green"
         yield f"  [{style}]{check.passed:,} of {check.passed + check.failed:,}[/]  {escape(name)}"
+    for line in checks_left_out(result):
+        yield f"  [dim]{escape(line)}[/]"
 
 
 def _thresholds(result: RunResult) -> Iterator[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from async_loader.metrics.check_tally import MOST_NAMES
 from async_loader.results.findings import (
     DatabaseCounts,
     RepeatedStatement,
     ServerSide,
     ServerStatement,
 )
+from async_loader.results.parts import CheckResult
 from async_loader.results.run import RunResult
 
 MOST_REPEATS = 10
 MOST_STATEMENTS = 3
 MOST_WAITS = 5
+MOST_CHECKS = 20
 
 
 def repeat_lines(result: RunResult) -> Iterator[str]:
@@ -36,6 +39,23 @@ def repeat_line(repeat: RepeatedStatement, result: RunResult) -> str:
     if repeat.source:
         text += f", at {repeat.source}"
     return f"{text} ({repeat.cause})" if repeat.cause else text
+
+
+def shown_checks(result: RunResult) -> list[tuple[str, CheckResult]]:
+    """Return the checks that a report has room for: those that failed come first."""
+    checks = sorted(result.checks.items(), key=lambda item: -item[1].failed)
+    return checks[:MOST_CHECKS]
+
+
+def checks_left_out(result: RunResult) -> Iterator[str]:
+    """Yield how many checks are not shown, and what is better where each has a name of its own."""
+    if (more := len(result.checks) - MOST_CHECKS) > 0:
+        yield f"and {more:,} more, in the JSON"
+    if len(result.checks) > MOST_NAMES:
+        yield (
+            "checks have names of their own, and are counted by what those have in common: name a "
+            "check by what it checks, not by what it checks it of"
+        )
 
 
 def server_lines(side: ServerSide) -> Iterator[tuple[str, str]]:

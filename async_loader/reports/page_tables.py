@@ -11,7 +11,7 @@ from typing import Any
 from async_loader.reports import shards
 from async_loader.reports.comparison import Ways, base_of, ratios
 from async_loader.reports.console import milliseconds
-from async_loader.reports.findings import server_lines
+from async_loader.reports.findings import checks_left_out, server_lines, shown_checks
 from async_loader.results.changes import Change
 from async_loader.results.findings import ServerSide
 from async_loader.results.run import RunResult
@@ -189,8 +189,9 @@ def checks(result: RunResult) -> Table | None:
     """Return how often each of the workload's own checks held."""
     rows: list[tuple[str | Cell, ...]] = [
         (name, Cell(f"{check.passed:,}"), _bad(check.failed))
-        for name, check in result.checks.items()
+        for name, check in shown_checks(result)
     ]
+    rows += [(line, Cell(""), Cell("")) for line in checks_left_out(result)]
     return Table("", ("check", "held", "did not"), rows) if rows else None
 
 

@@ -117,13 +117,15 @@ class Series(TypedDict):
 
 @_exact
 class Error(TypedDict):
-    """One class of failure, under an SQLSTATE with its name, or `timeout` and the like."""
+    """One fault, by its kind; where a kind has several, by constraint, place or number too."""
 
     count: Count
     by_operation: dict[str, Count]
     sample: str
     source: Annotated[str | None, Field(description="the user's line that it came from")]
     traceback: str | None
+    kind: NotRequired[Annotated[str, Field(description="SQLSTATE, class, HTTP status")]]
+    constraint: NotRequired[Annotated[str | None, Field(description="the one that was broken")]]
 
 
 @_exact

@@ -139,45 +139,6 @@ class OperationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorResult:
-    """
-    One class of failure: how often, in which operations, and one of them as a sample.
-
-    `sample`: its message in one line; `source`: the user's innermost line that it came from, as
-    `file:line in function`; `traceback`: all of it. None of them holds a statement's parameters.
-    """
-
-    count: int
-    by_operation: Mapping[str, int]
-    sample: str
-    source: str | None = None
-    traceback: str | None = None
-
-    def merged(self, other: ErrorResult) -> ErrorResult:
-        """Return the two together, with the first one's sample."""
-        names = [*self.by_operation, *other.by_operation]
-        return ErrorResult(
-            count=self.count + other.count,
-            by_operation={
-                n: self.by_operation.get(n, 0) + other.by_operation.get(n, 0) for n in names
-            },
-            sample=self.sample,
-            source=self.source,
-            traceback=self.traceback,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "count": self.count,
-            "by_operation": dict(self.by_operation),
-            "sample": self.sample,
-            "source": self.source,
-            "traceback": self.traceback,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class CheckResult:
     """How often a check of the workload's own held."""
 

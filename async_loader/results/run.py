@@ -13,10 +13,10 @@ from typing import Any, Literal, Self
 
 from ..histogram import Histogram
 from .changes import Comparison
+from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
 from .parts import (
     CheckResult,
-    ErrorResult,
     OperationResult,
     PoolResult,
     ProcessResult,
@@ -130,7 +130,7 @@ class RunResult:
             seconds=max(self.seconds, other.seconds),
             planned=optional(lambda a, b: a + b, self.planned, other.planned),
             by_operation=_merged(self.by_operation, other.by_operation),
-            errors=_merged(self.errors, other.errors),
+            errors=merged_errors(self.errors, other.errors),
             checks=_merged(self.checks, other.checks),
             pool=optional(PoolResult.merged, self.pool, other.pool),
             series=self.series.merged(other.series),
@@ -196,7 +196,7 @@ class RunResult:
                 by_operation={
                     name: OperationResult.from_dict(o) for name, o in data["by_operation"].items()
                 },
-                errors={name: ErrorResult(**error) for name, error in data["errors"].items()},
+                errors={n: ErrorResult.from_dict(n, error) for n, error in data["errors"].items()},
                 checks={n: CheckResult(**check) for n, check in data.get("checks", {}).items()},
                 pool=PoolResult(**data["pool"]) if data["pool"] else None,
                 series=Series.from_dict(data["series"]),

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from ..database.postgresql import place
-from ..results.parts import ErrorResult
+from ..results.errors import ErrorResult
 from ..results.run import RunResult
 
 # Of an installed package's file, what is before the package; of all others, every folder. What

@@ -18,7 +18,8 @@ from ..histogram import Histogram
 from ..metrics.metrics import WATCHED, Snapshot
 from ..metrics.slice_tally import RecentTally
 from ..metrics.tallies import PoolGauge
-from ..results.parts import CheckResult, ErrorResult, OperationResult, ProcessResult, Series
+from ..results.errors import ErrorResult
+from ..results.parts import CheckResult, OperationResult, ProcessResult, Series
 from ..results.run import RunResult
 from ..results.schedule import ScheduleResult
 from ..workers import SNAPSHOT_BYTES, Message, encoded

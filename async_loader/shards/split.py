@@ -13,7 +13,7 @@ from ..clock import SECOND_NS
 from ..errors import AsyncLoaderError, WorkerLostError
 from ..limits import Stop
 from ..parts import Part
-from ..results.parts import ErrorResult
+from ..results.errors import ErrorResult
 from ..results.run import Outcome, RunResult, merge
 from ..results.shards import ShardResult
 from ..run_database import Say

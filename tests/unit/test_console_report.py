@@ -8,7 +8,8 @@ from rich.text import Text
 
 from async_loader import OperationResult
 from async_loader.reports.console import milliseconds, render
-from async_loader.results.parts import ErrorResult, ProcessResult
+from async_loader.results.errors import ErrorResult
+from async_loader.results.parts import ProcessResult
 
 from .test_results import histogram_of, result_of
 

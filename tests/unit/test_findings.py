@@ -8,13 +8,13 @@ from dataclasses import replace
 from async_loader import RunResult, merge
 from async_loader.reports import console, markdown
 from async_loader.reports import json as json_report
+from async_loader.results.errors import ErrorResult
 from async_loader.results.findings import (
     DatabaseCounts,
     RepeatedStatement,
     ServerSide,
     ServerStatement,
 )
-from async_loader.results.parts import ErrorResult
 
 from .test_results import result_of
 

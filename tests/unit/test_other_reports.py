@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from async_loader.reports import junit, markdown
-from async_loader.results.parts import ErrorResult
+from async_loader.results.errors import ErrorResult
 
 from .test_knee import step
 from .test_results import result_of

@@ -8,7 +8,8 @@ import pytest
 
 from async_loader import Histogram, OperationResult, RunResult, merge
 from async_loader.reports import json as json_report
-from async_loader.results.parts import ErrorResult, PoolResult, ProcessResult, Series
+from async_loader.results.errors import ErrorResult
+from async_loader.results.parts import PoolResult, ProcessResult, Series
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.slices import Slice, Slices
 

@@ -19,7 +19,8 @@ from async_loader.commands.sweep import run_settings as step_settings
 from async_loader.database.postgresql import Namespace
 from async_loader.parts import Part
 from async_loader.reports import console, html, markdown
-from async_loader.results.parts import CheckResult, ErrorResult, ProcessResult, Series
+from async_loader.results.errors import ErrorResult
+from async_loader.results.parts import CheckResult, ProcessResult, Series
 from async_loader.results.run import RunResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
