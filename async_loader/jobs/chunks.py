@@ -22,6 +22,7 @@ from ..failures import sqlstate_of
 from .checkpoints import reached
 from .definition import Apply, Chunk, Definition, Sessions
 from .keyset import Keyset, encode
+from .rows import check_objects, our_settings, read_rows
 from .store import Advance, Counts, Store
 from .transient import is_transient
 
@@ -168,20 +169,24 @@ class Chunks:
             return (), ()
         span = (held.cursor, held.ends[-1])
         if not self.definition.until_empty:
-            result = await session.execute(self.keyset.rows(*span))
-            return (result.scalars().unique().all() if self.keyset.entities else result.all()), ()
-        result = await session.execute(self.keyset.rows_with_keys(*span))
+            rows = await read_rows(session, self.keyset, self.keyset.rows(*span))
+            await check_objects(session, self.keyset, span, rows)
+            return rows, ()
         width = len(self.keyset.columns)
+        async with our_settings(session, self.keyset):
+            result = await session.execute(self.keyset.rows_with_keys(*span))
         found = {encode(row[-width:]): row[:-width] for row in result.unique()}
         for key in await self.store.known_errors(session, self.run, list(found)):
             del found[key]
         rows = [row[0] if self.keyset.entities else row for row in found.values()]
+        await check_objects(session, self.keyset, span, rows)
         return rows, list(found)
 
     async def _check_cleared(self, session: AsyncSession, held: Held, keys: Sequence[str]) -> None:
         """Refuse to read for ever what apply does not take out of the select."""
         assert self.keyset is not None
-        left = await session.execute(self.keyset.keys(held.cursor, held.ends[-1]))
+        async with our_settings(session, self.keyset):
+            left = await session.execute(self.keyset.keys(held.cursor, held.ends[-1]))
         still = {encode(row) for row in left} & set(keys)
         if still:
             raise ConfigurationError(

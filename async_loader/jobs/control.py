@@ -12,7 +12,7 @@ from .definition import Arguments, canonical
 from .states import ACTIVE, State
 from .status import JobStatus, status_of, statuses
 from .store import Store
-from .tables import tables_if_any
+from .tables import make_tables, tables_if_any
 
 
 async def list_runs(engine: AsyncEngine) -> list[JobStatus]:
@@ -41,6 +41,8 @@ async def pause(engine: AsyncEngine, name: str, arguments: Arguments | None = No
 
 async def cancel(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
     """Give the active run up for good; what was committed stays."""
+    if await tables_if_any(engine, unfinished=True) is not None:
+        await make_tables(engine, unfinished=True)
     return await _move(engine, name, arguments, "cancelled")
 
 

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Select, SelectBase
+from sqlalchemy import SelectBase
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ..errors import ConfigurationError
 from .keyset import Keyset
+from .selects import require_select
 from .throttles import ThrottleHook
 
 Arguments = Mapping[str, str]
@@ -83,10 +84,8 @@ class Definition:
         """Return the pages to read; None for a job of one transaction."""
         if self.select is None:
             return None
-        select = self.select if isinstance(self.select, SelectBase) else self.select(arguments)
-        if not isinstance(select, Select):
-            raise ConfigurationError("a job pages over one select, not over a UNION or a text")
-        return Keyset(select, self.key)
+        select = self.select(arguments) if callable(self.select) else self.select
+        return Keyset(require_select(select), self.key)
 
 
 def with_chunk(function: Callable[..., Awaitable[None]]) -> Apply:

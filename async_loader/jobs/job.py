@@ -7,14 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import SelectBase
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
 from ..limits import Stop
-from .chunks import Chunks
-from .control import status
 from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
@@ -80,7 +77,7 @@ class BatchJob:
             setup=setup,
         )
         self._apply: Apply | None = None
-        if isinstance(select, SelectBase):
+        if not callable(select):
             self.definition.keyset(NO_ARGUMENTS)  # a mistake shows where it is made
 
     @property
@@ -106,6 +103,7 @@ class BatchJob:
         *,
         workers: int = 1,
         arguments: Mapping[str, str] = NO_ARGUMENTS,
+        resume_changed: bool = False,
         stop: Stop | None = None,
         on_progress: OnProgress | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -113,6 +111,7 @@ class BatchJob:
         """
         Start a run, or take part in the one that there is, and return how it stands.
 
+        `resume_changed`: go on, too, with a run that was begun with other conditions.
         `workers` tasks, each with a connection, and one more connection for the heartbeat.
         Raises `JobError` for a row that fails beyond `skip_limit`, `DatabaseError` when the
         server stays away for longer than `patience`.
@@ -120,7 +119,7 @@ class BatchJob:
         stop = stop or Stop()
         stop.heeded = True
         async with self.taking_part(sessions, workers=workers, clock=clock) as part:
-            run = await part.begin(arguments)
+            run = await part.begin(arguments, resume_changed=resume_changed)
             return await part.work_on(run, workers=workers, stop=stop, on_progress=on_progress)
 
     def taking_part(
@@ -144,17 +143,12 @@ class BatchJob:
         clock: Clock = SYSTEM_CLOCK,
     ) -> Retried:
         """Apply the rows of the latest run's error table again, each in its own transaction."""
-        definition = self.definition
-        engine = await engine_of(sessions)
+        definition, engine = self.definition, await engine_of(sessions)
         store = Store(engine, await make_tables(engine))
-        found = await status(engine, self.name, arguments)
-        its = dict(found.arguments)  # those of the run, where none are asked for
-        keyset = definition.keyset(its)
-        chunks = Chunks(
-            store, sessions, definition, self._required_apply(), keyset, found.run, 0, its
-        )
-        require_select(chunks)
         reader = Reader(engine, clock, definition.patience)
+        part = Part(definition, self._required_apply(), sessions, clock, store, reader)
+        chunks = await part.latest(arguments)
+        require_select(chunks)
         return await retry_errors(chunks, reader, Patience(clock, definition.patience))
 
     def _required_apply(self) -> Apply:

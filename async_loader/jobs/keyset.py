@@ -1,61 +1,55 @@
 """
 Keyset paging: a select, in the order of a unique key, from behind one key up to another.
 
-A key is kept as JSON with its types, so that what is compared next week is what was read:
-`[["int", 5], ["datetime", "2026-02-03T04:05:06.000007+00:00"]]`.
+A key is kept as the database has it, and compared in the database: on PostgreSQL as the text of
+each column (`["5","2026-02-03 04:05:06+00"]`), written under settings of ours that each session
+reads alike; on SQLite as the value that is stored. What Python makes of a key, a float of a
+numeric or a date of infinity, is in no position.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     Select,
-    Table,
-    UniqueConstraint,
+    Text,
+    and_,
+    case,
+    cast,
+    collate,
     func,
     inspect,
     literal,
+    or_,
     tuple_,
+    type_coerce,
 )
 from sqlalchemy import select as select_
-from sqlalchemy.orm import InstrumentedAttribute, Mapper
-from sqlalchemy.util import EMPTY_DICT
+from sqlalchemy.orm import InstrumentedAttribute, LoaderCriteriaOption, Mapper
+from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.types import UserDefinedType
+from sqlalchemy.util import immutabledict
 
 from ..errors import ConfigurationError
+from .catalog import INTEGERS, ColumnFacts
+from .selects import refuse_what_has_no_pages
 
 Key = tuple[Any, ...]
 
-
-def _same(value: Any) -> Any:
-    return value
-
-
-# Exact types, not subclasses: what comes back must be what went in.
-_CODECS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    bool: ("bool", _same, _same),
-    int: ("int", _same, _same),
-    str: ("str", _same, _same),
-    float: ("float", float.hex, float.fromhex),
-    Decimal: ("decimal", str, Decimal),
-    UUID: ("uuid", str, UUID),
-    bytes: ("bytes", bytes.hex, bytes.fromhex),
-    datetime: ("datetime", datetime.isoformat, datetime.fromisoformat),
-    date: ("date", date.isoformat, date.fromisoformat),
-    time: ("time", time.isoformat, time.fromisoformat),
-    timedelta: (
-        "timedelta",
-        lambda delta: [delta.days, delta.seconds, delta.microseconds],
-        lambda parts: timedelta(*parts),
-    ),
+# Every session reads what is written under these, whatever its own are: years first, intervals
+# by ISO 8601, offsets from UTC, all digits.
+SETTINGS = {
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
 }
-_DECODERS = {name: decoder for name, _, decoder in _CODECS.values()}
 
 
 def encode(key: Sequence[Any]) -> str:
@@ -65,20 +59,63 @@ def encode(key: Sequence[Any]) -> str:
 
 def decode(text: str) -> Key:
     """Return the key that `encode` was given, in value and type."""
-    return tuple(_DECODERS[name](value) for name, value in json.loads(text))
+    return tuple(_decode_one(value) for value in json.loads(text))
 
 
-def _encode_one(value: Any) -> tuple[str, Any]:
-    kind = type(value)
-    if kind not in _CODECS:  # asyncpg has a UUID of its own, equal to Python's
-        kind = next((k for k in (UUID, str) if isinstance(value, k)), kind)
-    if kind not in _CODECS:
+def _encode_one(value: Any) -> Any:
+    if isinstance(value, float):
+        return {"float": value.hex()}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if value is None or not isinstance(value, str | int):
         raise ConfigurationError(
-            f"a key of type {kind.__name__} cannot be kept exactly: page by a column of "
-            f"{', '.join(sorted(k.__name__ for k in _CODECS))} (key=)"
+            f"a key of type {type(value).__name__} cannot be kept exactly: page by another column"
         )
-    name, encoder, _ = _CODECS[kind]
-    return name, encoder(value)
+    return value
+
+
+def _decode_one(value: Any) -> Any:
+    if isinstance(value, dict):
+        ((kind, text),) = value.items()
+        return float.fromhex(text) if kind == "float" else bytes.fromhex(text)
+    return value
+
+
+class _Named(UserDefinedType[Any]):
+    """A type of the database by its name; what SQLAlchemy knows of it is left out."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the name as SQL has it."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """How the database has a key: the facts of each of its columns."""
+
+    columns: tuple[ColumnFacts, ...]
+    on_sqlite: bool
+
+    @property
+    def needs_settings(self) -> bool:
+        """Whether the texts of keys depend on a session's settings."""
+        return not self.on_sqlite and not all(column.plain for column in self.columns)
+
+    def describe(self) -> str:
+        """Return what orders the key, for people and for comparing: `id integer, name text`."""
+        return ", ".join(_describe(column) for column in self.columns)
+
+
+def _describe(column: ColumnFacts) -> str:
+    type_ = "integer" if column.type in INTEGERS else column.type
+    collation = column.collation.removeprefix("pg_catalog.")
+    shown = collation and collation not in ("default", '"default"', "BINARY")
+    return f"{column.name} {type_}" + (f" COLLATE {collation}" if shown else "")
 
 
 class Keyset:
@@ -87,70 +124,183 @@ class Keyset:
 
     `columns` is the key: unique together and never null, by default the primary key of the
     one mapped class that is selected. Raises `ConfigurationError` for a select that has no
-    such pages.
+    such pages. Statements can be made of it once it is `ordered` as the database orders it.
     """
 
     def __init__(self, select: Select[Any], key: Sequence[InstrumentedAttribute[Any]] = ()) -> None:
-        _refuse_what_has_no_pages(select)
+        refuse_what_has_no_pages(select)
         self.columns: tuple[Any, ...] = tuple(key) or _primary_key(select)
-        _check_key(self.columns)
-        self._select = select
-        self._order = tuple_(*self.columns) if len(self.columns) > 1 else self.columns[0]
-        self._keys = _only(select, self.columns)
+        self.elements = [_element(column) for column in self.columns]
+        self.joins_collections = False  # eagerly: SQLAlchemy wants its rows made unique
+        self.one_each = True  # no two rows are the same object
+        self.doubtful = False  # whether the key of an object leads back to its row
+        self.select = select
+        self.only_keys = _only(select, self.columns)
         self.entities = _is_one_entity(select)
+        self.ordering = Ordering((), on_sqlite=False)
+
+    def ordered(self, ordering: Ordering) -> Keyset:
+        """Set how the database orders the key, and return this."""
+        self.ordering = ordering
+        self._operands = [
+            _raw(column, facts, ordering.on_sqlite)
+            for column, facts in zip(self.columns, ordering.columns, strict=True)
+        ]
+        return self
 
     @property
     def names(self) -> str:
-        """The names of the key's columns, for people and for comparing."""
+        """The names of the key's columns, for people."""
         return ", ".join(str(column.key) for column in self.columns)
+
+    @property
+    def identity(self) -> list[Any]:
+        """The primary key's columns of the one mapped class."""
+        return [_element(column) for column in _primary_key(self.select)]
+
+    @property
+    def key(self) -> str:
+        """The key's columns and what orders them: a run pages by these to its end."""
+        return self.ordering.describe()
 
     def describe(self, key: str) -> str:
         """Return a key for people: `id=5`."""
         pairs = zip(self.columns, decode(key), strict=True)
         return ", ".join(f"{column.key}={value}" for column, value in pairs)
 
+    def describe_range(self, lower: str | None, upper: str | None) -> str:
+        """Return a range of keys for people: `behind id=5 up to id=10`."""
+        ends = [("behind", lower), ("up to", upper)]
+        told = [f"{word} {self.describe(end)}" for word, end in ends if end is not None]
+        return " ".join(told) or "all"
+
     def rows(self, lower: str | None, upper: str | None) -> Select[Any]:
         """Return the select of whole rows in (lower, upper]."""
-        return self._within(self._select, lower, upper).order_by(*self.columns)
+        return self._within(self.select, lower, upper).order_by(*self._operands)
 
     def rows_with_keys(self, lower: str | None, upper: str | None) -> Select[Any]:
-        """Return the same with the key's columns behind each row's own."""
-        return self.rows(lower, upper).add_columns(*self.columns)
+        """Return the same with the key, as it is kept, behind each row's own columns."""
+        kept = (self._kept(o).label(f"key_{n}") for n, o in enumerate(self._operands))
+        return self.rows(lower, upper).add_columns(*kept)
 
     def keys(self, lower: str | None, upper: str | None) -> Select[Any]:
-        """Return the select of the keys in (lower, upper]."""
-        return self._within(self._keys, lower, upper).order_by(*self.columns)
+        """Return the select of the keys in (lower, upper], as they are kept."""
+        page = self._within(self.only_keys, lower, upper).subquery()
+        operands = self._of(page)
+        return select_(*map(self._kept, operands)).order_by(*operands)
 
     def every(self, n: int, times: int, lower: str | None, upper: str | None) -> Select[Any]:
         """Return the select of each n-th key behind `lower`, so many times at most."""
-        number = func.row_number().over(order_by=self.columns).label("key_number")
-        page = self.keys(lower, upper).add_columns(number).limit(n * times).subquery()
-        *key, count = page.columns
-        return select_(*key).where(count % n == 0).order_by(count)
+        order = self._operands
+        number = func.row_number().over(order_by=order).label("key_number")
+        within = self._within(self.only_keys, lower, upper)
+        page = within.order_by(*order).add_columns(number).limit(n * times).subquery()
+        count = page.c.key_number
+        kept = map(self._kept_safely, self._of(page), self.ordering.columns)
+        return select_(*kept).where(count % n == 0).order_by(count)
 
     def last(self) -> Select[Any]:
         """Return the select of the greatest key."""
-        return self._keys.order_by(*(column.desc() for column in self.columns)).limit(1)
+        greatest = (operand.desc() for operand in self._operands)
+        page = self.only_keys.order_by(*greatest).limit(1).subquery()
+        return select_(*map(self._kept_safely, self._of(page), self.ordering.columns))
 
     def count(self, lower: str | None, upper: str | None) -> Select[Any]:
         """Return the select of the number of keys in (lower, upper]."""
-        within = self._within(self._keys, lower, upper).subquery()
+        within = self._within(self.only_keys, lower, upper).subquery()
         return select_(func.count()).select_from(within)
+
+    def found_again(
+        self, lower: str | None, upper: str | None, identities: Sequence[Any]
+    ) -> Select[Any]:
+        """Return the select of how many rows in (lower, upper] Python's keys lead back to."""
+        ours = tuple_(*_primary_key(self.select)).in_(identities)
+        within = self._within(self.only_keys, lower, upper).where(ours)
+        return select_(func.count()).select_from(within.subquery())
 
     def at(self, key: str) -> Select[Any]:
         """Return the select of the one row of a key."""
-        return self._select.where(self._order == self._bound(key))
+        return self.select.where(self._compare("=", key))
+
+    def _of(self, page: Any) -> list[ColumnElement[Any]]:
+        """Return the key's columns as a subquery has them."""
+        return [
+            _raw(column, facts, self.ordering.on_sqlite)
+            for column, facts in zip(page.c, self.ordering.columns, strict=False)
+        ]
+
+    def _kept(self, operand: ColumnElement[Any]) -> ColumnElement[Any]:
+        return operand if self.ordering.on_sqlite else cast(operand, Text)
+
+    def _kept_safely(self, operand: ColumnElement[Any], facts: ColumnFacts) -> ColumnElement[Any]:
+        """Return it as it is kept, or null where the database would read another value."""
+        if self.ordering.on_sqlite:
+            return operand
+        text = cast(operand, Text)
+        return case((_operate(operand, "=", cast(text, operand.type), facts), text))
 
     def _within(self, select: Select[Any], lower: str | None, upper: str | None) -> Select[Any]:
         if lower is not None:
-            select = select.where(self._order > self._bound(lower))
+            select = select.where(self._compare(">", lower))
         if upper is not None:
-            select = select.where(self._order <= self._bound(upper))
+            select = select.where(self._compare("<=", upper))
         return select
 
-    def _bound(self, key: str) -> ColumnElement[Any]:
-        values = [literal(v, c.type) for v, c in zip(decode(key), self.columns, strict=True)]
-        return tuple_(*values) if len(values) > 1 else values[0]
+    def _compare(self, symbol: str, key: str) -> ColumnElement[Any]:
+        """Return the condition that rows' keys are in this relation to a key, as one."""
+        facts = self.ordering.columns
+        bounds = [self._bound(*pair) for pair in zip(decode(key), facts, strict=True)]
+        if len(bounds) == 1:
+            return _operate(self._operands[0], symbol, bounds[0], facts[0])
+        if not any(column.operators for column in facts):
+            return tuple_(*self._operands).op(symbol, is_comparison=True)(tuple_(*bounds))
+        return self._compare_in_turn(symbol, bounds)
+
+    def _compare_in_turn(
+        self, symbol: str, bounds: Sequence[ColumnElement[Any]]
+    ) -> ColumnElement[Any]:
+        """Return the same of columns whose operators are in several schemas."""
+        parts = list(zip(self._operands, bounds, self.ordering.columns, strict=True))
+        equal = [_operate(left, "=", right, facts) for left, right, facts in parts]
+        ways = [
+            and_(*equal[:n], _operate(left, symbol.rstrip("="), right, facts))
+            for n, (left, right, facts) in enumerate(parts)
+            if symbol != "="
+        ]
+        return or_(*ways, and_(*equal)) if "=" in symbol else or_(*ways)
+
+    def _bound(self, value: Any, facts: ColumnFacts) -> ColumnElement[Any]:
+        if self.ordering.on_sqlite:
+            return literal(value, _Named("RAW"))
+        return cast(literal(value, Text), _Named(facts.sql))
+
+
+def _operate(
+    left: ColumnElement[Any], symbol: str, right: ColumnElement[Any], facts: ColumnFacts
+) -> ColumnElement[Any]:
+    """Return a comparison by the operators that the database orders by."""
+    if facts.operators:  # they may lie in no schema of the search path
+        symbol = f"OPERATOR({facts.operators}.{symbol})"
+    return left.op(symbol, is_comparison=True)(right)
+
+
+def _raw(column: Any, facts: ColumnFacts, on_sqlite: bool) -> ColumnElement[Any]:
+    """Return a column without what SQLAlchemy makes of its values and comparisons."""
+    raw = type_coerce(column, _Named(facts.sql or "RAW"))
+    if on_sqlite and any(kind in facts.type for kind in ("CHAR", "CLOB", "TEXT")):
+        return collate(raw, facts.collation)
+    return raw
+
+
+def _element(given: Any) -> Any:
+    """Return the column of an attribute; raises `ConfigurationError` for one that has none."""
+    element = given.__clause_element__() if hasattr(given, "__clause_element__") else given
+    if not isinstance(element, ColumnClause) or element.is_literal:
+        raise ConfigurationError(
+            f"a key is of columns, as key=(Song.id,), and {given} is none: it has no unique index, "
+            "or a direction"
+        )
+    return element
 
 
 def _is_one_entity(select: Select[Any]) -> bool:
@@ -162,24 +312,14 @@ def _is_one_entity(select: Select[Any]) -> bool:
 def _only(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
     """Return the select of these columns: nothing is eagerly loaded, no row is locked."""
     keys = select.with_only_columns(*columns, maintain_column_froms=True)
-    keys._with_options = ()  # there is no public way to take options back
+    # There is no public way to take options back.
+    keys._with_options = tuple(
+        o for o in select._with_options if isinstance(o, LoaderCriteriaOption)
+    )
     keys._for_update_arg = None
-    keys._execution_options = EMPTY_DICT
+    kept = {"schema_translate_map"} & select._execution_options.keys()
+    keys._execution_options = immutabledict({n: select._execution_options[n] for n in kept})
     return keys
-
-
-def _refuse_what_has_no_pages(select: Select[Any]) -> None:
-    refused = {
-        "ORDER BY": select._order_by_clauses,
-        "GROUP BY": select._group_by_clauses,
-        "DISTINCT": select._distinct,
-        "LIMIT": select._has_row_limiting_clause,
-    }
-    for clause, present in refused.items():
-        if present:
-            raise ConfigurationError(
-                f"a job's select has a {clause}: leave it out, the job orders and cuts by key"
-            )
 
 
 def _primary_key(select: Select[Any]) -> tuple[ColumnElement[Any], ...]:
@@ -191,25 +331,3 @@ def _primary_key(select: Select[Any]) -> tuple[ColumnElement[Any], ...]:
     assert isinstance(mapper, Mapper)
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     return tuple(getattr(entity, name) for name in names)
-
-
-def _check_key(columns: Sequence[ColumnElement[Any]]) -> None:
-    """Refuse a key with nulls or duplicates: rows would never be read."""
-    inner = [getattr(c, "expression", c) for c in columns]
-    known = [c for c in inner if isinstance(getattr(c, "table", None), Table)]
-    if len(known) < len(columns):
-        return  # of a subquery or an alias: the user's own word has to do
-    for column in known:
-        if column.nullable:
-            raise ConfigurationError(f"the key's column {column.key} may be null: page by another")
-    names = {str(column.key) for column in known}
-    if not any(unique <= names for unique in _unique_sets(known[0].table)):
-        raise ConfigurationError(
-            f"({', '.join(sorted(names))}) is not unique: add the primary key to the key"
-        )
-
-
-def _unique_sets(table: Table) -> list[set[str]]:
-    unique: list[Any] = [c for c in table.constraints if isinstance(c, UniqueConstraint)]
-    unique += [index for index in table.indexes if index.unique]
-    return [{str(c.key) for c in found.columns} for found in (table.primary_key, *unique)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, func
+from sqlalchemy import select as select_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ..clock import Clock
 from ..database import sqlite
+from .definition import Sessions
+from .keyset import SETTINGS, Keyset
 from .transient import Patience, is_transient
 
 T = TypeVar("T")
@@ -54,3 +57,28 @@ class Reader:
     async def sleep(self, seconds: float) -> None:
         """Wait by this reader's clock."""
         await self._clock.sleep(seconds)
+
+
+def keys_reader(
+    reader: Reader, sessions: Sessions, keyset: Keyset
+) -> Callable[[Executable], Awaitable[list[Any]]]:
+    """
+    Return what reads the keys of a job, through its own sessions: what these do to a statement,
+    a search path or a condition that is added, holds for the keys as it does for the rows.
+    """
+
+    async def read(select: Executable) -> list[Any]:
+        async def attempt() -> list[Any]:
+            async with sessions() as session:
+                if keyset.ordering.needs_settings:
+                    await session.execute(_OUR_SETTINGS)
+                rows = list(await session.execute(select))
+                await session.rollback()
+                return rows
+
+        return await reader.patiently(attempt)
+
+    return read
+
+
+_OUR_SETTINGS = select_(*(func.set_config(name, value, True) for name, value in SETTINGS.items()))

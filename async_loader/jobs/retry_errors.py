@@ -21,6 +21,7 @@ from ..failures import sqlstate_of
 from .chunks import ApplyFailed, Chunks, Retry, TakenOver, Watch, commit
 from .definition import Chunk
 from .reader import Reader
+from .rows import read_rows
 from .transient import Patience, is_transient
 
 
@@ -67,8 +68,7 @@ async def _apply_one(chunks: Chunks, key: str) -> None:
     async with chunks.sessions() as session:
         try:
             error = await _take(session, table, line)
-            result = await session.execute(chunks.keyset.at(key))
-            rows = result.scalars().unique().all() if chunks.keyset.entities else result.all()
+            rows = await read_rows(session, chunks.keyset, chunks.keyset.at(key))
             watch = Watch(session)
             if rows:  # else it is gone, or not the select's any more
                 await chunks.apply_rows(session, rows, _chunk_of(chunks, error))

@@ -8,19 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..clock import Clock
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from ..limits import Stop
+from .checks import Examined, examine
 from .chunks import Chunks
 from .definition import Apply, Arguments, Definition, Sessions, canonical
 from .guard import Guard, alone
+from .identity import refuse_another
 from .keyset import Keyset
 from .plan import Plan, plan
-from .reader import Reader
+from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
 from .store import Store
 from .tables import make_tables
@@ -44,14 +45,32 @@ class Part:
     store: Store
     reader: Reader
 
-    async def begin(self, arguments: Arguments) -> int:
-        """Make the run of these arguments, or let the one that there is go on; its number."""
+    async def begin(self, arguments: Arguments, *, resume_changed: bool = False) -> int:
+        """
+        Make the run of these arguments, or let the one that there is go on; its number.
+
+        `resume_changed`: also where it was begun with other conditions.
+        """
         if self.definition.setup is not None:
             await self.definition.setup(self.sessions, arguments)
-        keyset = self.definition.keyset(arguments)
+        examined = await self._examine(arguments)
         return await self.reader.patiently(
-            lambda: _open_run(self.store, self.reader, self.definition, keyset, arguments)
+            lambda: _open_run(self, examined, arguments, resume_changed=resume_changed)
         )
+
+    async def _examine(self, arguments: Arguments) -> Examined:
+        keyset = self.definition.keyset(arguments)
+        return await self.reader.patiently(lambda: examine(self.sessions, keyset))
+
+    async def first_plan(self, keyset: Keyset | None) -> Plan:
+        """Return the partitions of a new run."""
+        if keyset is None:
+            return Plan((None,), 0)
+        definition = self.definition
+        return await plan(
+            keys_reader(self.reader, self.sessions, keyset), keyset,
+            chunk=definition.chunk, partitions=definition.partitions,
+        )  # fmt: skip
 
     async def status(self, run: int) -> JobStatus:
         """Return how far a run is."""
@@ -65,9 +84,12 @@ class Part:
         if now["job"] != self.definition.name:
             raise JobError(f"run {run} is one of {now['job']!r}, not of {self.definition.name!r}")
         if now["state"] == "running":
+            arguments = json.loads(now["arguments"])
+            examined = await self._examine(arguments)
+            refuse_another(now, examined.keyset, examined.selected)
             guard = Guard(self.store, run, tasks=workers, lease=self.definition.lease)
             async with _joined(guard, self.reader):
-                chunks = self._chunks(run, guard.me, json.loads(now["arguments"]))
+                chunks = self._chunks(run, guard.me, examined.keyset, arguments)
                 party = Party(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(party, workers, on_progress)
         return await self.status(run)
@@ -77,11 +99,22 @@ class Part:
         await self.reader.patiently(lambda: self.store.pause_if_last(run, me=0))
         return await self.status(run)
 
-    def _chunks(self, run: int, me: int, arguments: Arguments) -> Chunks:
-        definition, keyset = self.definition, self.definition.keyset(arguments)
+    async def latest(self, arguments: Arguments) -> Chunks:
+        """Return the latest run of these arguments, or of any where there are none, to redo."""
+        name, wanted = self.definition.name, canonical(arguments) if arguments else None
+        for run in await self.reader.patiently(lambda: self.store.runs_of(name, wanted)):
+            its = json.loads(run["arguments"])
+            examined = await self._examine(its)
+            if run["target"] == examined.target:
+                refuse_another(run, examined.keyset, examined.selected)
+                return self._chunks(run["id"], 0, examined.keyset, its)
+        raise JobError(f"no run of {name!r} here: see `job list`")
+
+    def _chunks(self, run: int, me: int, keyset: Keyset | None, arguments: Arguments) -> Chunks:
         return Chunks(
-            self.store, self.sessions, definition, self.apply, keyset, run, me, dict(arguments)
-        )
+            self.store, self.sessions, self.definition, self.apply, keyset, run, me,
+            dict(arguments),
+        )  # fmt: skip
 
 
 @asynccontextmanager
@@ -127,40 +160,29 @@ def _check_room(engine: AsyncEngine, workers: int) -> None:
 
 
 async def _open_run(
-    store: Store,
-    reader: Reader,
-    definition: Definition,
-    keyset: Keyset | None,
-    arguments: Arguments,
+    part: Part, examined: Examined, arguments: Arguments, *, resume_changed: bool
 ) -> int:
     """Return the run to take part in: the one that is there, or a new one."""
-    text, name = canonical(arguments), definition.name
-    run = await store.active_run(name, text)
+    store, keyset = part.store, examined.keyset
+    names = {
+        "job": part.definition.name, "arguments": canonical(arguments),
+        "target": examined.target, "key": keyset.key if keyset else "",
+        "selected": examined.selected,
+    }  # fmt: skip
+    wanted = names["job"], names["arguments"], names["target"]
+    run = await store.active_run(*wanted)
     while run is None:
-        first = await _first_plan(reader, definition, keyset)
+        first = await part.first_plan(keyset)
         run = await store.start_run(
-            name, text, keyset.names if keyset else "", first,
-            total_known=keyset is not None and not definition.until_empty,
-        ) or await store.active_run(name, text)  # fmt: skip
-    _check_same_key(run, keyset)
+            names, first, total_known=keyset is not None and not part.definition.until_empty
+        ) or await store.active_run(*wanted)
+    if resume_changed and run["selected"] is not None:
+        await store.select_now(run["id"], examined.selected)
+        run = await store.run_of(run["id"])
+    refuse_another(run, keyset, examined.selected)
     if run["state"] != "running":
         await store.resume(run["id"])
     return int(run["id"])
-
-
-async def _first_plan(reader: Reader, definition: Definition, keyset: Keyset | None) -> Plan:
-    if keyset is None:
-        return Plan((None,), 0)
-    return await plan(reader.all, keyset, chunk=definition.chunk, partitions=definition.partitions)
-
-
-def _check_same_key(run: RowMapping, keyset: Keyset | None) -> None:
-    names = keyset.names if keyset else ""
-    if run["key"] != names:
-        raise JobError(
-            f"run {run['id']} pages by ({run['key']}), the job now by ({names}): "
-            f"cancel that run (`job cancel {run['id']}`) to start anew"
-        )
 
 
 @asynccontextmanager

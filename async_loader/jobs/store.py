@@ -8,7 +8,7 @@ matches no row. Taking it waits for the chunk under way, which holds the row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,23 +80,28 @@ class Store:
 
     # --- runs --------------------------------------------------------------------------
 
-    async def active_run(self, job: str, arguments: str) -> RowMapping | None:
-        """Return the run to resume, if there is one."""
+    async def active_run(self, job: str, arguments: str, target: str) -> RowMapping | None:
+        """Return the run to resume, if there is one; also one of an earlier version."""
         run = self.tables.run
         query = select(run).where(
-            run.c.job == job, run.c.arguments == arguments, run.c.state.in_(ACTIVE)
-        )
+            run.c.job == job, run.c.arguments == arguments, run.c.state.in_(ACTIVE),
+            (run.c.target == target) | run.c.selected.is_(None),
+        )  # fmt: skip
         async with self.reading.connect() as connection:
             return (await connection.execute(query)).mappings().first()
 
     async def start_run(
-        self, job: str, arguments: str, key: str, plan: Plan, *, total_known: bool
+        self, names: Mapping[str, str], plan: Plan, *, total_known: bool
     ) -> RowMapping | None:
-        """Add a run with its partitions and return it; None if somebody else was faster."""
+        """
+        Add a run with its partitions and return it; None if somebody else was faster.
+
+        `names`: its job, arguments, target, key and select.
+        """
         flavour = postgresql if self.has_advisory_locks else sqlite
         run = self.tables.run
         statement = flavour.insert(run).values(
-            job=job, arguments=arguments, key=key, state="running", round=1,
+            **names, state="running", round=1,
             total=plan.total if total_known else None,
         ).on_conflict_do_nothing().returning(run)  # fmt: skip
         async with self.engine.begin() as connection:
@@ -123,6 +128,23 @@ class Store:
             return (
                 await connection.execute(select(self.tables.run).where(self.tables.run.c.id == run))
             ).mappings().one()  # fmt: skip
+
+    async def runs_of(self, job: str, arguments: str | None) -> Sequence[RowMapping]:
+        """Return all runs of a job, or those of these arguments, the latest first."""
+        run = self.tables.run
+        query = select(run).where(run.c.job == job).order_by(run.c.id.desc())
+        if arguments is not None:
+            query = query.where(run.c.arguments == arguments)
+        async with self.reading.connect() as connection:
+            return (await connection.execute(query)).mappings().all()
+
+    async def select_now(self, run: int, selected: str) -> None:
+        """Write down that a run goes on with another select."""
+        table = self.tables.run
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                update(table).where(table.c.id == run).values(selected=selected)
+            )
 
     async def move(self, run: int, after: State, *, message: str | None = None) -> None:
         """
@@ -192,7 +214,7 @@ class Store:
             if now["state"] != "running" or now["round"] != round_:
                 return bool(now["state"] == "running")
             if following is None or not following.uppers:
-                await self._move(connection, now, "done")
+                await self._move(connection, now, "done", await self._difference(connection, now))
                 return False
             first = await connection.scalar(
                 select(func.count()).select_from(partition).where(partition.c.run == run)
@@ -204,6 +226,19 @@ class Store:
                 connection, run, round_ + 1, int(first or 0), following.uppers
             )
             return True
+
+    async def _difference(self, at: Executor, run: RowMapping) -> str | None:
+        """Return why a run that is done has not come to the rows that were counted first."""
+        p = self.tables.partition.c
+        query = select(func.sum(p.rows_read + p.rows_skipped)).where(p.run == run["id"])
+        rows = int(await at.scalar(query) or 0)
+        if run["total"] is None or rows == run["total"]:
+            return None
+        why = "more matched" if rows > run["total"] else "the others had gone or matched no more"
+        return (
+            f"{rows:,} rows were read or skipped and {run['total']:,} were counted at the start: "
+            f"{why} when their range was read"
+        )
 
     # --- partitions --------------------------------------------------------------------
 

@@ -26,13 +26,13 @@ from sqlalchemy import (
     Text,
     event,
     func,
-    inspect,
     text,
 )
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
+from . import layout
 from .states import ACTIVE
 
 SCHEMA = "async_loader_jobs"
@@ -51,6 +51,7 @@ class Tables:
     partition: Table
     worker: Table
     error: Table
+    layout: Table
 
 
 @cache
@@ -64,6 +65,11 @@ def tables_of(dialect: str) -> Tables:
         partition=_partition(metadata, prefix),
         worker=_worker(metadata, prefix),
         error=_error(metadata, prefix),
+        layout=Table(
+            f"{prefix}layout",
+            metadata,
+            Column("version", Integer, primary_key=True, autoincrement=False),
+        ),
     )
 
 
@@ -74,7 +80,9 @@ def _run(metadata: MetaData, prefix: str) -> Table:
         Column("id", _Number, Identity(), primary_key=True),
         Column("job", Text, nullable=False),
         Column("arguments", Text, nullable=False),  # JSON with sorted names: equal is equal
-        Column("key", Text, nullable=False),  # the names of the key's columns
+        Column("target", Text, nullable=False, server_default=text("''")),  # of whom
+        Column("key", Text, nullable=False),  # the key's columns, with what orders them
+        Column("selected", Text),  # the select, in a form that only its meaning changes
         Column("state", Text, nullable=False),
         Column("message", Text),  # why it failed
         Column("round", Integer, nullable=False),  # of `until_empty`; others have one
@@ -84,7 +92,7 @@ def _run(metadata: MetaData, prefix: str) -> Table:
     )
     active = text("state IN ({})".format(", ".join(f"'{state}'" for state in ACTIVE)))
     Index(
-        f"{prefix}one_active_run", table.c.job, table.c.arguments, unique=True,
+        f"{prefix}one_active_run", table.c.job, table.c.arguments, table.c.target, unique=True,
         postgresql_where=active, sqlite_where=active,
     )  # fmt: skip
     return table
@@ -157,31 +165,56 @@ def _qualified(metadata: MetaData, prefix: str) -> str:
     return f"{metadata.schema}." if metadata.schema else prefix
 
 
-async def make_tables(engine: AsyncEngine) -> Tables:
-    """Return the tables, made if this database has none yet; another may be making them too."""
+async def make_tables(engine: AsyncEngine, *, unfinished: bool = False) -> Tables:
+    """
+    Return the tables, made if this database has none yet; another may be making them too.
+
+    Those of an earlier version are brought up to date. Raises `JobError` where that cannot be:
+    while its workers are at work, or with runs of it that are not over, unless `unfinished`.
+    """
     tables = tables_of(engine.dialect.name)
     async with engine.begin() as connection:
-        if not await connection.run_sync(_exist, tables):
-            await connection.run_sync(_make, tables)
+        if await connection.run_sync(_version, tables) != layout.VERSION:
+            await connection.run_sync(_make, tables, unfinished)
     return tables
 
 
-async def tables_if_any(engine: AsyncEngine) -> Tables | None:
-    """Return the tables where a job has ever run; make nothing."""
+async def tables_if_any(engine: AsyncEngine, *, unfinished: bool = False) -> Tables | None:
+    """
+    Return the tables where a job has ever run; make nothing.
+
+    Raises `JobError` for those of another version, unless `unfinished` runs of it are looked for.
+    """
     tables = tables_of(engine.dialect.name)
     async with engine.connect() as connection:
-        return tables if await connection.run_sync(_exist, tables) else None
+        version = await connection.run_sync(_version, tables)
+    if version is not None and not unfinished:
+        layout.refuse_other(version)
+    return None if version is None else tables
 
 
-def _exist(connection: Connection, tables: Tables) -> bool:
-    # The last one made: a role that may not make any can use those that are there.
-    last = tables.metadata.sorted_tables[-1]
-    return inspect(connection).has_table(last.name, schema=last.schema)
+def _version(connection: Connection, tables: Tables) -> int | None:
+    return layout.version_there(connection, tables.run, tables.layout)
 
 
-def _make(connection: Connection, tables: Tables) -> None:
+def _make(connection: Connection, tables: Tables, unfinished: bool) -> None:
     if tables.metadata.schema is not None:
         # IF NOT EXISTS does not help two at the same time: the second one fails.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {_MAKING})"))
         connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+    version = _version(connection, tables)
+    if version is not None:
+        _check_earlier(connection, tables, version, unfinished)
     tables.metadata.create_all(connection)
+    if version is not None:
+        layout.bring_up_to_date(connection, tables.metadata.sorted_tables)
+    layout.note_version(connection, tables.layout)
+
+
+def _check_earlier(connection: Connection, tables: Tables, version: int, unfinished: bool) -> None:
+    if version > layout.VERSION:
+        layout.refuse_other(version)
+    if version < layout.VERSION:
+        layout.refuse_workers(connection, tables.worker, version)
+        if not unfinished:
+            layout.refuse_unfinished(connection, tables.run, version)

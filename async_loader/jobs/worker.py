@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
+from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..clock import Clock
@@ -21,7 +23,7 @@ from .chunks import ApplyFailed, Chunks, Held, Retry, TakenOver
 from .guard import Guard
 from .keyset import encode
 from .plan import Plan, plan
-from .reader import Reader
+from .reader import Reader, keys_reader
 from .retry_errors import told
 from .store import Counts
 from .throttles import Pace
@@ -70,8 +72,13 @@ class Party:
         definition, keyset = self.chunks.definition, self.chunks.keyset
         assert keyset is not None
         return await plan(
-            self.reader.all, keyset, chunk=definition.chunk, partitions=definition.partitions
+            self.keys, keyset, chunk=definition.chunk, partitions=definition.partitions
         )
+
+    async def keys(self, select: Executable) -> list[Any]:
+        """Return the rows of a select of keys."""
+        assert self.chunks.keyset is not None
+        return await keys_reader(self.reader, self.chunks.sessions, self.chunks.keyset)(select)
 
 
 class Worker:
@@ -188,7 +195,7 @@ class Worker:
         chunk = self._chunks.definition.chunk
         times = max(1, _ROWS_AHEAD // chunk)
         every = keyset.every(chunk, times, lower, upper)
-        ends: list[str | None] = [encode(key) for key in await self._party.reader.all(every)]
+        ends: list[str | None] = [encode(key) for key in await self._party.keys(every)]
         if len(ends) < times and (not ends or ends[-1] != upper):
             ends.append(upper)  # the rest is no whole chunk
         return ends[::-1]
@@ -219,7 +226,7 @@ class Worker:
         assert isinstance(cause, Exception)
         if keyset is None:
             raise JobError(f"{self._chunks.definition.name} failed: {_told(cause)}") from cause
-        keys = [encode(k) for k in await self._party.reader.all(keyset.keys(held.cursor, end))]
+        keys = [encode(k) for k in await self._party.keys(keyset.keys(held.cursor, end))]
         if not keys:
             return  # the rows have gone: the next attempt finds none
         middle = keys[max(len(keys) // 2 - 1, 0)]

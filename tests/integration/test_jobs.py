@@ -209,7 +209,7 @@ async def errors(engine: AsyncEngine) -> list[tuple[int, str, str | None]]:
     query = "SELECT key, exception, sqlstate FROM async_loader_jobs.error"
     async with engine.connect() as connection:
         rows = await connection.execute(text(query))
-        return sorted((decode(row.key)[0], row.exception, row.sqlstate) for row in rows)
+        return sorted((int(decode(row.key)[0]), row.exception, row.sqlstate) for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["Python", "database", "commit"])

@@ -5,11 +5,8 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
@@ -33,7 +30,6 @@ PROMISE = (
     "competing workers. Effects outside it are at-least-once, with a stable key (run, partition, "
     "chunk)."
 )
-EAST = timezone(timedelta(hours=5, minutes=30))
 
 
 class Base(DeclarativeBase):
@@ -57,11 +53,7 @@ def test_the_promise_is_in_the_docs_word_for_word(text: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        0, -1, 2**80, True, "", "ä\x00\n'\"", 0.1, -0.0, float("inf"), 5e-324,
-        Decimal("0.10"), Decimal("-1E+30"), UUID(int=5), b"\x00\xff",
-        datetime(2026, 2, 3, 4, 5, 6, 7), datetime(2026, 2, 3, tzinfo=UTC),
-        datetime(2026, 2, 3, 4, tzinfo=EAST), date(1, 1, 1), time(23, 59, 59, 999_999),
-        timedelta(days=-1, microseconds=1),
+        0, -1, 2**80, "", "ä\x00\n'\"", "5", 0.1, -0.0, float("inf"), 5e-324, b"\x00\xff", b"",
     ],
 )  # fmt: skip
 def test_a_key_comes_back_in_value_and_type(value: Any) -> None:
@@ -85,8 +77,8 @@ def test_a_key_that_cannot_be_kept_is_refused() -> None:
         ({"select": select(Thing).distinct()}, "DISTINCT"),
         ({"select": select(func.count()).group_by(Thing.id)}, "GROUP BY"),
         ({"select": select(func.now())}, "needs a mapped class"),
-        ({"select": select(Thing), "key": [Thing.note]}, "note may be null"),
-        ({"select": select(Thing), "key": [Thing.id]}, r"\(id\) is not unique"),
+        ({"select": select(Thing), "key": [func.lower(Thing.code)]}, r"lower\(.*\) is none"),
+        ({"select": select(Thing), "key": [Thing.id.desc()]}, "or a direction"),
         ({"select": select(Thing).union(select(Thing))}, "not over a UNION"),
         ({"chunk": 0}, "1 to 10,000 rows"),
         ({"until_empty": True}, "until_empty needs a select"),

@@ -1,0 +1,146 @@
+"""
+What a job is held against before it begins: the select, its key and tables, as the database has
+them. Each refusal is one sentence: what, why, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    Numeric,
+    String,
+    TypeDecorator,
+    Uuid,
+    false,
+    inspect,
+)
+from sqlalchemy import Enum as SqlEnum
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapper
+
+from ..database.postgresql import first_line
+from ..errors import ConfigurationError
+from .catalog import INTEGERS, ColumnFacts, facts_of
+from .definition import Sessions
+from .identity import meaning_of, target_of, translation
+from .keyset import Keyset, Ordering
+from .selects import refuse_functions
+from .transient import is_transient
+from .uniqueness import Graph, check_key, tables_of
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A job's pages as the database orders them, and what tells its run from another."""
+
+    keyset: Keyset | None
+    target: str
+    selected: str
+
+
+async def examine(sessions: Sessions, keyset: Keyset | None) -> Examined:
+    """
+    Return what a job is in this database, as its sessions see it.
+
+    Raises `ConfigurationError` for a select of which rows would be lost or read twice.
+    """
+    async with sessions() as session:
+        connection = await session.connection()
+        target = await connection.run_sync(_examine, keyset)
+        if keyset is not None:
+            await _try(session, keyset)
+        await session.rollback()
+    return Examined(keyset, target, meaning_of(keyset))
+
+
+def _examine(connection: Connection, keyset: Keyset | None) -> str:
+    """Order the keyset, and return the target."""
+    translate = translation(connection, keyset.select if keyset else None)
+    if keyset is None:
+        return target_of(connection, (), translate)
+    refuse_functions(connection, keyset.select)
+    mappers = list(_mappers(keyset))
+    reads = [*keyset.only_keys.get_final_froms(), *(m.persist_selectable for m in mappers)]
+    facts = facts_of(connection, {table for read in reads for table in tables_of(read)}, translate)
+    graph = Graph.of(keyset.only_keys, facts)
+    columns = check_key(graph, keyset.elements)
+    keyset.ordered(Ordering(tuple(columns), connection.dialect.name == "sqlite"))
+    for mapper in mappers:
+        _check_identity(mapper, Graph(facts))
+    if keyset.entities:
+        places = list(map(graph.place, keyset.identity))
+        keyset.one_each = not graph.missing([place for place in places if place is not None])
+        keyset.doubtful = not all(
+            place is not None and _leads_back(graph.column(place), column.type)
+            for place, column in zip(places, keyset.identity, strict=True)
+        )
+    tables = {graph.leaf_of(element).fullname for element in keyset.elements}
+    return target_of(connection, tables, translate)
+
+
+def _mappers(keyset: Keyset) -> Iterator[Mapper[Any]]:
+    """Yield the mappers of the objects that rows are, or contain."""
+    for description in keyset.select.column_descriptions:
+        entity = description.get("entity")
+        if entity is not None and description.get("expr") is entity:
+            yield inspect(entity).mapper
+
+
+def _check_identity(mapper: Mapper[Any], graph: Graph) -> None:
+    """Refuse a class of which two rows are one object: its key is not the table's."""
+    graph.add(mapper.persist_selectable)
+    try:
+        check_key(graph, mapper.primary_key)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{mapper.class_.__name__} is not told apart by its mapper's primary key: {error}"
+        ) from error
+
+
+def _leads_back(column: ColumnFacts, type_: Any) -> bool:
+    """Whether each value of a column is another in Python, and finds its row again."""
+    if isinstance(type_, TypeDecorator):
+        return False
+    if isinstance(type_, Numeric) and not isinstance(type_, Float):
+        return column.type == "numeric" and bool(type_.asdecimal)
+    return any(column.type in names and isinstance(type_, kind) for names, kind in _EXACT) or (
+        column.enumerated and isinstance(type_, SqlEnum)
+    )
+
+
+_EXACT: tuple[tuple[tuple[str, ...], type], ...] = (
+    ((*INTEGERS, "INTEGER", "BIGINT"), Integer),
+    (("text", "varchar", "TEXT", "VARCHAR"), String),
+    (("uuid",), Uuid), (("bool",), Boolean), (("bytea",), LargeBinary),
+)  # fmt: skip
+
+
+async def _try(session: AsyncSession, keyset: Keyset) -> None:
+    """Run the select for no row: what is wrong with it is no row's fault."""
+    try:
+        result = await session.execute(keyset.rows(None, None).where(false()))
+        (result.scalars() if keyset.entities else result).all()
+    except InvalidRequestError as error:
+        if not keyset.entities or "unique()" not in str(error):
+            raise ConfigurationError(
+                f"a job's select cannot be read: {first_line(error)}"
+            ) from error
+        if not keyset.one_each:
+            raise ConfigurationError(
+                "a job's select joins a collection eagerly and yields an object more than once: "
+                "load the collection by selectinload"
+            ) from error
+        keyset.joins_collections = True
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
+        raise ConfigurationError(f"a job's select does not run: {first_line(error)}") from error

@@ -1,0 +1,112 @@
+"""
+The layout of the state tables: which version is there, and from an earlier one to ours.
+
+A column that is added may be null or has a server default: then `bring_up_to_date` adds it, and
+nothing that a job has written is lost. Version 1 had no table that says so.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Inspector, Table, delete, insert, inspect, select, text
+from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, DropIndex
+
+from ..errors import JobError
+from .states import ACTIVE
+
+VERSION = 2
+
+
+def version_there(connection: Connection, run: Table, layout: Table) -> int | None:
+    """Return the version of the tables that are there; None where there are none."""
+    inspector = inspect(connection)
+    if not inspector.has_table(run.name, schema=run.schema):
+        return None
+    if not inspector.has_table(layout.name, schema=layout.schema):
+        return 1
+    return int(connection.scalar(select(layout.c.version)) or 1)
+
+
+def refuse_other(version: int) -> None:
+    """Raise `JobError` for tables that are not of our version."""
+    if version > VERSION:
+        raise JobError(
+            f"the jobs' state tables here are of version {version}, this async_loader knows "
+            f"version {VERSION}: use the newer one that made them"
+        )
+    if version < VERSION:
+        raise JobError(
+            f"the jobs' state tables here are of version {version}, this async_loader's of "
+            f"version {VERSION}: the next `job run` brings them up to date"
+        )
+
+
+def refuse_unfinished(connection: Connection, run: Table, version: int) -> None:
+    """Raise `JobError` where runs of an earlier version are not over: we cannot read their keys."""
+    states = ", ".join(f"'{state}'" for state in ACTIVE)
+    query = text(f"SELECT id FROM {_name(connection, run)} WHERE state IN ({states}) ORDER BY id")
+    numbers = list(connection.execute(query).scalars())
+    if numbers:
+        raise JobError(
+            f"the jobs' state tables here are of version {version} and this async_loader's of "
+            f"version {VERSION}, which cannot go on with what an earlier one began (run "
+            f"{', '.join(map(str, numbers))}): finish it there, or give it up with `job cancel`"
+        )
+
+
+def refuse_workers(connection: Connection, worker: Table, version: int) -> None:
+    """Raise `JobError` while somebody works who knows only the tables of an earlier version."""
+    alive = f"SELECT count(*) FROM {_name(connection, worker)} WHERE fresh_until > now()"
+    if connection.dialect.name == "postgresql" and connection.scalar(text(alive)):
+        raise JobError(
+            f"workers of an earlier async_loader are at work here, on state tables of version "
+            f"{version}: once they have ended, the next `job run` brings the tables up to date"
+        )
+
+
+def bring_up_to_date(connection: Connection, tables: list[Table]) -> None:
+    """Add columns and references, and make the indexes anew, in which tables differ from ours."""
+    inspector = inspect(connection)
+    for table in tables:
+        _add_columns(connection, inspector, table)
+        _add_foreign_keys(connection, inspector, table)
+        _remake_indexes(connection, inspector, table)
+
+
+def note_version(connection: Connection, layout: Table) -> None:
+    """Write down that the tables are ours."""
+    connection.execute(delete(layout))
+    connection.execute(insert(layout).values(version=VERSION))
+
+
+def _add_columns(connection: Connection, inspector: Inspector, table: Table) -> None:
+    there = {column["name"] for column in inspector.get_columns(table.name, table.schema)}
+    for column in table.columns:
+        if column.name not in there:
+            spec = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {_name(connection, table)} ADD COLUMN {spec}"))
+
+
+def _add_foreign_keys(connection: Connection, inspector: Inspector, table: Table) -> None:
+    """Add those that have a name of ours; SQLite can add none."""
+    if connection.dialect.name == "postgresql":
+        there = {key["name"] for key in inspector.get_foreign_keys(table.name, table.schema)}
+        for key in table.foreign_key_constraints:
+            if key.name is not None and key.name not in there:
+                connection.execute(AddConstraint(key))
+
+
+def _remake_indexes(connection: Connection, inspector: Inspector, table: Table) -> None:
+    there = {
+        index["name"]: index["column_names"]
+        for index in inspector.get_indexes(table.name, table.schema)
+    }
+    for index in table.indexes:
+        columns = [column.name for column in index.columns]
+        if there.get(index.name) != columns:
+            if index.name in there:
+                connection.execute(DropIndex(index))
+            connection.execute(CreateIndex(index))
+
+
+def _name(connection: Connection, table: Table) -> str:
+    return connection.dialect.identifier_preparer.format_table(table)

@@ -1,0 +1,77 @@
+"""
+A chunk's rows, read within its transaction, and what Python makes of their keys.
+
+Rows of different keys that SQLAlchemy takes for one object, or whose object would be written
+to another row, are refused before anything is applied to them: a float of a numeric, a year of
+interval, a date of infinity, a type that changes its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Select, func, inspect
+from sqlalchemy import select as select_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..errors import ConfigurationError
+from .keyset import SETTINGS, Keyset
+
+
+async def read_rows(session: AsyncSession, keyset: Keyset, query: Select[Any]) -> Sequence[Any]:
+    """Return what a select yields: objects of one mapped class, or rows."""
+    result = await session.execute(query)
+    rows: Sequence[Any]
+    if not keyset.entities:
+        rows = result.all()
+    elif keyset.joins_collections:
+        rows = result.scalars().unique().all()
+    else:
+        rows = result.scalars().all()
+    return rows
+
+
+async def check_objects(
+    session: AsyncSession, keyset: Keyset, span: tuple[str | None, str | None], rows: Sequence[Any]
+) -> None:
+    """Raise `ConfigurationError` where objects are not their rows' own."""
+    if not keyset.entities or not rows:
+        return
+    found = len({id(row) for row in rows})
+    if keyset.one_each and found < len(rows):
+        raise ConfigurationError(_not_its_own(keyset, span))
+    if keyset.doubtful:
+        identities = {id(row): inspect(row).identity for row in rows}
+        count = await session.scalar(keyset.found_again(*span, list(identities.values())))
+        if (count or 0) < len(rows):
+            raise ConfigurationError(_not_its_own(keyset, span))
+
+
+def _not_its_own(keyset: Keyset, span: tuple[str | None, str | None]) -> str:
+    types = ", ".join(f"{c.name} {c.type}" for c in keyset.ordering.columns)
+    return (
+        f"the key ({types}) is not in Python what it is in the database: an object of the rows "
+        f"{keyset.describe_range(*span)} is another row's or none's; give its column the type "
+        "that the database has, or select columns"
+    )
+
+
+@asynccontextmanager
+async def our_settings(session: AsyncSession, keyset: Keyset) -> AsyncIterator[None]:
+    """Have keys written under our settings for a block, and under the session's behind it."""
+    if not keyset.ordering.needs_settings:
+        yield
+        return
+    theirs = (await session.execute(_ASKED)).one()
+    await session.execute(_set(SETTINGS))
+    yield
+    await session.execute(_set(dict(zip(SETTINGS, theirs, strict=True))))
+
+
+def _set(values: dict[str, str]) -> Select[Any]:
+    return select_(*(func.set_config(name, value, True) for name, value in values.items()))
+
+
+_ASKED: Select[Any] = select_(*map(func.current_setting, SETTINGS))
