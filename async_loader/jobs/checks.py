@@ -19,7 +19,6 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     Uuid,
-    false,
     inspect,
 )
 from sqlalchemy import Enum as SqlEnum
@@ -33,6 +32,7 @@ from .catalog import INTEGERS, ColumnFacts, facts_of
 from .definition import Sessions
 from .identity import meaning_of, target_of, translation
 from .keyset import Keyset, Ordering
+from .rows import read_rows
 from .selects import refuse_functions
 from .transient import is_transient
 from .uniqueness import Graph, check_key, tables_of
@@ -125,21 +125,12 @@ _EXACT: tuple[tuple[tuple[str, ...], type], ...] = (
 
 
 async def _try(session: AsyncSession, keyset: Keyset) -> None:
-    """Run the select for no row: what is wrong with it is no row's fault."""
+    """Run the select for one row: what is wrong with it is no row's fault."""
     try:
-        result = await session.execute(keyset.rows(None, None).where(false()))
-        (result.scalars() if keyset.entities else result).all()
+        await read_rows(session, keyset, keyset.one_row())
     except InvalidRequestError as error:
-        if not keyset.entities or "unique()" not in str(error):
-            raise ConfigurationError(
-                f"a job's select cannot be read: {first_line(error)}"
-            ) from error
-        if not keyset.one_each:
-            raise ConfigurationError(
-                "a job's select joins a collection eagerly and yields an object more than once: "
-                "load the collection by selectinload"
-            ) from error
-        keyset.joins_collections = True
+        why = f"a job's select cannot be read: {first_line(error)}"
+        raise ConfigurationError(why) from error
     except DBAPIError as error:
         if is_transient(error):
             raise

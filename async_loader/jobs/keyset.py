@@ -210,6 +210,12 @@ class Keyset:
         within = self._within(self.only_keys, lower, upper).subquery()
         return select_(func.count()).select_from(within)
 
+    def one_row(self) -> Select[Any]:
+        """Return the select of any one row, which is not locked."""
+        query = self.rows(None, None).limit(1)
+        query._for_update_arg = None
+        return query
+
     def found_again(
         self, lower: str | None, upper: str | None, identities: Sequence[Any]
     ) -> Select[Any]:

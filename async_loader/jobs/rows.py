@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Select, func, inspect
 from sqlalchemy import select as select_
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ConfigurationError
@@ -22,15 +23,29 @@ from .keyset import SETTINGS, Keyset
 
 async def read_rows(session: AsyncSession, keyset: Keyset, query: Select[Any]) -> Sequence[Any]:
     """Return what a select yields: objects of one mapped class, or rows."""
-    result = await session.execute(query)
     rows: Sequence[Any]
+    result = await session.execute(query)
     if not keyset.entities:
         rows = result.all()
     elif keyset.joins_collections:
         rows = result.scalars().unique().all()
     else:
-        rows = result.scalars().all()
+        try:
+            rows = result.scalars().all()
+        except InvalidRequestError:
+            _make_unique(keyset)
+            return await read_rows(session, keyset, query)
     return rows
+
+
+def _make_unique(keyset: Keyset) -> None:
+    """Have objects made unique from now on: SQLAlchemy says so only once there is a row."""
+    if not keyset.one_each:
+        raise ConfigurationError(
+            "a job's select joins a collection eagerly and yields an object more than once: "
+            "load the collection by selectinload"
+        )
+    keyset.joins_collections = True
 
 
 async def check_objects(

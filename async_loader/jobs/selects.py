@@ -26,6 +26,7 @@ _IN_TEXT = re.compile(
     r"|tablesample|skip\s+locked|insert\s+into|update|delete\s+from|merge\s+into)\b",
     re.IGNORECASE,
 )
+_WRITING = {"insert": "an INSERT", "update": "an UPDATE", "delete": "a DELETE"}
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$|--[^\n]*", re.DOTALL)
 _CALLED = re.compile(r"(\.\s*)?\b([a-z_][a-z0-9_$]*)\s*\(", re.IGNORECASE)
 
@@ -51,17 +52,17 @@ def require_select(found: Any) -> Select[Any]:
 def refuse_what_has_no_pages(select: Select[Any]) -> None:
     """Raise `ConfigurationError` for a select of which a range of keys is not a part."""
     refused = {
-        "ORDER BY": select._order_by_clauses,
-        "GROUP BY": select._group_by_clauses,
-        "HAVING": select._having_criteria,
-        "DISTINCT ON": select._distinct_on,
-        "DISTINCT": select._distinct,
-        "LIMIT": select._has_row_limiting_clause,
+        "an ORDER BY": select._order_by_clauses,
+        "a GROUP BY": select._group_by_clauses,
+        "a HAVING": select._having_criteria,
+        "a DISTINCT ON": select._distinct_on,
+        "a DISTINCT": select._distinct,
+        "a LIMIT or OFFSET": select._has_row_limiting_clause,
     }
     for clause, present in refused.items():
         if present:
             raise ConfigurationError(
-                f"a job's select has a {clause}: leave it out, the job orders and cuts by key"
+                f"a job's select has {clause}: leave it out, the job orders and cuts by key"
             )
     found = next(_unpageable(select), None)
     if found is not None:
@@ -84,7 +85,7 @@ def _unpageable(select: Select[Any]) -> Iterator[str]:
         if isinstance(element, TableSample):
             yield "a TABLESAMPLE"
         if isinstance(element, UpdateBase):
-            yield f"an {type(element).__name__.upper()} within"
+            yield f"{_WRITING[element.__visit_name__]} within"
         if isinstance(element, (Subquery, CTE)):
             standing.add(id(element.element))
         if isinstance(element, SelectBase) and element is not select:

@@ -132,7 +132,8 @@ class Graph:
             facts = self.facts[inner]
             return Leaf(from_, inner.name, facts.columns, facts.unique, facts.short, optional,
                         is_table=True, fullname=facts.name)  # fmt: skip
-        name = str(getattr(from_, "name", None) or "a subquery")
+        given = str(getattr(from_, "name", None) or "%")
+        name = "a subquery" if "%" in given else given  # SQLAlchemy names it later
         if isinstance(inner, Subquery | CTE) and isinstance(inner.element, Select):
             return Leaf(from_, name, *self._of_subquery(from_, inner.element), optional=optional)
         return Leaf(from_, name, {}, (), [f"nothing is known to be unique in {name}"], optional)
