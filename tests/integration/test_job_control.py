@@ -135,7 +135,9 @@ async def test_several_active_runs_have_to_be_told_apart(
 async def test_another_key_cannot_go_on(engine: AsyncEngine, sessions: Sessions) -> None:
     await fill(engine, 1_000)
     await interrupted(sessions)
-    with pytest.raises(JobError, match=r"pages by \(id\), the job now by \(n, id\)"):
+    with pytest.raises(
+        JobError, match=r"pages by \(id integer\), the job now by \(n integer, id integer\)"
+    ):
         await counting(key=[Counter.n, Counter.id]).run(sessions)
 
 
