@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Literal
 
 import greenlet
@@ -83,6 +83,27 @@ def frames_outwards() -> Iterator[FrameType]:
             current, frame = parent, parent.gr_frame
         yield frame
         frame = frame.f_back
+
+
+def user_line_here() -> str | None:
+    """
+    Return `file:line in function` of the user's own innermost line above the caller's.
+
+    Some two microseconds: for each connection that is taken, say. See `user_line`.
+    """
+    installed: FrameType | None = None
+    for frame in frames_outwards():
+        origin = _origins.get(frame.f_code)
+        if origin is None:
+            origin = _origins[frame.f_code] = origin_of(frame.f_code.co_filename)
+        if origin == "own":
+            return _written(*line_of(frame))
+        if origin == "installed" and installed is None:
+            installed = frame
+    return None if installed is None else _written(*line_of(installed))
+
+
+_origins: dict[CodeType, Origin] = {}
 
 
 def line_of(frame: FrameType) -> tuple[str, int, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import random
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from itertools import accumulate
@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 from .errors import ConfigurationError
 
 Kind = Literal["read", "write"]
-AsyncFunction = Callable[..., Awaitable[Any]]
+AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]
 F = TypeVar("F", bound=AsyncFunction)
 S = TypeVar("S", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -163,10 +163,12 @@ class Workload:
         self.sessions_hook: Callable[[], Any] | None = None
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
+        self.bare = False
+        """Whether nobody's code is run, so that there is nothing to time within an operation."""
 
     def operation(
         self, name: str, *, weight: float = 1, kind: Kind, think: float | Think | None = None
-    ) -> Callable[[Callable[P, Awaitable[Any]]], Registered[P]]:
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, Any]]], Registered[P]]:
         """
         Register a coroutine function as an operation; weights are relative.
 
@@ -183,7 +185,7 @@ class Workload:
 
         thinks = self.think if think is None else _think(f"operation {name!r}", think)
 
-        def register(function: Callable[P, Awaitable[Any]]) -> Registered[P]:
+        def register(function: Callable[P, Coroutine[Any, Any, Any]]) -> Registered[P]:
             wants = _wanted(function, f"operation {name!r}", ("session", "op"))
             self.operations[name] = Operation(name, kind, weight, function, wants, think=thinks)
             return Registered(self, name, function)

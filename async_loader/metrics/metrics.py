@@ -21,6 +21,7 @@ from ..results.parts import (
 from ..results.run import Outcome, RunResult
 from ..results.schedule import ScheduleResult
 from ..results.slices import Slices
+from ..results.time_split import PARTS
 from ..workload import Operation
 from .check_tally import CheckTally
 from .error_tally import ErrorTally
@@ -41,7 +42,7 @@ class Snapshot:
 
     Percentiles are over the run so far; the `recent` ones, by the same names, over the last 5 s,
     None where nothing ended well in them. `time_split`: the seconds that all operations so far
-    spent in `pool_wait`, `database` and `orm`, None where that is not timed. `errors`: the most
+    spent on each part (see `TimeSplit`), None where that is not timed. `errors`: the most
     frequent ones, by name. What a run in several processes does not tell is None or empty.
     """
 
@@ -210,11 +211,7 @@ class Metrics:
         splits = [o.split for o in self._operations.values() if o.split is not None]
         if not splits:
             return None
-        return {
-            "pool_wait": sum(split.pool_ns for split in splits) / SECOND_NS,
-            "database": sum(split.database_ns for split in splits) / SECOND_NS,
-            "orm": sum(split.orm_ns for split in splits) / SECOND_NS,
-        }
+        return {part: sum(split.totals_ns[part] for split in splits) / SECOND_NS for part in PARTS}
 
     def result(
         self,
@@ -320,6 +317,6 @@ class Metrics:
 
 def pool_result(gauge: PoolGauge | None) -> PoolResult | None:
     """Return the peaks of a pool, None where there is no pool to watch."""
-    if gauge is None:
+    if gauge is None or not (gauge.size or gauge.peak_in_use or gauge.peak_waiting):
         return None
     return PoolResult(gauge.size, gauge.peak_in_use, gauge.peak_waiting)

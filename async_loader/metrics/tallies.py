@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..histogram import Histogram
-from ..results.parts import OperationResult, TimeSplit
+from ..results.parts import OperationResult
+from ..results.time_split import PARTS, TimeSplit
 from ..workload import Kind
 from .repeats import Statements
 
@@ -37,40 +38,66 @@ class Times(Statements, Protocol):
     """What was timed within one operation."""
 
     pool_ns: int
+    connect_ns: int
+    ping_ns: int
     database_ns: int
+    queue_ns: int
+    application_ns: int
+    orm_ns: int
     statements: int
 
+    @property
+    def stepped(self) -> bool:
+        """Whether it is known when the operation ran."""
+        ...
 
-@dataclass(slots=True)
+
 class SplitTally:
     """The running split of one operation's latencies."""
 
-    pool_wait: Histogram = field(default_factory=Histogram)
-    database: Histogram = field(default_factory=Histogram)
-    orm: Histogram = field(default_factory=Histogram)
-    pool_ns: int = 0
-    database_ns: int = 0
-    orm_ns: int = 0
-    statements: int = 0
-    most_statements: int = 0
+    def __init__(self) -> None:
+        self.count = 0
+        self.statements = 0
+        self.most_statements = 0
+        self.totals_ns = dict.fromkeys(PARTS, 0)
+        # Most operations spend nothing on most parts: only what is not 0 is recorded.
+        self._histograms: dict[str, Histogram] = {}
 
     def record(self, latency_ns: int, times: Times) -> None:
-        """Count one operation; what was in neither the pool nor the database is the ORM's."""
-        orm_ns = max(latency_ns - times.pool_ns - times.database_ns, 0)
-        self.pool_wait.record(times.pool_ns)
-        self.database.record(times.database_ns)
-        self.orm.record(orm_ns)
-        self.pool_ns += times.pool_ns
-        self.database_ns += times.database_ns
-        self.orm_ns += orm_ns
+        """Count one operation; what it spent on nothing that is known is its last part."""
+        parts = {
+            "pool_wait": times.pool_ns,
+            "connect": times.connect_ns,
+            "ping": times.ping_ns,
+            "database": times.database_ns,
+            "orm": times.orm_ns,
+            "application": times.application_ns,
+            "loop_queue": times.queue_ns,
+        }
+        rest = max(latency_ns - sum(parts.values()), 0)
+        # Where nobody saw when it ran (the sync modes), it is not known to have waited.
+        parts["orm" if not times.stepped else "elsewhere"] = rest
+        self.count += 1
+        for name, ns in parts.items():
+            if ns:
+                self.totals_ns[name] += ns
+                histogram = self._histograms.get(name)
+                if histogram is None:
+                    histogram = self._histograms[name] = Histogram()
+                histogram.record(ns)
         self.statements += times.statements
         self.most_statements = max(self.most_statements, times.statements)
 
     def result(self) -> TimeSplit:
         """Return the split so far."""
-        return TimeSplit(
-            self.pool_wait, self.database, self.orm, self.statements, self.most_statements
-        )
+        parts = {}
+        for name in PARTS:
+            parts[name] = Histogram()
+            recorded = self._histograms.get(name)
+            if recorded is not None:
+                parts[name].add(recorded)
+            parts[name].record_many(0, self.count - parts[name].count)
+        return TimeSplit(**parts, statements=self.statements, most_statements=self.most_statements)
 
 
 @dataclass(slots=True)

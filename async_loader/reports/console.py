@@ -11,7 +11,6 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from async_loader.histogram import Histogram
 from async_loader.reports.changes import baseline_lines
 from async_loader.reports.findings import (
     checks_left_out,
@@ -22,6 +21,7 @@ from async_loader.reports.findings import (
 from async_loader.reports.shards import headings, rows
 from async_loader.results.parts import OperationResult
 from async_loader.results.run import RunResult
+from async_loader.results.time_split import PARTS, parts_shown
 from async_loader.verdict.diagnosis import bottleneck, serialised_writes
 from async_loader.verdict.thresholds import verdicts_of
 from async_loader.verdict.validity import doubts
@@ -168,23 +168,24 @@ def _time_split(result: RunResult) -> Table:
     """Return where the time of each operation went, in means, which add up."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     table.add_column("mean ms", overflow="fold", min_width=10)
-    for heading in ("pool wait", "database", "ORM", "statements (most)"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=12)
+    shown = parts_shown(*(o.split for o in result.by_operation.values() if o.split is not None))
+    for heading in (*(PARTS[name] for name in shown), "statements"):
+        table.add_column(heading, justify="right", no_wrap=False, min_width=8)
     for name, operation in result.by_operation.items():
         if (split := operation.split) is None:
             continue
-        parts = (split.pool_wait, split.database, split.orm)
+        means = {name: part.mean_ns for name, part in split.parts()}
+        whole = sum(means.values()) or 1.0
         table.add_row(
             escape(name),
-            *_shares(parts),
+            *(_with_share(means[name], whole) for name in shown),
             f"{split.statements_per_operation:.2f} ({split.most_statements})",
         )
     return table
 
 
-def _shares(parts: Sequence[Histogram]) -> list[str]:
-    whole = sum(part.mean_ns for part in parts) or 1.0
-    return [f"{milliseconds(part.mean_ns / 1e6)} ({part.mean_ns / whole:3.0%})" for part in parts]
+def _with_share(ns: float, whole: float) -> str:
+    return f"{milliseconds(ns / 1e6)} {ns / whole:3.0%}" if ns else "-"
 
 
 def _shards(result: RunResult) -> Table:

@@ -165,6 +165,7 @@ def _details(run: RunResult) -> dict[str, Any]:
         "schedule": tables.schedule(run),
         "measurements": list(measurements(run)),
         "splits": tables.splits(run),
+        "parts": tables.parts(run),
         "processes": tables.processes(run),
         "repeats": tables.repeats(run),
         "errors": tables.errors(run),

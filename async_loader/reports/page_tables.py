@@ -15,6 +15,7 @@ from async_loader.reports.findings import checks_left_out, server_lines, shown_c
 from async_loader.results.changes import Change
 from async_loader.results.findings import ServerSide
 from async_loader.results.run import RunResult
+from async_loader.results.time_split import MEANINGS, PARTS, parts_shown
 from async_loader.verdict.thresholds import figure_text, verdicts_of
 from async_loader.verdict.validity import doubts
 from async_loader.verdict.verdict import Word, conclusion
@@ -133,14 +134,19 @@ def processes(result: RunResult) -> Table | None:
     return Table("", shards.headings(result), rows) if rows else None
 
 
+def parts(result: RunResult) -> dict[str, tuple[str, str]]:
+    """Return the parts of the time that are shown: each with its heading and its meaning."""
+    found = [o.split for o in result.by_operation.values() if o.split is not None]
+    return {name: (PARTS[name], MEANINGS[name]) for name in parts_shown(*found)}
+
+
 def splits(result: RunResult) -> list[Split]:
     """Return where each operation's time went; nothing for a run without the time split."""
     found = []
     for name, operation in result.by_operation.items():
-        if (split := operation.split) is None or not split.orm.count:
+        if (split := operation.split) is None or not split.count:
             continue
-        parts = {"wait": split.pool_wait, "database": split.database, "orm": split.orm}
-        means = {key: part.mean_ns for key, part in parts.items()}
+        means = {key: getattr(split, key).mean_ns for key in parts(result)}
         whole = sum(means.values()) or 1.0
         found.append(
             Split(

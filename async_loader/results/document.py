@@ -43,9 +43,14 @@ class Summary(TypedDict):
 class SplitSummaries(TypedDict):
     """Where the time went; the means add up to the latency's."""
 
-    pool_wait: Summary
+    pool_wait: Annotated[Summary, Field(description="for a connection of the pool")]
+    connect: NotRequired[Annotated[Summary, Field(description="opening a connection")]]
+    ping: NotRequired[Annotated[Summary, Field(description="pool_pre_ping")]]
     database: Summary
-    orm: Summary
+    orm: Annotated[Summary, Field(description="running SQLAlchemy and the driver")]
+    application: NotRequired[Annotated[Summary, Field(description="running all else")]]
+    elsewhere: NotRequired[Annotated[Summary, Field(description="waiting for something else")]]
+    loop_queue: NotRequired[Annotated[Summary, Field(description="ready, but not its turn")]]
 
 
 @_exact
@@ -53,8 +58,13 @@ class SplitHistograms(TypedDict):
     """What `time_split_ms` sums up."""
 
     pool_wait: EncodedHistogram
+    connect: NotRequired[EncodedHistogram]
+    ping: NotRequired[EncodedHistogram]
     database: EncodedHistogram
     orm: EncodedHistogram
+    application: NotRequired[EncodedHistogram]
+    elsewhere: NotRequired[EncodedHistogram]
+    loop_queue: NotRequired[EncodedHistogram]
 
 
 @_exact

@@ -7,65 +7,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Self
 
-from ..histogram import Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class TimeSplit:
-    """
-    Where one operation's latency went, and how many statements it took.
-
-    `pool_wait`: from asking for a connection to having one. `database`: statements, BEGIN,
-    COMMIT and ROLLBACK. `orm`: the rest. Per operation the three add up to the latency.
-    `statements`: how often the database was asked (BEGIN, COMMIT and ROLLBACK apart), in all
-    `count` operations, and `most_statements` in one.
-    """
-
-    pool_wait: Histogram
-    database: Histogram
-    orm: Histogram
-    statements: int
-    most_statements: int
-
-    def merged(self, other: TimeSplit) -> TimeSplit:
-        """Return the two together."""
-        return TimeSplit(
-            pool_wait=sum_of(self.pool_wait, other.pool_wait),
-            database=sum_of(self.database, other.database),
-            orm=sum_of(self.orm, other.orm),
-            statements=self.statements + other.statements,
-            most_statements=max(self.most_statements, other.most_statements),
-        )
-
-    @property
-    def statements_per_operation(self) -> float:
-        """The mean number of statements; 0 where there was no operation."""
-        return self.statements / self.orm.count if self.orm.count else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which `OperationResult` takes up into its own."""
-        parts = {"pool_wait": self.pool_wait, "database": self.database, "orm": self.orm}
-        return {
-            "time_split_ms": {name: part.summary_ms() for name, part in parts.items()},
-            "time_split_histograms": {name: part.encode() for name, part in parts.items()},
-            "statements": {
-                "total": self.statements,
-                "mean": round(self.statements_per_operation, 4),
-                "max": self.most_statements,
-            },
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self | None:
-        """Return what `to_dict` wrote, None where an operation was not split."""
-        if "time_split_histograms" not in data:
-            return None
-        encoded = data["time_split_histograms"]
-        return cls(
-            **{name: Histogram.decode(encoded[name]) for name in ("pool_wait", "database", "orm")},
-            statements=data["statements"]["total"],
-            most_statements=data["statements"]["max"],
-        )
+from ..histogram import Histogram, sum_of
+from .time_split import TimeSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,14 +217,6 @@ class ProcessResult:
             loop_lag=Histogram.decode(data["loop_lag_histogram"]),
             processes=data["processes"],
         )
-
-
-def sum_of(*histograms: Histogram) -> Histogram:
-    """Return one histogram that holds all."""
-    total = Histogram()
-    for histogram in histograms:
-        total.add(histogram)
-    return total
 
 
 def optional(merge_two: Any, mine: Any, theirs: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from ..histogram import Histogram
+from ..histogram import Histogram, sum_of
 from .changes import Comparison
 from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
@@ -22,7 +22,6 @@ from .parts import (
     ProcessResult,
     Series,
     optional,
-    sum_of,
 )
 from .schedule import ScheduleResult
 from .shards import ShardResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import current_task
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -15,6 +15,7 @@ from ..workload import Kind, Mix, Operation
 Sessions = async_sessionmaker[AsyncSession]
 SyncSessions = sessionmaker[Session]
 Check = Callable[[str, bool], None]
+Call = Callable[[int], Coroutine[Any, Any, Any]]
 
 
 def call_of(
@@ -23,7 +24,7 @@ def call_of(
     sessions: Mapping[Kind, Sessions | None],
     shared: Any,
     check: Check,
-) -> Callable[[int], Awaitable[Any]]:
+) -> Call:
     """Return the coroutine function that performs an operation, by its number in the stream."""
     function = operation.function
     context = mix.context
@@ -45,9 +46,7 @@ def call_of(
     return with_session
 
 
-def retrying(
-    call: Callable[[int], Awaitable[Any]], max_tries: int, on_retry: Callable[[bool], None]
-) -> Callable[[int], Awaitable[Any]]:
+def retrying(call: Call, max_tries: int, on_retry: Callable[[bool], None]) -> Call:
     """
     Return the call, tried again at once while the server gives it up in favour of others.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..clock import SECOND_NS, Clock
 from ..failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
-from ..instruments import OperationTimes, PoolWatch, current_times, holder
+from ..instruments import Instruments, current_times, holder
 from ..limits import Limit, Stop
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import watch_loop
@@ -51,8 +51,7 @@ class Phase:
         shared: Any,
         sessions: Sessions | None,
         read_sessions: Sessions | None,
-        pool: PoolWatch | None,
-        time_split: bool,
+        instruments: Instruments,
         op_timeout: float,
         grace: float,
         give_up: float,
@@ -69,7 +68,8 @@ class Phase:
         self.numbers: Iterator[int] = count()
         self._until_ns = math.inf
         self._throttle = throttle
-        self._pool = pool
+        self._instruments = instruments
+        self._pool = pool = instruments.pool
         self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
         self._grace = grace
         self._give_up = give_up
@@ -85,8 +85,6 @@ class Phase:
         self._closed.set()
         self._over = asyncio.Event()  # by ourselves, before the limit
         self.outcome: Outcome = "done"
-        # Those without a session of ours as well: an application may make its own on this pool.
-        self._timed = time_split and pool is not None
         by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
         self._calls = {
             o.name: retrying(
@@ -184,10 +182,7 @@ class Phase:
         name = operation.name
         task = current_task()
         assert task is not None
-        times = None
-        if self._timed:
-            times = OperationTimes()
-            current_times.set(times)
+        times = self._instruments.times(name)
         now = self.clock.now_ns
         holder.set(task)
         self._in_flight.since[task] = started = now()
@@ -195,7 +190,7 @@ class Phase:
             self._metrics.arrived(started - due_ns)
         failure = None
         try:
-            await self._calls[name](index)
+            await self._instruments.drive(self._calls[name](index), times)
         except CancelledError as error:
             if not self._in_flight.timed_out(task):
                 self._metrics.failed(name, CANCELLED, error)

@@ -87,7 +87,7 @@ async def _ended(
 ) -> asyncio.Task[Any]:
     """Return the task of a call that has ended, by itself or because it was stopped."""
     with ExitStack() as stack:
-        pool = attached(sessions, stack, time_split=False)
+        pool = attached(sessions, stack, time_split=False).pool
         token = holder.set(workload)
         task = asyncio.create_task(call())
         holder.reset(token)

@@ -101,7 +101,13 @@ async def run(
                 else prepared(workload, sessions=sessions, seed=seed, stop=stop)
             )
             part = lead.part if lead is not None else WHOLE
-            pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
+            instruments = attached(
+                sessions,
+                stack,
+                time_split=time_split and not workload.bare,
+                n_plus_one=n_plus_one,
+            )
+            pool = instruments.pool
             engine = sessions.kw.get("bind") if sessions is not None else None
             server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
             phase = Phase(
@@ -110,8 +116,7 @@ async def run(
                 shared=shared,
                 sessions=sessions,
                 read_sessions=read_sessions or sessions,
-                pool=pool,
-                time_split=time_split,
+                instruments=instruments,
                 op_timeout=op_timeout,
                 grace=grace,
                 give_up=max(give_up, 2 * op_timeout),

@@ -17,7 +17,7 @@ from typing import Any
 from ..clock import SECOND_NS, SYSTEM_CLOCK
 from ..errors import ConfigurationError
 from ..failures import classify
-from ..instruments import OperationTimes, PoolWatch, attached, current_times
+from ..instruments import Instruments, attached, current_times
 from ..limits import Limit, Stop
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
@@ -65,14 +65,15 @@ def run_sync(
     stop = stop or Stop()
     stop.heeded = True
     with ExitStack() as stack:
-        pool = attached(sessions, stack, time_split=time_split, n_plus_one=n_plus_one)
+        instruments = attached(
+            sessions, stack, time_split=time_split, n_plus_one=n_plus_one, on_loop=False
+        )
         crew = _Crew(
             mix=mix,
             sessions=sessions,
             read_sessions=read_sessions or sessions,
             shared=shared,
-            pool=pool,
-            time_split=time_split,
+            instruments=instruments,
             stop=stop,
             latency_limit=latency_limit,
             max_tries=max_tries,
@@ -89,7 +90,7 @@ def run_sync(
             workload=workload.name,
             seconds=seconds,
             planned=limit.ops,
-            pool=pool,
+            pool=instruments.pool,
             process=meter.result(metrics.loop_lag, busy),
         )
 
@@ -120,8 +121,7 @@ class _Crew:
         sessions: SyncSessions | None,
         read_sessions: SyncSessions | None,
         shared: Any,
-        pool: PoolWatch | None,
-        time_split: bool,
+        instruments: Instruments,
         stop: Stop,
         latency_limit: float | None,
         max_tries: int,
@@ -140,8 +140,8 @@ class _Crew:
         self.judged_from: float | None = None
         self.failed = False
         self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
-        self._pool = pool
-        self._time_split = time_split and pool is not None
+        self._instruments = instruments
+        self._pool = instruments.pool
         self._stop = stop
         self._latency_limit = latency_limit
         self._lock = threading.Lock()
@@ -233,10 +233,7 @@ class _Crew:
 
     def _perform(self, index: int) -> None:
         name = self._mix.choose(index).name
-        times = None
-        if self._time_split:
-            times = OperationTimes()
-            current_times.set(times)
+        times = self._instruments.times(name)
         started = SYSTEM_CLOCK.now_ns()
         try:
             self._calls[name](index)

@@ -109,8 +109,8 @@ class SnapshotDocument(BaseModel):
     and `bad` so far, `rate` of the last second, percentiles (ms) over the run so far and, in
     `recent`, over the last 5 s (null where nothing ended well in them); `in_use` connections
     and those who are `waiting` for one. `time_split` is the seconds that all operations so far
-    spent in `pool_wait`, `database` and `orm`: the difference of two snapshots is what went on
-    between them. `errors` are the most frequent ones, by name.
+    spent on each part of their latencies (`pool_wait`, `database`, `orm` and so on): the difference
+    of two snapshots is what went on between them. `errors` are the most frequent ones, by name.
     """
 
     seconds: float

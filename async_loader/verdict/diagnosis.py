@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..results.run import RunResult
+from ..results.time_split import PARTS
 
 BUSY = 0.9
 # A run of less than this, in seconds, is mostly its own beginning and end.
@@ -55,8 +56,8 @@ _BUSY_SENTENCES = {
 
 
 def time_shares(result: RunResult) -> dict[str, float]:
-    """Return the shares (0 to 1) of pool wait, database and ORM in all operations' time."""
-    totals = {"pool_wait": 0.0, "database": 0.0, "orm": 0.0}
+    """Return the shares (0 to 1) of each part in all operations' time."""
+    totals = dict.fromkeys(PARTS, 0.0)
     for operation in result.by_operation.values():
         if operation.split is not None:
             for name in totals:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
-from ..histogram import Histogram
-from ..results.parts import OperationResult, sum_of
+from ..histogram import Histogram, sum_of
+from ..results.parts import OperationResult
 from ..results.run import RunResult
 
 Operations = list[OperationResult]
@@ -215,7 +215,7 @@ _OF_HISTOGRAM: dict[str, Callable[[Histogram], float]] = {
 
 def _of_statements(_result: RunResult, operations: Operations, aggregate: str) -> float | None:
     splits = [o.split for o in operations if o.split is not None]
-    timed = sum(split.orm.count for split in splits)
+    timed = sum(split.count for split in splits)
     if not timed:
         return None
     total = sum(split.statements for split in splits)

@@ -32,7 +32,7 @@ async def test_it_adds_up_and_equals_the_servers_count(engine: AsyncEngine) -> N
     for operation in result.by_operation.values():
         split = operation.split
         assert split is not None
-        parts = (split.pool_wait, split.database, split.orm)
+        parts = [part for _, part in split.parts()]
         assert all(part.count == operation.count for part in parts)
         assert sum(part.mean_ns for part in parts) == pytest.approx(
             operation.histogram.mean_ns, rel=0.01

@@ -18,9 +18,10 @@ from async_loader.reports.page_data import MOST_POINTS, chart_data, typical
 from async_loader.results.changes import Change, Comparison
 from async_loader.results.errors import ErrorResult
 from async_loader.results.findings import RepeatedStatement, ServerSide, ServerStatement
-from async_loader.results.parts import CheckResult, Series, TimeSplit
+from async_loader.results.parts import CheckResult, Series
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.slices import Slice, Slices, bucket_of
+from async_loader.results.time_split import TimeSplit
 
 from .test_knee import step
 from .test_results import histogram_of, result_of

@@ -19,10 +19,11 @@ from async_loader.results.findings import (
     ServerSide,
     ServerStatement,
 )
-from async_loader.results.parts import CheckResult, TimeSplit
+from async_loader.results.parts import CheckResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
 from async_loader.results.slices import Slice, Slices
+from async_loader.results.time_split import TimeSplit
 
 from .test_results import histogram_of, result_of
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from async_loader import ConfigurationError, OperationResult, RunResult
-from async_loader.results.parts import CheckResult, TimeSplit
+from async_loader.results.parts import CheckResult
 from async_loader.results.schedule import ScheduleResult
+from async_loader.results.time_split import TimeSplit
 from async_loader.verdict.thresholds import broken_so_far, figure_of, judge, parse
 
 from .test_results import histogram_of, result_of

@@ -17,7 +17,11 @@ const figures = {
   percentiles: makeFigure("percentiles", "Latency by percentile", "operation"),
 };
 const LIVE = ["throughput", "latency", "connections"];
-const SPLIT = [["pool_wait", "Pool wait", "--wait"], ["database", "Database", "--database"], ["orm", "ORM", "--orm"]];
+const SPLIT = [
+  ["pool_wait", "Pool wait", "--wait"], ["database", "Database", "--database"], ["orm", "ORM", "--orm"],
+  ["application", "App", "--application"], ["elsewhere", "Elsewhere", "--elsewhere"],
+  ["loop_queue", "Loop queue", "--queue"],
+];
 
 let wanted = null;
 let run = null;

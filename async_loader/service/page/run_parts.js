@@ -4,7 +4,10 @@ import { get } from "./api.js";
 import { $, el, replace, say, svg } from "./dom.js";
 import { moment, share } from "./words.js";
 
-const PARTS = [["pool_wait", "wait", "pool wait"], ["database", "database", "database"], ["orm", "orm", "ORM"]];
+const PARTS = [
+  ["pool_wait", "pool wait"], ["connect", "connect"], ["ping", "ping"], ["database", "database"],
+  ["orm", "ORM"], ["application", "app"], ["elsewhere", "elsewhere"], ["loop_queue", "loop queue"],
+];
 const MOST_LINES = 8;
 const FORMS = [["html", "Report"], ["json", "JSON"], ["xml", "JUnit"], ["md", "Markdown"]];
 
@@ -63,15 +66,16 @@ export function showSplit(place, snapshot) {
   place.hidden = !total;
   if (!total) return;
   let x = 0;
-  const rects = PARTS.map(([part, kind]) => {
+  const shown = PARTS.filter(([part]) => spent[part] > 0.005 * total);
+  const rects = shown.map(([part]) => {
     const width = (100 * spent[part]) / total;
     x += width;
-    return svg("rect", { class: kind, x: x - width, width, height: 10 });
+    return svg("rect", { class: part, x: x - width, width, height: 10 });
   });
   const bar = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, ...rects);
-  const legend = PARTS.map(([part, kind, label]) => {
+  const legend = shown.map(([part, label]) => {
     const each = milliseconds((1000 * spent[part]) / Math.max(1, snapshot.completed));
-    const key = el("span", { class: `key ${kind}` });
+    const key = el("span", { class: `key ${part}` });
     return el("li", {}, key, `${label} `, el("b", {}, each), ` ${Math.round((100 * spent[part]) / total)}%`);
   });
   const note = el("p", { class: "note" }, "Mean of one operation.");

@@ -1,0 +1,137 @@
+"""Setting the instruments on the process for the time of a run, and taking them away."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Collection, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from typing import Any
+
+import sqlalchemy.ext.asyncio.engine
+import sqlalchemy.ext.asyncio.result
+import sqlalchemy.ext.asyncio.session
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from ..errors import ConfigurationError
+from .loop_meter import LoopMeter
+from .patches import Patches
+from .pools import Pools, PoolWatch, current_watch
+from .steps import spawning, stepped
+from .times import OperationTimes, current_times
+
+# Each has a name of its own for what runs SQLAlchemy's code in a greenlet.
+_SPAWNING = (
+    sqlalchemy.ext.asyncio.engine,
+    sqlalchemy.ext.asyncio.result,
+    sqlalchemy.ext.asyncio.session,
+)
+
+
+class Instruments:
+    """
+    What measures one run: its connections, and where the time of its operations goes.
+
+    Operations are split where that is wanted (`splits`); connections are counted anyway.
+    """
+
+    def __init__(
+        self, pool: PoolWatch, *, splits: bool, n_plus_one: int, meter: LoopMeter | None
+    ) -> None:
+        self.pool = pool
+        self.splits = splits
+        self._n_plus_one = n_plus_one
+        self.meter = meter
+
+    def times(self, operation: str) -> OperationTimes | None:
+        """Have what this task or thread does counted as an operation's; None: it is not split."""
+        if not self.splits:
+            return None
+        times = OperationTimes(operation, meter=self.meter, n_plus_one=self._n_plus_one)
+        current_times.set(times)
+        return times
+
+    def drive(
+        self, coroutine: Coroutine[Any, Any, Any], times: OperationTimes | None
+    ) -> Coroutine[Any, Any, Any]:
+        """Return what is to be awaited in the operation's task to perform it."""
+        if times is None or self.meter is None:
+            return coroutine
+        return stepped(coroutine, times, self.meter)
+
+
+class _Process:
+    """What is set on the process, for all runs that go on in it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._patches = Patches()
+        self._pools: Pools | None = None
+
+    def enter(self, watch: PoolWatch) -> None:
+        """Begin to tell a run of its connections."""
+        with self._lock:
+            if self._pools is None:
+                self._pools = Pools(self._patches)
+                for module in _SPAWNING:
+                    self._patches.wrap(module, "greenlet_spawn", spawning)
+            watches = self._pools.watches
+            if watch.engine is not None and any(w.engine is watch.engine for w in watches):
+                raise ConfigurationError(
+                    "another run is measuring this engine: give each run an engine of its own"
+                )
+            self._pools.watches = [*watches, watch]
+
+    def leave(self, watch: PoolWatch) -> None:
+        """Tell a run nothing more; the last one leaves SQLAlchemy as it was."""
+        with self._lock:
+            assert self._pools is not None
+            self._pools.watches = [w for w in self._pools.watches if w is not watch]
+            if not self._pools.watches:
+                self._pools.close()
+                self._patches.restore()
+                self._pools = None
+
+
+_process = _Process()
+
+
+def attached(
+    sessions: async_sessionmaker[AsyncSession] | sessionmaker[Session] | None,
+    stack: ExitStack | AsyncExitStack,
+    *,
+    time_split: bool,
+    n_plus_one: int = 0,
+    on_loop: bool = True,
+) -> Instruments:
+    """
+    Watch the engines of the process until the stack ends; `sessions` name the run's own.
+
+    `on_loop`: operations are tasks of this thread's event loop; else they are calls in threads.
+    """
+    bind = sessions.kw.get("bind") if sessions is not None else None
+    engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
+    watch = PoolWatch(engine if isinstance(engine, Engine) else None)
+    stack.enter_context(_watching(watch))
+    meter = LoopMeter(asyncio.get_running_loop()) if on_loop else None
+    return Instruments(watch, splits=time_split, n_plus_one=n_plus_one, meter=meter)
+
+
+@contextmanager
+def _watching(watch: PoolWatch) -> Iterator[None]:
+    _process.enter(watch)
+    token = current_watch.set(watch)
+    try:
+        yield
+    finally:
+        current_watch.reset(token)
+        _process.leave(watch)
+
+
+def break_off(pool: PoolWatch | None, holders: Collection[object]) -> None:
+    """Break off the connections that these have in the pools that are watched."""
+    if pool is not None:
+        for whose in tuple(holders):
+            pool.break_off(whose)

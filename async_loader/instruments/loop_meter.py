@@ -1,0 +1,117 @@
+"""How long what an operation waited for had been there before the event loop came to it."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter_ns
+
+# Between the beginning of a round and its first operation: more than this, and the loop may have
+# slept. It has, if that is most of what an operation waited.
+_IDLE_NS = 50_000
+# How far apart the earliest and the latest time of a reply may be for it to be an example.
+_CERTAIN_NS = 100_000
+_WEIGHT = 0.1
+
+
+class LoopMeter:
+    """
+    The rounds of one event loop, seen from the operations that it runs.
+
+    A loop asks for replies once a round and then runs what they are for. So a reply to an
+    operation that goes on now came after the poll before the last (else it would have gone on
+    in the round before) and before the last; or when the loop awoke, if it slept. Within those
+    bounds it is taken to have come when such a reply usually comes, which those tell that came
+    while the loop slept. All after is the loop's queue, and nobody's work.
+
+    The rounds cost one callback each, and none while the loop sleeps. `current` and `step_ns`
+    are for a thread that looks on: whose operation runs now, and since when. It sets
+    `blocked_ns`, from when to when the loop was at something else that did not end.
+    """
+
+    __slots__ = (
+        "_awake",
+        "_later",
+        "_pending",
+        "_rounds",
+        "_usual",
+        "blocked_ns",
+        "current",
+        "loop",
+        "step_ns",
+        "steps",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        # asyncio's own loop calls a reader in one round, and what that wakes in the next.
+        self._later = 0 if type(loop).__module__.startswith("uvloop") else 1
+        start = perf_counter_ns()
+        # When each of the last rounds began, and when it came to its first operation.
+        self._rounds = [(start, start)] * 4
+        self._pending = False
+        self._awake = 0
+        self._usual: dict[tuple[str, str | None], float] = {}
+        self.current: object | None = None
+        self.step_ns = 0
+        self.steps = 0
+        self.blocked_ns = (0, 0)
+
+    def stepped(self, operation: object, at_ns: int) -> None:
+        """Note that an operation goes on."""
+        self.current = operation
+        self.step_ns = at_ns
+        self.steps += 1
+        if not self._awake:
+            self._awake = at_ns
+
+    def left(self) -> None:
+        """Note that the operation waits, or has ended."""
+        self.current = None
+        if not self._pending:
+            self._pending = True
+            self.loop.call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        began, _ = self._rounds[0]
+        self._rounds = [(perf_counter_ns(), 0), (began, self._awake or began), *self._rounds[1:3]]
+        self._awake = 0
+        self._pending = False
+
+    def came(
+        self,
+        key: tuple[str, str | None],
+        since_ns: int,
+        now_ns: int,
+        probably_ns: int | None = None,
+    ) -> int:
+        """
+        Return when what was waited for since then had come, for one who goes on now.
+
+        `key`: whose wait it is and for what. To be asked after `stepped`. `probably_ns`: what is
+        known of it, in place of what is usual.
+        """
+        earliest, latest = self._bounds(since_ns, now_ns)
+        if probably_ns is not None:
+            return min(max(probably_ns, earliest), latest)
+        usual = self._usual.get(key)
+        if latest - earliest <= _CERTAIN_NS:
+            waited = latest - since_ns
+            self._usual[key] = waited if usual is None else usual + _WEIGHT * (waited - usual)
+            return latest
+        if usual is None:
+            return (earliest + latest) // 2
+        return min(max(since_ns + int(usual), earliest), latest)
+
+    def _bounds(self, since_ns: int, now_ns: int) -> tuple[int, int]:
+        began = self._rounds[0][0]
+        latest = self._rounds[self._later][0]
+        earliest = self._rounds[1 + self._later][1]
+        blocked_from, blocked_until = self.blocked_ns
+        if (idle := self._awake - began) > _IDLE_NS:
+            latest = self._awake
+            if blocked_until > max(began, since_ns):  # it did not sleep, but was at something else
+                earliest = blocked_from
+            elif 2 * idle > self._awake - since_ns:
+                earliest = latest
+        earliest = min(max(earliest, since_ns), now_ns)
+        return earliest, min(max(latest, earliest), now_ns)

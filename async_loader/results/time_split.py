@@ -1,0 +1,124 @@
+"""Where the time of operations went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ..histogram import Histogram, sum_of
+
+PARTS: Mapping[str, str] = {
+    "pool_wait": "pool wait",
+    "connect": "connect",
+    "ping": "ping",
+    "database": "database",
+    "orm": "ORM",
+    "application": "app",
+    "elsewhere": "elsewhere",
+    "loop_queue": "loop queue",
+}
+"""The parts of a latency by name, as reports head them."""
+
+MEANINGS: Mapping[str, str] = {
+    "pool_wait": "until a connection of the pool was free",
+    "connect": "opening a connection",
+    "ping": "asking a connection whether it lives",
+    "database": "from asking the database to its answer",
+    "orm": "running SQLAlchemy and the driver",
+    "application": "running the application's own code",
+    "elsewhere": "waiting for what is neither",
+    "loop_queue": "ready, while the event loop was at something else",
+}
+"""What the parts are, in words."""
+
+# Older results have no others; reports leave out what nothing was spent on.
+_ALWAYS = ("pool_wait", "database", "orm")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """
+    Where one operation's latency went, and how many statements it took.
+
+    `pool_wait`: waiting for a connection of the pool; `connect`: opening one; `ping`: asking
+    whether it lives (`pool_pre_ping`). `database`: from asking the database to its answer. `orm`:
+    running SQLAlchemy and the driver; `application`: running all else. `elsewhere`: waiting for
+    something that is none of these, as another service. `loop_queue`: ready, and waiting for the
+    event loop, which was at something else. Per operation they add up to the latency.
+    `statements`: how often the database was asked (BEGIN, COMMIT and ROLLBACK apart), in all
+    `count` operations, and `most_statements` in one.
+
+    The sync modes know pool wait, connect, ping and database; the rest is `orm` there.
+    """
+
+    pool_wait: Histogram
+    database: Histogram
+    orm: Histogram
+    statements: int
+    most_statements: int
+    connect: Histogram = field(default_factory=Histogram)
+    ping: Histogram = field(default_factory=Histogram)
+    application: Histogram = field(default_factory=Histogram)
+    elsewhere: Histogram = field(default_factory=Histogram)
+    loop_queue: Histogram = field(default_factory=Histogram)
+
+    @property
+    def count(self) -> int:
+        """How many operations were split."""
+        return self.orm.count
+
+    def parts(self) -> Iterator[tuple[str, Histogram]]:
+        """Yield each part with its name."""
+        return ((name, getattr(self, name)) for name in PARTS)
+
+    def merged(self, other: TimeSplit) -> TimeSplit:
+        """Return the two together."""
+        return TimeSplit(
+            **{name: sum_of(part, getattr(other, name)) for name, part in self.parts()},
+            statements=self.statements + other.statements,
+            most_statements=max(self.most_statements, other.most_statements),
+        )
+
+    @property
+    def statements_per_operation(self) -> float:
+        """The mean number of statements; 0 where there was no operation."""
+        return self.statements / self.count if self.count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, which `OperationResult` takes up into its own."""
+        return {
+            "time_split_ms": {name: part.summary_ms() for name, part in self.parts()},
+            "time_split_histograms": {name: part.encode() for name, part in self.parts()},
+            "statements": {
+                "total": self.statements,
+                "mean": round(self.statements_per_operation, 4),
+                "max": self.most_statements,
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self | None:
+        """Return what `to_dict` wrote, None where an operation was not split."""
+        if "time_split_histograms" not in data:
+            return None
+        encoded = data["time_split_histograms"]
+        return cls(
+            **{name: Histogram.decode(encoded[name]) for name in PARTS if name in encoded},
+            statements=data["statements"]["total"],
+            most_statements=data["statements"]["max"],
+        )
+
+
+def parts_shown(*splits: TimeSplit) -> list[str]:
+    """Return the names of the parts that a report shows of these: those that take any time."""
+    return [
+        name
+        for name in PARTS
+        if name in _ALWAYS or any(_matters(split, getattr(split, name)) for split in splits)
+    ]
+
+
+def _matters(split: TimeSplit, part: Histogram) -> bool:
+    whole = sum(each.mean_ns for _, each in split.parts())
+    return part.mean_ns > 0.005 * whole
