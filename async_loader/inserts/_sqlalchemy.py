@@ -9,11 +9,14 @@ that a new release of SQLAlchemy is read against one page.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import (
+    Mapper,
     Session,
     attributes,
+    bulk_persistence,
     dependency,
     identity,
     persistence,
@@ -22,6 +25,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.sql.schema import CallableColumnDefault
+from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import topological
 
 __all__ = [
@@ -36,15 +40,22 @@ __all__ = [
     "ScalarAttributeImpl",
     "UOWTransaction",
     "WeakInstanceDict",
+    "autoflush",
+    "bind_processor",
     "collect_insert_commands",
     "connections_for_states",
     "emit_insert_statements",
+    "expand_attributes",
     "finalize_insert_update",
     "generate_actions",
+    "has_bind_expression",
     "has_one_bind",
     "ignores_context",
     "organize_states_for_save",
     "orm_defaults",
+    "polymorphic_attribute",
+    "raise_as_executed",
+    "raise_as_statement",
     "save_obj",
     "states_of",
     "topological",
@@ -125,3 +136,62 @@ _WRAPPERS = {
 def ignores_context(default: Any) -> bool:
     """Tell whether a callable column default takes no execution context."""
     return getattr(default.arg, "__code__", None) in _WRAPPERS
+
+
+def autoflush(session: Session) -> None:
+    """Flush as before a query: if the session does, and is not flushing already."""
+    session._autoflush()
+
+
+def bind_processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """Return what turns a value of a type into the driver's, or None if it stays as it is."""
+    return type_._cached_bind_processor(dialect)
+
+
+def has_bind_expression(type_: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Tell whether a type wraps its parameters in SQL."""
+    return type_.dialect_impl(dialect)._has_bind_expression
+
+
+def polymorphic_attribute(mapper: Mapper[Any]) -> str | None:
+    """Return the attribute that says of which class a row is, if the ORM sets it."""
+    setter = mapper._set_polymorphic_identity
+    return mapper._polymorphic_attr_key if setter is not None else None
+
+
+def expand_attributes(mapper: Mapper[Any], row: dict[str, Any]) -> None:
+    """Put composites and synonyms into their columns, as an ORM bulk insert does."""
+    module: Any = bulk_persistence
+    in_2_1 = hasattr(module, "_expand_other_attrs")
+    expand = module._expand_other_attrs if in_2_1 else module._expand_composites
+    expand(mapper, [row])
+
+
+def raise_as_statement(connection: Connection, error: BaseException, statement: str) -> NoReturn:
+    """Raise what SQLAlchemy does for what defaults and types raise. Call it in the handler."""
+    raw: Any = connection
+    raw._handle_dbapi_exception(error, statement, None, None, None)
+    raise AssertionError
+
+
+def raise_as_executed(connection: Connection, error: BaseException, statement: str) -> NoReturn:
+    """Raise what SQLAlchemy does for what the driver raises: handlers told, class translated.
+
+    To be called in the handler. An error that is not the driver's stays what it is.
+    """
+    raw: Any = connection
+    pooled = raw._dbapi_connection
+    is_asyncpg = raw.dialect.driver == "asyncpg"  # psycopg raises what SQLAlchemy knows
+    if isinstance(error, Exception) and is_asyncpg and pooled is not None:
+        try:
+            pooled.dbapi_connection._handle_exception(error)
+        except Exception as translated:
+            _raise_handled(raw, translated, statement)
+    _raise_handled(raw, error, statement)
+
+
+def _raise_handled(connection: Any, error: BaseException, statement: str) -> NoReturn:
+    is_of_driver = isinstance(error, connection.dialect.loaded_dbapi.Error)
+    shown = statement if is_of_driver else None
+    connection._handle_dbapi_exception(error, shown, None, None, None)
+    raise AssertionError

@@ -12,7 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from async_loader.errors import ConfigurationError
-from async_loader.inserts import copying, insert_rows
+from async_loader.inserts import insert_rows
+from async_loader.inserts.bulk import copying, loading, source
 from tests.integration.inserts import models
 from tests.integration.inserts.models import (
     Base,
@@ -65,7 +66,7 @@ async def test_tuples_with_and_without_the_key(session: AsyncSession) -> None:
 async def test_async_iterable_in_chunks(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "CHUNK", 7)
+    monkeypatch.setattr(source, "CHUNK", 7)
 
     async def rows() -> AsyncIterator[dict[str, Any]]:
         for i in range(30):
@@ -75,33 +76,63 @@ async def test_async_iterable_in_chunks(
     assert await session.scalar(select(func.count(Plain.value))) == 15
 
 
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
+    """Columns and number of rows of each COPY."""
+    seen: list[tuple[list[str], int]] = []
+
+    def watched(connection: Any, table: str, columns: list[str], records: Any) -> None:
+        copying.copy(connection, table, columns, records)
+        seen.append((columns, len(records)))
+
+    monkeypatch.setattr(loading, "copy", watched)
+    return seen
+
+
 @pytest.mark.parametrize("alike", [True, False])
-async def test_memory_is_bounded(
-    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, alike: bool
+async def test_rows_held_are_bounded_by_number(
+    session: AsyncSession,
+    monkeypatch: pytest.MonkeyPatch,
+    copied: list[tuple[list[str], int]],
+    alike: bool,
 ) -> None:
-    monkeypatch.setattr(copying, "SLICE", 10)
-    monkeypatch.setattr(copying, "CHUNK", 10)
-    sent = 0
+    monkeypatch.setattr(source, "CHUNK", 10)
     ahead: list[int] = []
-    copy = copying._copy
-
-    def counted(records: Any) -> Iterator[Any]:
-        nonlocal sent
-        for record in records:
-            yield record
-            sent += 1
-
-    async def counting(connection: Any, target: Any, columns: Any, records: Any) -> None:
-        await copy(connection, target, columns, counted(records))
 
     def rows() -> Iterator[dict[str, Any]]:
         for i in range(100):
-            ahead.append(i - sent)
+            ahead.append(i - sum(count for _, count in copied))
             yield {"name": f"n{i}", **({"value": 1} if alike or i % 2 else {})}
 
-    monkeypatch.setattr(copying, "_copy", counting)
-    assert await insert_rows(session, Plain, rows()) == 100 == sent
+    assert await insert_rows(session, Plain, rows()) == 100
+    assert [count for _, count in copied] == [10] * 10
     assert max(ahead) <= 10
+
+
+@pytest.mark.parametrize("kind", ["dicts", "tuples", "mixed", "documents", "lists"])
+async def test_rows_held_are_bounded_by_bytes(
+    session: AsyncSession,
+    monkeypatch: pytest.MonkeyPatch,
+    copied: list[tuple[list[str], int]],
+    kind: str,
+) -> None:
+    """Many small rows, then large ones, of which twenty are as much as may be held."""
+    monkeypatch.setattr(source, "CHUNK_BYTES", 1_000_000)
+
+    def row(i: int) -> Any:
+        words = "x" * (50_000 if i >= 2_000 else 3)
+        if kind == "documents":
+            return {"document": {"words": [words]}}
+        if kind in {"tuples", "lists"}:
+            return (tuple if kind == "tuples" else list)([*(None,) * 5, words, *(None,) * 13])
+        return {"words": words, "short": "a"} if i % 2 and kind == "mixed" else {"words": words}
+
+    assert await insert_rows(session, Types, (row(i) for i in range(2_300))) == 2_300
+    # A step that was taken for small rows may bring large ones.
+    counts = [count for _, count in copied]
+    assert counts[0] <= 2_000 + 2 * source.HEAVY_STEP
+    assert max(counts[1:]) <= 20 + source.HEAVY_STEP
+    assert sum(counts) == 2_300
 
 
 async def test_defaults_and_types(session: AsyncSession) -> None:
@@ -131,13 +162,19 @@ async def test_defaults_and_types(session: AsyncSession) -> None:
     assert (await session.scalars(select(Cat))).one().lives == 9
 
 
-async def test_refuses_what_copy_cannot(session: AsyncSession) -> None:
-    with pytest.raises(ConfigurationError, match="several tables"):
-        await insert_rows(session, Car, [{"name": "a", "doors": 2}])
-    with pytest.raises(ConfigurationError, match="no attribute colour"):
+async def test_refuses_what_it_does_not_know(session: AsyncSession) -> None:
+    with pytest.raises(ConfigurationError, match="no column attribute colour"):
         await insert_rows(session, Plain, [{"colour": 1}])
-    with pytest.raises(ConfigurationError, match="default of upper"):
-        await insert_rows(session, ByContext, [{"name": "a"}])
+    with pytest.raises(ConfigurationError, match="Car lie in several tables: give dicts"):
+        await insert_rows(session, Car, [("a", 2)])
+
+
+async def test_what_only_sqlalchemy_can_make(session: AsyncSession) -> None:
+    assert await insert_rows(session, ByContext, [{"name": "a"}, {"name": "b"}]) == 2
+    uppers = (await session.scalars(select(ByContext.upper).order_by(ByContext.name))).all()
+    assert uppers == ["A", "B"]
+    assert await insert_rows(session, Car, [{"name": "a", "doors": 2}]) == 1
+    assert (await session.scalars(select(Car))).one().doors == 2
 
 
 async def test_rollback_leaves_nothing(session: AsyncSession) -> None:
@@ -177,19 +214,9 @@ async def test_an_iterable_that_raises(session: AsyncSession) -> None:
 
 
 async def test_rows_that_stop_being_alike(
-    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, copied: list[tuple[list[str], int]]
 ) -> None:
-    """Alike rows go through one COPY whatever their number; others a chunk at a time."""
-    monkeypatch.setattr(copying, "SLICE", 10)
-    monkeypatch.setattr(copying, "CHUNK", 40)
-    copied: list[list[str]] = []
-    copy = copying._copy
-
-    async def watched(connection: Any, target: Any, columns: Any, records: Any) -> None:
-        copied.append(columns)
-        await copy(connection, target, columns, records)
-
-    monkeypatch.setattr(copying, "_copy", watched)
+    monkeypatch.setattr(source, "CHUNK", 40)
 
     def rows() -> Iterator[Any]:
         yield from ({"name": f"a{i}", "value": i} for i in range(200))
@@ -200,34 +227,39 @@ async def test_rows_that_stop_being_alike(
         yield {"name": "d", "value": 4}
 
     assert await insert_rows(session, Plain, rows()) == 431
-    found = (await session.execute(select(Plain.name, Plain.value))).all()
-    expected: list[Any] = [(f"a{i}", i) for i in range(200)] + [(f"c{i}", i) for i in range(200)]
-    expected += [(f"b{i}", None if i % 2 else 1) for i in range(30)] + [("d", 4)]
-    assert sorted(map(repr, found)) == sorted(map(repr, expected))
-    assert len(copied) < 10
+    found = await session.execute(select(Plain.name, Plain.value).order_by(Plain.id))
+    expected: list[Any] = [(f"a{i}", i) for i in range(200)]
+    expected += [(f"b{i}", None if i % 2 else 1) for i in range(30)]
+    expected += [(f"c{i}", i) for i in range(200)] + [("d", 4)]
+    assert found.all() == expected
+    assert len(copied) == 11
 
 
 @pytest.mark.parametrize("good", [5, 25])
-async def test_an_iterable_that_fails(
-    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, good: int
+@pytest.mark.parametrize("wrong", [ZeroDivisionError, ConfigurationError])
+async def test_rows_that_fail_far_down(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, good: int, wrong: type[Exception]
 ) -> None:
-    """Its own error is raised, and the transaction can go on."""
-    monkeypatch.setattr(copying, "SLICE", 10)
+    """Its own error is raised, nothing of it remains, and the transaction can go on."""
+    monkeypatch.setattr(source, "CHUNK", 10)
 
     def rows() -> Iterator[Any]:
         yield from ({"name": str(i), "value": i} for i in range(good))
-        raise ZeroDivisionError
+        if wrong is ZeroDivisionError:
+            raise ZeroDivisionError
+        yield {"colour": 1}
 
-    with pytest.raises(ZeroDivisionError):
+    session.add(Plain(name="before"))
+    with pytest.raises(wrong):
         await insert_rows(session, Plain, rows())
-    assert await session.scalar(select(func.count(Plain.id))) == good // 10 * 10
+    assert await names(session) == ["before"]
 
 
 @pytest.mark.parametrize("late", [{"name": "x", "colour": 1}, {"name": "x", "value": 1, "n": 2}])
 async def test_an_unknown_key_far_down(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch, late: Any
 ) -> None:
-    monkeypatch.setattr(copying, "SLICE", 10)
+    monkeypatch.setattr(source, "CHUNK", 10)
     alike = [{"name": str(i), "value": i} for i in range(55)]
-    with pytest.raises(ConfigurationError, match="no attribute"):
+    with pytest.raises(ConfigurationError, match="no column attribute"):
         await insert_rows(session, Plain, [*alike, late])

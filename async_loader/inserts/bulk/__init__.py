@@ -1,0 +1,1 @@
+"""Rows without objects: read, prepared and sent in bulk."""

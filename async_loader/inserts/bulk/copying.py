@@ -1,0 +1,68 @@
+"""COPY through either driver, with the errors of a statement that SQLAlchemy had executed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import length_hint
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.util.concurrency import await_only
+
+from async_loader.inserts._sqlalchemy import raise_as_executed
+from async_loader.inserts.bulk.catalogue import quoted
+
+Records = Sequence[Sequence[Any]]
+
+
+def copy(connection: Connection, table: str, columns: Sequence[str], records: Records) -> None:
+    """Copy records into columns of a table, both as SQL names them, in its transaction."""
+    driver: Any = connection.connection.driver_connection
+    names = ", ".join(map(quoted, columns))
+    statement = f"COPY {table} ({names}) FROM STDIN"
+    try:
+        if connection.dialect.driver == "asyncpg":
+            await_only(_by_asyncpg(driver, statement, f"SELECT {names} FROM {table}", records))
+        elif connection.dialect.is_async:
+            await_only(_by_psycopg_async(driver, statement, records))
+        else:
+            _by_psycopg(driver, statement, records)
+    except BaseException as error:
+        raise_as_executed(connection, error, statement)
+
+
+async def _by_asyncpg(driver: Any, statement: str, columns: str, records: Records) -> None:
+    """
+    Do what `copy_records_to_table` does, but ask anew what the columns are.
+
+    Its own question is answered from a cache, and after ALTER COLUMN TYPE values would be
+    encoded for the old type: an integer's four bytes may pass for a real's.
+    """
+    import asyncpg  # noqa: PLC0415  # psycopg's users need not have it loaded
+
+    described = await driver.prepare(columns, name="")  # no name that a pooler could know
+    rows = iter(records)
+    try:
+        await driver._protocol.copy_in(
+            f"{statement} (FORMAT binary)", None, None, rows, described._state, None
+        )
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        raise
+    except (AssertionError, TimeoutError):
+        raise
+    except Exception as error:
+        # What a codec raises, in the class that it has in the parameters of a statement.
+        row = len(records) - length_hint(rows)
+        raise asyncpg.DataError(f"invalid input in row {row} of a COPY ({error})") from error
+
+
+async def _by_psycopg_async(driver: Any, statement: str, records: Records) -> None:
+    async with driver.cursor() as cursor, cursor.copy(statement) as copying:
+        for record in records:
+            await copying.write_row(record)
+
+
+def _by_psycopg(driver: Any, statement: str, records: Records) -> None:
+    with driver.cursor() as cursor, cursor.copy(statement) as copying:
+        for record in records:
+            copying.write_row(record)
