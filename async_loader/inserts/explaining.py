@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import inspect
+from sqlalchemy import Table, inspect
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from async_loader.inserts.bulk.method import explained
+from async_loader.inserts.bulk.target import target_of
 from async_loader.inserts.plans import KeySource, Level, MapperPlan, listens, mapper_plan
 
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
@@ -20,16 +22,27 @@ _KEYS = {
 }
 
 
-def explain(model: type[Any], session: AsyncSession | Session | None = None) -> str:
+def explain(model: type[Any] | Table, session: AsyncSession | Session | None = None) -> str:
     """Return the level and the reason, such as 'stock: has a before_insert listener'.
 
-    Levels are direct, prefetch and stock. Without a session, PostgreSQL through asyncpg is
-    meant; with one, the database it is bound to. Values may still send single flushes another
-    way: a SELECT as a value, or an object with the identity of another. Raises
-    sqlalchemy.exc.NoInspectionAvailable for a class that is not mapped.
+    Levels are direct, prefetch and stock. Where `insert_rows` does not use COPY, a second line
+    says so and why; of a Table that is the only line. Without a session, PostgreSQL through
+    asyncpg is meant; with one, the database it is bound to, and of `insert_rows` also what was
+    seen of the table when rows last went into it through that engine. Values may still send
+    single flushes another way: a SELECT as a value, or an object with the identity of another.
+    Raises sqlalchemy.exc.NoInspectionAvailable for a class that is not mapped.
     """
+    if isinstance(model, Table):
+        return _of_rows(model, _dialect(session, clause=model)) or "insert_rows: COPY"
     mapper: Any = inspect(model)
-    plan = mapper_plan(mapper, _dialect(mapper, session))
+    dialect = _dialect(session, mapper=mapper)
+    rows = _of_rows(model, dialect)
+    flushes = _of_flushes(mapper, dialect)
+    return f"{flushes}\n{rows}" if rows else flushes
+
+
+def _of_flushes(mapper: Any, dialect: Any) -> str:
+    plan = mapper_plan(mapper, dialect)
     listener = listens(mapper)
     if listener:
         return f"{Level.STOCK}: {listener}"
@@ -38,11 +51,18 @@ def explain(model: type[Any], session: AsyncSession | Session | None = None) -> 
     return f"{Level.DIRECT}: {_keys(plan)}"
 
 
-def _dialect(mapper: Any, session: AsyncSession | Session | None) -> Any:
+def _of_rows(model: Any, dialect: Any) -> str | None:
+    if dialect.name != "postgresql":
+        return None
+    reason = explained(target_of(model), dialect)
+    return f"insert_rows: INSERT in pages: {reason}" if reason else None
+
+
+def _dialect(session: AsyncSession | Session | None, **bind_arguments: Any) -> Any:
     if session is None:
         return _DIALECT
     sync_session = session.sync_session if isinstance(session, AsyncSession) else session
-    return sync_session.get_bind(mapper).dialect
+    return sync_session.get_bind(**bind_arguments).dialect
 
 
 def _keys(plan: MapperPlan) -> str:

@@ -194,7 +194,8 @@ def test_explain() -> None:
     assert explain(Composite) == "direct: objects bring their keys"
     assert explain(Car).startswith("direct")
     assert explain(Arrays).startswith("prefetch: column numbers has the type ARRAY")
-    assert explain(ByContext) == "prefetch: the default of column upper asks for its context"
+    asks = "the default of column upper asks for its context"
+    assert explain(ByContext) == f"prefetch: {asks}\ninsert_rows: INSERT in pages: {asks}"
 
 
 def test_explain_with_a_session_that_is_not_postgresql() -> None:
