@@ -8,12 +8,18 @@ import sys
 from .errors import ConfigurationError, MissingExtraError
 
 _STOPPED = 105
+# There are none on Windows, where nothing else is there either.
+_OF_A_TERMINAL = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)
+)
 
 
 def main() -> int:
     """Run the command line; return its exit code."""
     # As Ctrl-C: until the command has handlers of its own, which know what to clean up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, *_OF_A_TERMINAL):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     try:
         return _main()
     except KeyboardInterrupt:
@@ -21,7 +27,7 @@ def main() -> int:
         return _STOPPED
     finally:
         # Everything is done and said: the interpreter's own end is not interrupted.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *_OF_A_TERMINAL):
             signal.signal(number, signal.SIG_IGN)
 
 

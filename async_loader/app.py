@@ -27,6 +27,7 @@ from .runner.phase import OnProgress
 from .runner.preparation import prepared
 from .runner.runner import run
 from .runner.sync_runner import require_twins, run_sync
+from .runner.under_way import under_way
 from .settings.option_types import SYNC_MODES
 from .settings.run import InsertsSettings, RunSettings
 from .workload import Workload
@@ -112,6 +113,8 @@ async def _run(
 ) -> Finished:
     way = way or (_run_sync if settings.mode in SYNC_MODES else run_async)
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    facts = {"started": started} | environment() | (database.environment if database else {})
+    under_way.facts = {"settings": shown_settings(settings), "environment": facts}
     cleanup_error = None
     try:
         result = await way(settings, database, stop, on_progress)
@@ -119,9 +122,8 @@ async def _run(
         if error.result is None:
             raise
         result, cleanup_error = error.result, error
-    facts = {"started": started} | environment() | (database.environment if database else {})
-    result = replace(result, settings=shown_settings(settings), environment=facts)
-    return Finished(result, cleanup_error)
+    under_way.enter("over")
+    return Finished(replace(result, **under_way.facts), cleanup_error)
 
 
 async def run_async(

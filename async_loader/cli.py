@@ -35,6 +35,7 @@ from .reports import console as console_report
 from .reports import inserts as inserts_report
 from .reports import sweep as sweep_report
 from .reports.comparison import group
+from .reports.findings import accounting_lines
 from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from .results.run import RunResult
 from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
@@ -50,6 +51,7 @@ from .shards import run_as_asked
 from .verdict.knee import advise
 from .verdict.thresholds import verdicts_of
 from .verdict.validity import doubts
+from .verdict.verdict import ENDINGS
 
 TOO_MANY_FAILED = 1
 STOPPED = 105
@@ -172,7 +174,13 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
         )
     if result.outcome == "lost":
         lost = ", ".join(f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost)
+        if not lost:  # the whole of it, and whoever saw it has said how
+            return LOST
         return complain(f"{lost} (--on-worker-loss continue goes on without it)", LOST)
+    if result.outcome == "hung":
+        return complain(ENDINGS["hung"], THRESHOLD)
+    if result.not_started and result.outcome == "done":
+        return complain(f"{next(accounting_lines(result))}", THRESHOLD)
     if result.error_rate > settings.max_error_rate:
         return complain(
             f"{result.error_rate:.2%} of the operations failed, more than --max-error-rate "

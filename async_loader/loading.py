@@ -102,9 +102,9 @@ def called(function: Callable[[], T], role: str) -> T:
     """Return what a user's function returns; raises `WorkloadError` with the line that raised."""
     try:
         return function()
-    except AsyncLoaderError:
+    except (AsyncLoaderError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit() as well, of a command called as a function
         raise WorkloadError(f"{_where(error, role)}: {role}: {_what(error)}") from error
 
 
@@ -117,7 +117,9 @@ def _imported(load: Callable[[], ModuleType], target: str) -> ModuleType:
         raise WorkloadError(
             f"{short_path(error.filename or target)}:{error.lineno}: {error.msg}"
         ) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # pytest.skip() is no Exception either
         where = _where(error, f"importing {target}")
         raise WorkloadError(f"{where}: {_what(error)}{_hint(error)}") from error
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 from .errors import MissingExtraError
+from .event_loop import LoopRunner
 from .limits import Stop
 
 T = TypeVar("T")
 Work = Callable[[Stop], Coroutine[Any, Any, T]]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What asks a run to end: a terminal that is closed does, and so does Ctrl-backslash.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 # Two requests are the run's to heed; whoever asks once more wants no clean-up either.
 _PATIENCE = 2
+
+
+def heeded_signals() -> tuple[signal.Signals, ...]:
+    """Return those of `SIGNALS` that this process was not started to ignore (`nohup`)."""
+    return tuple(s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN)
 
 
 def run_until_stopped(work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
@@ -33,49 +42,68 @@ def run_until_stopped(work: Work[T], loop: str, *, stock_collector: bool = False
 
 class Signals:
     """
-    SIGINT and SIGTERM, which end a run: first drain, then at once, then without mercy.
+    The signals that end a run: first drain, then at once, then without mercy.
 
     Before the run there is nothing to drain, and the first one ends it there with
     `asyncio.CancelledError`. After it the first one is noted in `stop`, for the report to be
     finished, and the second raises `KeyboardInterrupt`. The handlers are the process's, not
     the loop's, which takes its own away when it closes: SIGTERM would kill the report.
+
+    The loop lives until the block ends, so that what is shown in it waits for nobody's tasks;
+    `left` is what did not end with it.
     """
 
     def __init__(self) -> None:
         self.stop = Stop()
+        self.left: list[str] = []
+        self.asked_at: list[float] = []
+        """When each request came, by `time.monotonic`."""
         self._asked = 0
         self._late = 0
         self._interrupt: Callable[[], object] | None = None
         self._before: dict[int, Any] = {}
+        self._runner: LoopRunner | None = None
+
+    @property
+    def last_beat(self) -> float | None:
+        """When the loop was last at work, by `time.monotonic`; None where there is none."""
+        return self._runner.last_beat if self._runner is not None else None
 
     def __enter__(self) -> Self:
-        for number in SIGNALS:
+        for number in heeded_signals():
             self._before[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        if self._runner is not None:
+            self._runner.__exit__(*error)
+            self.left = self._runner.left
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def run(self, work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
         """Run `work(stop)` on a loop of the wanted kind and return what it returns."""
-        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            if not stock_collector:
-                spare_the_garbage_collector()
-            return runner.run(self._stoppable(work))
+        assert self._runner is None
+        self._runner = LoopRunner(loop_factory(loop), self.stop.request)
+        self._runner.__enter__()
+        if not stock_collector:
+            spare_the_garbage_collector()
+        return self._runner.run(self._stoppable(work))
 
     async def _stoppable(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(work(self.stop))
         if self.stop.requested.is_set():
             task.cancel()
-        self._interrupt = lambda: loop.call_soon_threadsafe(self._ask, task)
+        ours = contextvars.copy_context()  # not that of the operation that a signal meets
+        self._interrupt = lambda: loop.call_soon_threadsafe(self._ask, task, context=ours)
         try:
             return await task
         finally:
             self._interrupt = None
 
     def _on_signal(self, _number: int, _frame: object) -> None:
+        self.asked_at.append(time.monotonic())
         if self._interrupt is not None:
             self._interrupt()
         else:

@@ -19,10 +19,10 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .database.postgresql import first_line
-from .instruments import PoolWatch, holder
+from .instruments import PoolWatch
 from .results.findings import DatabaseCounts, ServerSide
 from .server_queries import Look, Totals, difference
-from .tasks import within
+from .tasks import holder, within
 
 SAMPLE_EVERY = 0.25
 """Seconds between two looks at what connections wait for."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -11,6 +13,66 @@ T = TypeVar("T")
 # A cancelled statement's driver asks the server to stop, and closes: it waits up to 2 s for the
 # answers, and for ever in a session's shielded close. Then the connection is broken off.
 CLOSING = 2.5
+
+
+# Whose code is at work, in tasks of its own too: an operation or a hook of a workload's; None
+# where it is ours.
+holder: ContextVar[object | None] = ContextVar("holder", default=None)
+
+
+class OwnedTask(asyncio.Task[Any]):
+    """
+    A task that knows whose it is, `of`.
+
+    One of ours is not cancelled by a user's code, which may well cancel all that there are.
+    """
+
+    def __init__(self, *args: Any, owner: object | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.of = owner
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """See `asyncio.Task.cancel`."""
+        if self.of is None and holder.get() is not None:
+            return False
+        return super().cancel(msg)
+
+
+def owned_tasks(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    """Make a task that knows the operation or the hook that it was made in: a task factory."""
+    return OwnedTask(work, loop=loop, owner=holder.get(), **options)
+
+
+def frames_of(task: asyncio.Task[Any]) -> list[tuple[str, int, str]]:
+    """Return where a task is waiting, (file, line, function) of each frame, innermost first."""
+    found: list[tuple[str, int, str]] = []
+    link: Any = task.get_coro()
+    for _ in range(_MOST_FRAMES):
+        frame: FrameType | None = None
+        for kind in ("cr", "gi", "ag"):
+            frame = frame or getattr(link, f"{kind}_frame", None)
+        if frame is None:
+            break
+        found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        spawned = frame.f_locals.get("context")  # greenlet_spawn: the sync half is at work
+        inner: FrameType | None = getattr(spawned, "gr_frame", None)
+        sync = []
+        while inner is not None:
+            sync.append((inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name))
+            inner = inner.f_back
+        found += reversed(sync)
+        link = next(
+            (
+                awaited
+                for name in ("cr_await", "gi_yieldfrom", "ag_await")
+                if (awaited := getattr(link, name, None)) is not None
+            ),
+            frame.f_locals.get("coroutine"),  # one that is driven step by step
+        )
+    return found[::-1]
+
+
+_MOST_FRAMES = 100
 
 
 async def first_of(

@@ -95,6 +95,10 @@ class Operation:
     wants: frozenset[str]
     twin: SyncTwin | None = None
     think: Think | None = None
+    rolls_back: bool = False
+    failing_status: int | None = 500
+    isolated: bool = True
+    """Whether each has a context and a task of its own: what has no user code needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +171,21 @@ class Workload:
         """Whether nobody's code is run, so that there is nothing to time within an operation."""
 
     def operation(
-        self, name: str, *, weight: float = 1, kind: Kind, think: float | Think | None = None
+        self,
+        name: str,
+        *,
+        weight: float = 1,
+        kind: Kind,
+        think: float | Think | None = None,
+        rolls_back: bool = False,
+        failing_status: int | None = 500,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, Any]]], Registered[P]]:
         """
         Register a coroutine function as an operation; weights are relative.
 
-        `think` is the time after this operation, in place of the workload's.
+        `think` is the time after this operation, in place of the workload's. One that writes and
+        commits nothing of it fails, unless it says that it `rolls_back`; so does one that returns
+        an HTTP response whose status is `failing_status` or more (None: none does).
         """
         if name in self.operations:
             raise ConfigurationError(f"workload {self.name!r} has two operations named {name!r}")
@@ -187,7 +200,16 @@ class Workload:
 
         def register(function: Callable[P, Coroutine[Any, Any, Any]]) -> Registered[P]:
             wants = _wanted(function, f"operation {name!r}", ("session", "op"))
-            self.operations[name] = Operation(name, kind, weight, function, wants, think=thinks)
+            self.operations[name] = Operation(
+                name,
+                kind,
+                weight,
+                function,
+                wants,
+                think=thinks,
+                rolls_back=rolls_back,
+                failing_status=failing_status,
+            )
             return Registered(self, name, function)
 
         return register
@@ -203,12 +225,14 @@ class Workload:
         The load then runs through the application's own engine, pool and events, and no
         schema of ours is made.
         """
+        self._refuse_second("function of sessions", self.sessions_hook)
         _wanted(function, "the function of sessions", (), coroutine=False)
         self.sessions_hook = function
         return function
 
     def setup(self, function: F) -> F:
         """Register the coroutine function that prepares the database, once a run."""
+        self._refuse_second("set-up", self.setup_hook and self.setup_hook.function)
         self.setup_hook = Hook(function, _wanted(function, "set-up", ("sessions", "seed")))
         return function
 
@@ -218,8 +242,15 @@ class Workload:
 
         After a set-up that raised or was stopped, too: then `shared` is None.
         """
+        self._refuse_second("tear-down", self.teardown_hook and self.teardown_hook.function)
         self.teardown_hook = Hook(function, _wanted(function, "tear-down", ("sessions", "shared")))
         return function
+
+    def _refuse_second(self, role: str, first: Callable[..., Any] | None) -> None:
+        if first is not None:
+            raise ConfigurationError(
+                f"workload {self.name!r} has a {role} already, at {_source_line(first)}: it has one"
+            )
 
     def mix(self, *, seed: int = 0, write_ratio: float | None = None) -> Mix:
         """

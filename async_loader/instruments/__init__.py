@@ -15,9 +15,10 @@ engine is measured whoever made it, before the run, in its set-up or in an opera
 
 from __future__ import annotations
 
+from ..tasks import holder
 from .attaching import Instruments, attached, break_off
 from .pools import PoolWatch, Taken
-from .times import OperationTimes, current_times, holder
+from .times import OperationTimes, current_times
 
 __all__ = [
     "Instruments",

@@ -21,9 +21,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool, SingletonThrea
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..source_lines import user_line_here
+from ..tasks import holder
 from .dialects import DialectPatches
 from .patches import Patches
-from .times import OperationTimes, current_times, holder
+from .times import OperationTimes, current_times
 from .windows import awaited, waiting, window
 
 

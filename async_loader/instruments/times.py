@@ -134,6 +134,3 @@ class OperationTimes:
 
 # A context variable: SQLAlchemy's greenlets run in the context of the task that spawned them.
 current_times: ContextVar[OperationTimes | None] = ContextVar("current_times", default=None)
-
-# Who takes connections, in tasks of their own too: a session closes in one that is shielded.
-holder: ContextVar[object | None] = ContextVar("holder", default=None)

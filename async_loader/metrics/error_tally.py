@@ -37,9 +37,15 @@ class ErrorTally:
         self._faults: dict[tuple[_Place, str], _Fault] = {}
         self._messages: dict[_Place, list[str]] = defaultdict(list)
 
-    def count(self, operation: str, failure: Failure, error: BaseException | None) -> None:
-        """Count a failure of an operation."""
-        place: _Place = (failure.name, None, None)
+    def count(
+        self,
+        operation: str,
+        failure: Failure,
+        error: BaseException | None,
+        sample: Sample | None = None,
+    ) -> None:
+        """Count a failure of an operation; `sample` is what to tell of one without an error."""
+        place: _Place = (failure.name, None, sample.source if sample is not None else None)
         shape = ""
         if error is not None:
             place = (failure.name, constraint_in(error), source_of(error))
@@ -48,7 +54,8 @@ class ErrorTally:
         fault = self._faults.get(key)
         if fault is None:
             others = key[0][0] == _OTHERS
-            sample = Sample(_OTHERS) if others else sample_of(error, failure.name)
+            known = sample or sample_of(error, failure.name)
+            sample = Sample(_OTHERS) if others else known
             fault = self._faults[key] = _Fault(sample)
         fault.by_operation[operation] += 1
 

@@ -22,6 +22,7 @@ from ..results.run import Outcome, RunResult
 from ..results.schedule import ScheduleResult
 from ..results.slices import Slices
 from ..results.time_split import PARTS
+from ..tracebacks import Sample
 from ..workload import Operation
 from .check_tally import CheckTally
 from .error_tally import ErrorTally
@@ -144,19 +145,46 @@ class Metrics:
             if times.repeated:
                 self._repeats.count(name, times)
 
-    def failed(self, name: str, failure: Failure, error: BaseException | None) -> None:
-        """Count an operation that did not; a write whose reply is lost is indeterminate."""
+    def failed(
+        self,
+        name: str,
+        failure: Failure,
+        error: BaseException | None,
+        *,
+        after_commit: bool = False,
+        sample: Sample | None = None,
+    ) -> None:
+        """
+        Count an operation that did not; a write whose reply is lost is indeterminate.
+
+        `after_commit`: something of it was committed by then, and stays. `sample` is what to
+        tell of a failure without an exception.
+        """
         operation = self._operations[name]
+        operation.after_commit += after_commit
         if failure.reply_lost and operation.kind == "write":
             operation.indeterminate += 1
         else:
             operation.failed += 1
-        self._errors.count(name, failure, error)
+        self._errors.count(name, failure, error, sample)
         self.last_failure_ns = self._clock.now_ns()
         if self.last_failure_ns >= self._over_ns:
             self._drain(self.last_failure_ns)
         self._slices.fail(name)
         self._bad[(self.last_failure_ns - self.started_ns) // SECOND_NS] += 1
+
+    def undone(
+        self,
+        name: str,
+        failure: Failure,
+        error: BaseException | None,
+        sample: Sample | None = None,
+    ) -> None:
+        """Count an operation as failed that had ended well: what it left behind did not."""
+        operation = self._operations[name]
+        operation.undone += 1
+        operation.failed += 1
+        self._errors.count(name, failure, error, sample)
 
     def checked(self, name: str, passed: bool) -> None:
         """Count an operation's own check."""

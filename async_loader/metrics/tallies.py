@@ -112,13 +112,15 @@ class OperationTally:
     late: int = 0
     retries: int = 0
     retried: int = 0
+    after_commit: int = 0
+    undone: int = 0
     split: SplitTally | None = None
 
     def result(self) -> OperationResult:
         """Return the counts so far."""
         return OperationResult(
             kind=self.kind,
-            count=self.histogram.count,
+            count=self.histogram.count - self.undone,
             failed=self.failed,
             indeterminate=self.indeterminate,
             histogram=self.histogram,
@@ -127,4 +129,5 @@ class OperationTally:
             late=self.late,
             retries=self.retries,
             retried=self.retried,
+            after_commit=self.after_commit,
         )

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from async_loader.reports.changes import baseline_lines
 from async_loader.reports.findings import (
+    accounting_lines,
     checks_left_out,
     repeat_lines,
     server_lines,
@@ -223,6 +224,10 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _errors(result: RunResult) -> Iterator[str]:
+    accounting = [f"[bold yellow]{escape(line)}[/]" for line in accounting_lines(result)]
+    if accounting:
+        yield ""
+        yield from accounting
     if not result.errors:
         return
     yield ""

@@ -20,6 +20,18 @@ MOST_WAITS = 5
 MOST_CHECKS = 20
 
 
+def accounting_lines(result: RunResult) -> Iterator[str]:
+    """Yield what of the work asked for was not done, or not wholly, beside what failed."""
+    if missing := result.not_started:
+        yield f"{missing:,} of the {result.planned:,} operations asked for were never started"
+    if kept := result.after_commit:
+        were = "was" if kept == 1 else "were"
+        yield (
+            f"{kept:,} failed after commit: what they had committed by then stays, and they {were} "
+            "not tried again"
+        )
+
+
 def repeat_lines(result: RunResult) -> Iterator[str]:
     """Yield a line for each N+1, those with most executions first, and how many are not shown."""
     for repeat in result.repeated_statements[:MOST_REPEATS]:

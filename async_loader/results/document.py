@@ -88,6 +88,9 @@ class Operation(TypedDict):
     late: Annotated[int, Field(ge=0, description="of count, over the latency limit")]
     retries: Annotated[int, Field(ge=0, description="tries after an operation's first")]
     retried: Annotated[int, Field(ge=0, description="operations that took more than one")]
+    after_commit: Annotated[
+        int, Field(ge=0, description="of those that did not end well: committed something before")
+    ]
     latency_ms: Summary
     histogram: EncodedHistogram
     time_split_ms: NotRequired[SplitSummaries]
@@ -97,12 +100,19 @@ class Operation(TypedDict):
 
 @_exact
 class Operations(TypedDict):
-    """All operations together; `planned` is null for a run by duration."""
+    """
+    All operations together; `planned` is null for a run by duration.
+
+    Completed, failed, indeterminate, dropped and not started are all that were planned.
+    """
 
     planned: Count | None
     completed: Count
     failed: Count
     indeterminate: Count
+    dropped: Count
+    not_started: Count
+    after_commit: Count
 
 
 @_exact

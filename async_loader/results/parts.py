@@ -20,6 +20,9 @@ class OperationResult:
     `indeterminate` nobody knows whether the database did them (a commit without a reply).
     `dropped` were due and could not start; `late`: of `count`, those over the latency limit;
     `retries`: tries after the first, in `retried` operations, however those ended.
+    `after_commit`: of those that did not end well, how many had committed something by then,
+    for which reason they were not tried again. `histogram` also has the latencies of those
+    that ended well and whose background tasks did not.
     """
 
     kind: str
@@ -32,6 +35,7 @@ class OperationResult:
     late: int = 0
     retries: int = 0
     retried: int = 0
+    after_commit: int = 0
 
     def merged(self, other: OperationResult) -> OperationResult:
         """Return the two together."""
@@ -46,6 +50,7 @@ class OperationResult:
             late=self.late + other.late,
             retries=self.retries + other.retries,
             retried=self.retried + other.retried,
+            after_commit=self.after_commit + other.after_commit,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +64,7 @@ class OperationResult:
             "late": self.late,
             "retries": self.retries,
             "retried": self.retried,
+            "after_commit": self.after_commit,
             "latency_ms": self.histogram.summary_ms(),
             "histogram": self.histogram.encode(),
             **(self.split.to_dict() if self.split else {}),
@@ -78,6 +84,7 @@ class OperationResult:
             late=data.get("late", 0),
             retries=data.get("retries", 0),
             retried=data.get("retried", 0),
+            after_commit=data.get("after_commit", 0),
         )
 
 

@@ -30,10 +30,11 @@ from .slices import Slices
 RESULT_SCHEMA = 1
 
 # interrupted: somebody asked for the end; failed: a threshold broke, and that was to end it;
-# aborted: nothing succeeded any more; lost: a worker died, and that was to end it.
-Outcome = Literal["done", "interrupted", "failed", "aborted", "lost"]
+# aborted: nothing succeeded any more; lost: a worker died, and that was to end it; hung: it did
+# not end by itself, and had to be ended from outside.
+Outcome = Literal["done", "interrupted", "failed", "aborted", "lost", "hung"]
 # The worse outcome of two shards is the outcome of the run.
-_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "failed", "aborted", "lost")
+_OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "failed", "aborted", "lost", "hung")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,17 @@ class RunResult:
     def dropped(self) -> int:
         """Operations that were due and could not start."""
         return sum(operation.dropped for operation in self.by_operation.values())
+
+    @property
+    def not_started(self) -> int:
+        """Operations that were asked for and never due or begun; 0 in a run by duration."""
+        accounted = self.completed + self.failed + self.indeterminate + self.dropped
+        return max((self.planned or 0) - accounted, 0)
+
+    @property
+    def after_commit(self) -> int:
+        """Operations that did not end well, and had committed something by then."""
+        return sum(operation.after_commit for operation in self.by_operation.values())
 
     @property
     def late(self) -> int:
@@ -157,6 +169,9 @@ class RunResult:
                 "completed": self.completed,
                 "failed": self.failed,
                 "indeterminate": self.indeterminate,
+                "dropped": self.dropped,
+                "not_started": self.not_started,
+                "after_commit": self.after_commit,
             },
             "by_operation": {name: o.to_dict() for name, o in self.by_operation.items()},
             "pool": self.pool.to_dict() if self.pool else None,

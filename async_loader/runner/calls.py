@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..effects import Effects, current_effects
 from ..failures import may_be_retried
 from ..workload import Kind, Mix, Operation
 
@@ -36,12 +37,11 @@ def call_of(
     factory = sessions[operation.kind]
     assert factory is not None
 
-    async def with_session(index: int) -> None:
+    async def with_session(index: int) -> Any:
         async with factory() as session:
             if wants_op:
-                await function(session=session, op=context(index, shared, check))
-            else:
-                await function(session=session)
+                return await function(session=session, op=context(index, shared, check))
+            return await function(session=session)
 
     return with_session
 
@@ -52,23 +52,34 @@ def retrying(call: Call, max_tries: int, on_retry: Callable[[bool], None]) -> Ca
 
     Each try is the whole operation, with a session and a context of its own. `on_retry` is told
     of each after the first, and whether it is the second. A cancelled operation is not tried
-    again, in whatever way it ends.
+    again, in whatever way it ends, and neither is one that may have committed something.
     """
 
-    async def call_again(index: int) -> None:
+    async def call_again(index: int) -> Any:
         task = current_task()
         for tried in range(1, max_tries):
             try:
-                await call(index)
+                return await call(index)
             except Exception as error:
-                if not may_be_retried(error) or (task is not None and task.cancelling()):
+                cancelled = task is not None and task.cancelling()
+                if cancelled or not may_be_retried(error) or not _to_begin_anew():
                     raise
                 on_retry(tried == 1)
-            else:
-                return
-        await call(index)
+        return await call(index)
 
     return call_again if max_tries > 1 else call
+
+
+def _to_begin_anew() -> bool:
+    """Return whether a try has left nothing behind; then the next one's effects are its own."""
+    effects = current_effects.get()
+    if effects is not None:
+        if effects.may_have_committed:
+            effects.committed = True
+            return False
+        effects.over = True
+        current_effects.set(Effects())
+    return True
 
 
 def sync_retrying(
@@ -76,17 +87,15 @@ def sync_retrying(
 ) -> Callable[[int], Any]:
     """Return a sync call, tried again as `retrying` does."""
 
-    def call_again(index: int) -> None:
+    def call_again(index: int) -> Any:
         for tried in range(1, max_tries):
             try:
-                call(index)
+                return call(index)
             except Exception as error:
-                if not may_be_retried(error):
+                if not may_be_retried(error) or not _to_begin_anew():
                     raise
                 on_retry(tried == 1)
-            else:
-                return
-        call(index)
+        return call(index)
 
     return call_again if max_tries > 1 else call
 
@@ -104,12 +113,11 @@ def sync_call_of(
     function, wants_op = twin.function, "op" in twin.wants
     factory = sessions[operation.kind] if "session" in twin.wants else None
 
-    def call(index: int) -> None:
+    def call(index: int) -> Any:
         arguments = {"op": mix.context(index, shared, check)} if wants_op else {}
         if factory is None:
-            function(**arguments)
-            return
+            return function(**arguments)
         with factory() as session:
-            function(session=session, **arguments)
+            return function(session=session, **arguments)
 
     return call

@@ -2,71 +2,161 @@
 
 from __future__ import annotations
 
-from asyncio import Task
-from typing import Any
+import asyncio
+from asyncio import CancelledError
+from collections.abc import Callable
 
 from ..clock import SECOND_NS
 from ..failures import CANCELLED, TIMEOUT, Failure
 from ..instruments import PoolWatch, break_off
+from ..metrics.metrics import Metrics
 from ..tasks import CLOSING
+from ..tracebacks import Sample
+
+BLOCKED = Failure("blocked the event loop", reply_lost=True)
+ABANDONED = Failure("abandoned", reply_lost=True)
+LET_GO = 2 * CLOSING
+"""Seconds after its cancellation from which nobody waits for an operation any more."""
+
+
+class Flight:
+    """
+    One operation under way: `over` is done when nobody waits for it any more.
+
+    `let_go`: it did not end when it was cancelled, and was counted without its end. `metrics`
+    are those of its phase. `unawaited`: a coroutine that was dropped in it.
+    """
+
+    __slots__ = (
+        "cancelled_ns",
+        "entered",
+        "failure",
+        "let_go",
+        "metrics",
+        "name",
+        "over",
+        "started_ns",
+        "task",
+        "unawaited",
+    )
+
+    def __init__(
+        self, name: str, metrics: Metrics, started_ns: int, over: asyncio.Future[None]
+    ) -> None:
+        self.name = name
+        self.metrics = metrics
+        self.started_ns = started_ns
+        self.over = over
+        self.task: FlightTask
+        self.entered = False
+        self.cancelled_ns: int | None = None
+        self.let_go = False
+        self.failure: Failure | None = None
+        self.unawaited: str | None = None
+
+
+class FlightTask(asyncio.Task[None]):
+    """The task of one operation; cancelled before its first step it is entered all the same."""
+
+    def __init__(self, *args: object, flight: Flight, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed on as they are
+        self.of = flight
+        self._cancelled_early = False
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """See `asyncio.Task.cancel`."""
+        if not self.of.entered:  # else it would end without having been counted
+            self._cancelled_early = True
+            return True
+        return super().cancel(msg)
+
+    def enter(self) -> None:
+        """Begin; raises `CancelledError` where it was cancelled already."""
+        self.of.entered = True
+        if self._cancelled_early:
+            raise CancelledError
 
 
 class InFlight:
     """
-    The tasks that perform an operation now, each with the time it began.
+    The operations under way.
 
     `cancel_overdue`, called now and then, is what a timer for every operation would be. What
-    does not end by its cancellation loses its connection.
+    does not end by its cancellation loses its connection, and then its worker.
     """
 
-    def __init__(self, op_timeout: float, pool: PoolWatch | None) -> None:
+    def __init__(
+        self, op_timeout: float, pool: PoolWatch | None, on_let_go: Callable[[Flight], None]
+    ) -> None:
         self._op_timeout_ns = int(op_timeout * SECOND_NS)
         self._pool = pool
-        self._expired: dict[Task[Any], int] = {}  # when it was cancelled
-        self.since: dict[Task[Any], int] = {}
+        self._on_let_go = on_let_go
+        self._loop = asyncio.get_running_loop()
+        self._flights: set[Flight] = set()
         self.ending = False
         """Whether all are being cancelled, whatever they do."""
 
-    def ended(self, task: Task[Any]) -> None:
-        """Forget a task's operation."""
-        del self.since[task]
-        self._expired.pop(task, None)
+    def begin(self, name: str, metrics: Metrics, now_ns: int) -> Flight:
+        """Note an operation that starts."""
+        flight = Flight(name, metrics, now_ns, self._loop.create_future())
+        self._flights.add(flight)
+        return flight
 
-    def timed_out(self, task: Task[Any]) -> bool:
-        """Return whether a cancellation is ours, and nobody else wants the task to end."""
-        ours = task in self._expired and not self.ending
-        if ours:
-            _forget_cancellations(task)
-        return ours
+    def ended(self, flight: Flight) -> None:
+        """Forget an operation, and let go on who waits for it."""
+        self._flights.discard(flight)
+        if not flight.over.done():
+            flight.over.set_result(None)
 
-    def why_ended(self, task: Task[Any]) -> Failure | None:
-        """Return why an operation was cancelled that then ended in its own way, if it was."""
-        if self.ending and task.cancelling():
-            return CANCELLED
-        _forget_cancellations(task)
-        return TIMEOUT if task in self._expired else None
+    def why_ended(self, flight: Flight) -> Failure | None:
+        """Return why an operation was cancelled by us, however it ended then, if it was."""
+        if flight.cancelled_ns is None:
+            return None
+        return CANCELLED if self.ending else TIMEOUT
 
     def cancel_overdue(self, now_ns: int) -> None:
-        """Cancel what has taken too long, and break off what was cancelled in vain."""
-        for task, began_ns in self.since.items():
-            if task not in self._expired:
-                if now_ns - began_ns > self._op_timeout_ns:
-                    self._expired[task] = now_ns
-                    task.cancel()
-            elif now_ns - self._expired[task] > CLOSING * SECOND_NS:
-                break_off(self._pool, (task,))
+        """Cancel what has taken too long, break off what was cancelled in vain, let it go."""
+        for flight in tuple(self._flights):
+            if flight.cancelled_ns is None:
+                if now_ns - flight.started_ns > self._op_timeout_ns:
+                    self._cancel(flight, now_ns)
+                continue
+            waited = (now_ns - flight.cancelled_ns) / SECOND_NS
+            if waited > LET_GO:
+                self._let_go(flight)
+            elif waited > CLOSING:
+                break_off(self._pool, (flight,))
 
-    def break_off(self) -> None:
-        """Break off the connections of all of them."""
-        break_off(self._pool, self.since)
+    async def end_all(self, now_ns: int) -> None:
+        """Cancel all of them and wait for their ends, but not longer than `LET_GO`."""
+        self.ending = True
+        for flight in self._flights:
+            self._cancel(flight, now_ns)
+        for _ in range(int(LET_GO / CLOSING)):
+            if not self._flights:
+                return
+            await asyncio.wait([flight.over for flight in self._flights], timeout=CLOSING)
+            break_off(self._pool, self._flights)
+        for flight in tuple(self._flights):
+            self._let_go(flight)
 
+    def count_cut_off(self, where: str | None) -> None:
+        """Count all of them as cut off; the one at work as what holds up the loop at a line."""
+        task = asyncio.current_task(self._loop) if where is not None else None
+        at_work = getattr(task, "of", None)
+        for flight in tuple(self._flights):
+            if flight is at_work:
+                told = f"it never gave the event loop back: it stays at {where}"
+                flight.metrics.failed(flight.name, BLOCKED, None, sample=Sample(told, where))
+            else:
+                flight.metrics.failed(flight.name, CANCELLED, None)
 
-def _forget_cancellations(task: Task[Any]) -> None:
-    """
-    Make a task as good as new for its next operation.
+    def _cancel(self, flight: Flight, now_ns: int) -> None:
+        if flight.cancelled_ns is None:
+            flight.cancelled_ns = now_ns
+        flight.task.cancel()
 
-    Before Python 3.13 an `asyncio.TaskGroup` of the operation's own leaves its parent
-    cancelled for ever when one of its tasks fails.
-    """
-    while task.cancelling():
-        task.uncancel()
+    def _let_go(self, flight: Flight) -> None:
+        flight.let_go = True
+        self._on_let_go(flight)
+        self.ended(flight)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
-from asyncio import CancelledError, current_task
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 
 from ..clock import SECOND_NS, Clock
-from ..failures import CANCELLED, TIMEOUT, Backoff, Failure, classify
-from ..instruments import Instruments, current_times, holder
+from ..failures import Backoff, Failure
+from ..instruments import Instruments, current_times
 from ..limits import Limit, Stop
 from ..metrics.metrics import Metrics, Snapshot
-from ..metrics.process_meter import watch_loop
+from ..metrics.process_meter import ProcessMeter, watch_loop
 from ..metrics.tallies import PoolGauge
 from ..results.run import Outcome, RunResult
-from ..tasks import cancel, end, first_of
+from ..tasks import cancel, first_of
 from ..throttles import Throttle
 from ..verdict.thresholds import Threshold, broken_so_far
 from ..workload import Kind, Mix, Operation
+from .background import background_counted, end_background
 from .calls import Sessions, call_of, retrying
-from .in_flight import InFlight
+from .performing import Performer
 
 OnProgress = Callable[[Snapshot], None]
 OnLook = Callable[[RunResult, PoolGauge | None], None]
@@ -46,6 +47,7 @@ class Phase:
     def __init__(
         self,
         *,
+        workload: str,
         mix: Mix,
         throttle: Throttle,
         shared: Any,
@@ -63,13 +65,14 @@ class Phase:
         clock: Clock,
     ) -> None:
         self._mix = mix
+        self._workload = workload
+        self.meter = ProcessMeter()
         self.seed = mix.seed
         self.limit = Limit(ops=0)
         self.numbers: Iterator[int] = count()
         self._until_ns = math.inf
         self._throttle = throttle
-        self._instruments = instruments
-        self._pool = pool = instruments.pool
+        self._pool = instruments.pool
         self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
         self._grace = grace
         self._give_up = give_up
@@ -78,7 +81,6 @@ class Phase:
         self._thresholds = thresholds
         self._abort_on_fail = abort_on_fail
         self.clock = clock
-        self._in_flight = InFlight(op_timeout, pool)
         self._backoff = Backoff()
         self._in_a_row = 0
         self._closed = asyncio.Event()  # no more operations are let in
@@ -86,7 +88,7 @@ class Phase:
         self._over = asyncio.Event()  # by ourselves, before the limit
         self.outcome: Outcome = "done"
         by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
-        self._calls = {
+        calls = {
             o.name: retrying(
                 call_of(o, mix, by_kind, shared, self._check),
                 max_tries,
@@ -94,6 +96,14 @@ class Phase:
             )
             for o in mix.operations
         }
+        self._performer = Performer(
+            calls,
+            instruments=instruments,
+            op_timeout=op_timeout,
+            stop=stop,
+            clock=clock,
+        )
+        self._in_flight = self._performer.in_flight
         self._metrics = Metrics(mix.operations, clock)
 
     async def perform_all(
@@ -133,13 +143,40 @@ class Phase:
         if on_look is not None:
             watchers.append(asyncio.create_task(self._show(on_look)))
         try:
-            await self._drive()
+            with background_counted():
+                await self._drive()
+                seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
+                await end_background(0.0 if self._stop.requested.is_set() else self._grace)
         finally:
-            seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
             await cancel(*watchers)
         if on_progress is not None:
             on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
         return metrics, seconds
+
+    def so_far(self, outcome: Outcome | None, where: str | None) -> RunResult:
+        """See `UnderWay.result`; `where` is the line at which the event loop stays."""
+        metrics = self._metrics
+        if outcome is None:
+            return replace(self._interim(), mode=self._throttle.mode, workload=self._workload)
+        self._in_flight.count_cut_off(where)
+        seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
+        return metrics.result(
+            outcome=outcome,
+            mode=self._throttle.mode,
+            workload=self._workload,
+            seconds=seconds,
+            planned=self.limit.ops,
+            pool=self._pool,
+            process=self.meter.result(metrics.loop_lag, 1.0 if where else None),
+        )
+
+    def _interim(self) -> RunResult:
+        """Return the counts so far, in a thread beside the loop's, too."""
+        while True:
+            try:
+                return replace(self._metrics.interim(), planned=self.limit.ops)
+            except RuntimeError:  # something was counted for the first time meanwhile
+                continue
 
     async def _drive(self) -> None:
         """Let the throttle run to its end, or for `grace` seconds once asked to stop."""
@@ -150,8 +187,8 @@ class Phase:
             await first_of(driver, self._stop.at_once, timeout=self._grace)
         finally:
             self._closed.set()  # also for a worker whose operation swallows the cancellation
-            self._in_flight.ending = True
-            await end(driver, self._in_flight.break_off)
+            await self._in_flight.end_all(self.clock.now_ns())
+            await cancel(driver)
         if not driver.cancelled():
             driver.result()  # a defect of ours, if any: operations' errors are counted
 
@@ -179,31 +216,7 @@ class Phase:
     async def perform(self, index: int, due_ns: int | None = None) -> None:
         """Perform one operation from the opening of its session to its close, and count it."""
         operation = self._mix.choose(index)
-        name = operation.name
-        task = current_task()
-        assert task is not None
-        times = self._instruments.times(name)
-        now = self.clock.now_ns
-        holder.set(task)
-        self._in_flight.since[task] = started = now()
-        if due_ns is not None:
-            self._metrics.arrived(started - due_ns)
-        failure = None
-        try:
-            await self._instruments.drive(self._calls[name](index), times)
-        except CancelledError as error:
-            if not self._in_flight.timed_out(task):
-                self._metrics.failed(name, CANCELLED, error)
-                raise
-            self._metrics.failed(name, TIMEOUT, error)
-        except Exception as error:
-            failure = self._in_flight.why_ended(task) or classify(error)
-            self._metrics.failed(name, failure, error)
-        else:
-            self._metrics.succeeded(name, started, now(), times, due_ns)
-            self._in_flight.why_ended(task)
-        finally:
-            self._in_flight.ended(task)
+        failure = await self._performer.perform(operation, index, self._metrics, due_ns)
         if due_ns is None:  # else whoever arrives next does not wait for us
             await self._before_next(operation, index, failure)
 

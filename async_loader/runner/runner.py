@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import replace
 
 from ..clock import SYSTEM_CLOCK, Clock
+from ..effects import watched
 from ..errors import ConfigurationError, TeardownError
 from ..instruments import attached
 from ..limits import Limit, Stop
@@ -26,6 +27,8 @@ from ..workload import Workload
 from .calls import Sessions
 from .phase import OnProgress, Phase
 from .preparation import prepared
+from .under_way import under_way
+from .work_done import unawaited_noted
 
 
 async def run(
@@ -92,13 +95,22 @@ async def run(
     if sessions is None and any("session" in o.wants for o in mix.operations):
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
     result = None
+    under_way.enter("set-up")
     try:
         async with AsyncExitStack() as stack:
             afterwards = stack.enter_context(ExitStack())
+            stack.enter_context(watched(raw_drivers=max_tries > 1))
+            stack.enter_context(unawaited_noted())
             shared = await stack.enter_async_context(
                 nullcontext(lead.shared)
                 if lead is not None
-                else prepared(workload, sessions=sessions, seed=seed, stop=stop)
+                else prepared(
+                    workload,
+                    sessions=sessions,
+                    seed=seed,
+                    stop=stop,
+                    patience=op_timeout + grace,
+                )
             )
             part = lead.part if lead is not None else WHOLE
             instruments = attached(
@@ -111,6 +123,7 @@ async def run(
             engine = sessions.kw.get("bind") if sessions is not None else None
             server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
             phase = Phase(
+                workload=workload.name,
                 mix=mix,
                 throttle=throttle,
                 shared=shared,
@@ -127,6 +140,7 @@ async def run(
                 abort_on_fail=abort_on_fail,
                 clock=clock,
             )
+            under_way.enter("running", phase.so_far)
             if warmup is not None:
                 metrics, seconds = await phase.perform_all(warmup, part.warm_up_numbers())
             meter = ProcessMeter()
@@ -134,7 +148,7 @@ async def run(
                 await server.begin()
                 if lead is not None:
                     await lead.begin()
-                meter = ProcessMeter()
+                meter = phase.meter = ProcessMeter()
                 metrics, seconds = await phase.perform_all(
                     limit,
                     part.numbers() if lead is None else lead.numbers(),
@@ -156,6 +170,8 @@ async def run(
                 process=meter.result(metrics.loop_lag),
             )
             result = replace(result, server_side=await server.end())
+            finished = result
+            under_way.enter("tear-down", lambda _outcome, _where: finished)
     except TeardownError as error:
         error.result = result
         raise

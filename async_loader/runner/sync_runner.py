@@ -15,8 +15,8 @@ from itertools import count
 from typing import Any
 
 from ..clock import SECOND_NS, SYSTEM_CLOCK
+from ..effects import Effects, current_effects, watched
 from ..errors import ConfigurationError
-from ..failures import classify
 from ..instruments import Instruments, attached, current_times
 from ..limits import Limit, Stop
 from ..metrics.metrics import Metrics, Snapshot
@@ -26,6 +26,7 @@ from ..results.run import Outcome, RunResult
 from ..verdict.thresholds import Threshold, broken_so_far, parse
 from ..workload import Kind, Mix, Workload
 from .calls import SyncSessions, sync_call_of, sync_retrying
+from .work_done import check_work, effects_so_far, failure_of
 
 _SAMPLE_EVERY = 0.05
 _PROGRESS_EVERY = 0.5
@@ -65,6 +66,7 @@ def run_sync(
     stop = stop or Stop()
     stop.heeded = True
     with ExitStack() as stack:
+        stack.enter_context(watched(raw_drivers=max_tries > 1))
         instruments = attached(
             sessions, stack, time_split=time_split, n_plus_one=n_plus_one, on_loop=False
         )
@@ -98,7 +100,7 @@ def run_sync(
 def _outcome(crew: _Crew, stop: Stop) -> Outcome:
     if crew.failed:
         return "failed"
-    return "interrupted" if stop.requested.is_set() else "done"
+    return "interrupted" if stop.requested.is_set() or crew.asked else "done"
 
 
 def require_twins(workload: str, mix: Mix) -> None:
@@ -139,6 +141,7 @@ class _Crew:
         self.thresholds: Sequence[Threshold] = ()
         self.judged_from: float | None = None
         self.failed = False
+        self.asked = False  # by an operation that raised KeyboardInterrupt
         self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
         self._instruments = instruments
         self._pool = instruments.pool
@@ -207,7 +210,7 @@ class _Crew:
             self.failed = late_enough and bool(broken_so_far(interim, self.thresholds))
 
     def _is_closed(self) -> bool:
-        return self.failed or self._stop.requested.is_set()
+        return self.failed or self.asked or self._stop.requested.is_set()
 
     def _work(self, feed: Iterator[int], busy: list[float]) -> None:
         started = thread_busy_seconds()
@@ -232,18 +235,26 @@ class _Crew:
             time.sleep(min(left_ns / SECOND_NS, _SAMPLE_EVERY))
 
     def _perform(self, index: int) -> None:
-        name = self._mix.choose(index).name
+        operation = self._mix.choose(index)
+        name = operation.name
         times = self._instruments.times(name)
+        current_effects.set(Effects())
         started = SYSTEM_CLOCK.now_ns()
         try:
-            self._calls[name](index)
-        except Exception as error:
-            with self._lock:
-                self._metrics.failed(name, classify(error), error)
-        else:
+            value = self._calls[name](index)
             ended = SYSTEM_CLOCK.now_ns()
+            check_work(operation, value, effects_so_far())
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self.asked = True
+            committed = effects_so_far().committed
+            with self._lock:
+                self._metrics.failed(name, failure_of(error), error, after_commit=committed)
+        else:
             with self._lock:
                 self._metrics.succeeded(name, started, ended, times)
+        finally:
+            effects_so_far().over = True
 
     def _check(self, name: str, passed: bool) -> None:
         with self._lock:

@@ -18,6 +18,7 @@ ENDINGS: Mapping[Outcome, str] = {
     "failed": "a broken threshold ended the run early",
     "aborted": "the run gave up: no operation succeeded any more",
     "lost": "a process of the run died",
+    "hung": "the run did not end by itself, and was ended from outside",
 }
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 # How long a call has to end by itself once its coordinator is gone.
 _LAST_SECONDS = 5.0
 # Both are the coordinator's to heed: a terminal or a supervisor sends them to everybody.
-SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 _link: PipeLink
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from async_loader.workload import Workload
 
 
@@ -18,4 +20,6 @@ def build() -> Workload:
     def noop_sync() -> None:
         pass
 
+    # No user code: nothing of one can reach the next.
+    workload.operations["noop"] = replace(workload.operations["noop"], isolated=False)
     return workload
