@@ -172,15 +172,8 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
             f"the most frequent error: {next(iter(result.errors))}",
             TOO_MANY_FAILED,
         )
-    if result.outcome == "lost":
-        lost = ", ".join(f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost)
-        if not lost:  # the whole of it, and whoever saw it has said how
-            return LOST
-        return complain(f"{lost} (--on-worker-loss continue goes on without it)", LOST)
-    if result.outcome == "hung":
-        return complain(ENDINGS["hung"], THRESHOLD)
-    if result.not_started and result.outcome == "done":
-        return complain(f"{next(accounting_lines(result))}", THRESHOLD)
+    if result.outcome in ("lost", "hung"):
+        return _ended_from_outside(result)
     if result.error_rate > settings.max_error_rate:
         return complain(
             f"{result.error_rate:.2%} of the operations failed, more than --max-error-rate "
@@ -194,8 +187,19 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
     return _asked_of_it(result)
 
 
+def _ended_from_outside(result: RunResult) -> int:
+    if result.outcome == "lost":
+        lost = ", ".join(f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost)
+        if not lost:  # the whole of it, and whoever saw it has said how
+            return LOST
+        return complain(f"{lost} (--on-worker-loss continue goes on without it)", LOST)
+    return complain(ENDINGS["hung"], THRESHOLD)
+
+
 def _asked_of_it(result: RunResult) -> int:
     """Return the code for its thresholds and its baseline."""
+    if result.not_started and result.outcome == "done":
+        return complain(next(accounting_lines(result)), THRESHOLD)
     broken = [verdict for verdict in verdicts_of(result) if not verdict.passed]
     if broken or result.outcome == "failed":
         names = ", ".join(verdict.threshold.text for verdict in broken)

@@ -51,6 +51,9 @@ def test_json_reads_back_as_the_same_result() -> None:
         "completed": 3,
         "failed": 2,
         "indeterminate": 0,
+        "dropped": 0,
+        "not_started": 0,
+        "after_commit": 0,
     }
     assert document["by_operation"]["create"]["latency_ms"]["max"] == pytest.approx(900e-6)
     assert document["throughput"] == 1.5

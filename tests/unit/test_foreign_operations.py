@@ -1,0 +1,293 @@
+"""What operations of somebody else's do, and what the runner makes of it: without a database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from async_loader import ConfigurationError, OperationContext, RunResult, SetupError, Workload, run
+from async_loader.errors import TeardownError
+from async_loader.runner import in_flight, preparation
+
+Operation = Callable[[OperationContext], Awaitable[object]]
+OPS = 40
+ODD = 7
+
+
+class Abort(BaseException):
+    """As gevent's and pytest's own."""
+
+
+async def performed(function: Operation, *, kind: Any = "read", **options: Any) -> RunResult:
+    """Run an operation, which is odd where its number is."""
+    workload = Workload("foreign")
+
+    @workload.operation("only", kind=kind)
+    async def only(op: OperationContext) -> object:
+        await asyncio.sleep(0)
+        return await function(op) if op.index == ODD else None
+
+    result = await run(workload, ops=OPS, concurrency=4, **{"op_timeout": 5.0, **options})
+    assert result.not_started == 0
+    assert result.completed + result.failed + result.indeterminate == OPS
+    return result
+
+
+def the_failure(result: RunResult) -> str:
+    assert result.failed == 1
+    (name,) = result.errors
+    return name
+
+
+async def raising(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncio.CancelledError("not yours"),
+        SystemExit(0),
+        GeneratorExit(),
+        Abort("stop"),
+        StopAsyncIteration(),
+        BaseExceptionGroup("of several", [Abort()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_whatever_is_raised_is_one_failed_operation(error: BaseException, kind: str) -> None:
+    result = await performed(lambda _op: raising(error), kind=kind)
+    expected = Abort if isinstance(error, BaseExceptionGroup) else type(error)
+    assert the_failure(result).startswith(expected.__name__)
+    assert result.outcome == "done"
+
+
+async def test_a_keyboard_interrupt_ends_the_run_with_its_result() -> None:
+    workload = Workload("foreign")
+
+    @workload.operation("only", kind="read")
+    async def only(op: OperationContext) -> None:
+        if op.index == ODD:
+            raise KeyboardInterrupt
+
+    result = await run(workload, ops=OPS, concurrency=1)
+    assert result.outcome == "interrupted"
+    assert (result.completed, result.failed) == (ODD, 1)
+    assert result.not_started == OPS - ODD - 1
+
+
+async def test_a_task_of_its_own_that_is_cancelled() -> None:
+    async def awaits_a_cancelled_one(_op: OperationContext) -> None:
+        inner = asyncio.create_task(asyncio.sleep(3600))
+        inner.cancel()
+        await inner
+
+    assert the_failure(await performed(awaits_a_cancelled_one)) == "CancelledError"
+
+
+async def test_one_that_cancels_itself() -> None:
+    async def cancels_itself(_op: OperationContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    assert the_failure(await performed(cancels_itself)) == "CancelledError"
+
+
+async def test_one_that_swallows_its_cancellation_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(in_flight, "CLOSING", 0.1)
+    monkeypatch.setattr(in_flight, "LET_GO", 0.2)
+    over = asyncio.Event()
+
+    async def stubborn(_op: OperationContext) -> None:
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    result = await performed(stubborn, op_timeout=0.1)
+    over.set()
+    assert the_failure(result) == "abandoned"
+    assert "test_foreign_operations.py" in (result.errors["abandoned"].source or "")
+    assert "in stubborn" in result.errors["abandoned"].sample
+
+
+async def test_one_that_swallows_its_cancellation_and_ends_counts_as_it_ended() -> None:
+    async def late(_op: OperationContext) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return
+
+    assert (await performed(late, op_timeout=0.1)).failed == 0
+
+
+class Response:
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+
+async def unawaited() -> None: ...
+
+
+async def generator() -> AsyncIterator[int]:
+    yield 1
+
+
+async def returning(value: Callable[[], object]) -> object:
+    return value()
+
+
+async def dropping(_op: OperationContext) -> None:
+    unawaited()  # type: ignore[unused-coroutine]  # the point
+
+
+@pytest.mark.parametrize(
+    ("value", "failure"),
+    [
+        (unawaited, "not awaited"),
+        (generator, "not awaited"),
+        (lambda: [unawaited()], "not awaited"),
+        (lambda: Response(503), "HTTP 503"),
+        (lambda: (Response(200), Response(500)), "HTTP 500"),
+        (lambda: [None, ValueError("gathered")], "ValueError"),
+    ],
+    ids=["coroutine", "async generator", "list of them", "503", "one of two", "exception"],
+)
+async def test_what_is_returned_may_say_that_the_work_is_not_done(
+    value: Callable[[], object], failure: str
+) -> None:
+    assert the_failure(await performed(lambda _op: returning(value))) == failure
+
+
+@pytest.mark.parametrize("value", [Response(404), 503, "text", object(), [1, 2]])
+async def test_what_is_returned_else_is_its_own_business(value: object) -> None:
+    assert (await performed(lambda _op: returning(lambda: value))).failed == 0
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_coroutine_that_is_dropped() -> None:
+    result = await performed(dropping)
+    assert the_failure(result) == "not awaited"
+    assert "unawaited" in result.errors["not awaited"].sample
+
+
+async def test_a_status_may_be_declared_to_be_right() -> None:
+    workload = Workload("maintenance")
+
+    @workload.operation("page", kind="read", failing_status=None)
+    async def page() -> Response:
+        return Response(503)
+
+    assert (await run(workload, ops=3)).failed == 0
+
+
+async def test_a_background_task_that_fails_fails_its_operation() -> None:
+    async def leaves_one(_op: OperationContext) -> None:
+        task = asyncio.create_task(raising(ValueError("nobody looks")))
+        await asyncio.sleep(0.01)
+        del task
+
+    result = await performed(leaves_one)
+    assert the_failure(result) == "background task: ValueError"
+
+
+async def test_a_background_task_has_its_time_and_is_cut_off_then() -> None:
+    left: list[asyncio.Task[None]] = []
+
+    async def leaves_two(op: OperationContext) -> None:
+        left.append(asyncio.create_task(asyncio.sleep(0.05)))
+        left.append(asyncio.create_task(asyncio.sleep(3600)))
+
+    result = await performed(leaves_two, grace=0.2)
+    assert the_failure(result) == "background task cut off"
+    assert not left[0].cancelled()
+    assert left[1].cancelled()
+
+
+variable: ContextVar[int] = ContextVar("variable", default=-1)
+
+
+async def test_nothing_of_an_operation_reaches_the_next() -> None:
+    workload = Workload("leaking")
+    tasks: list[object] = []
+
+    @workload.operation("only", kind="read")
+    async def only(op: OperationContext) -> None:
+        assert variable.get() == -1
+        variable.set(op.index)
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        assert variable.get() == op.index
+
+    result = await run(workload, ops=100, concurrency=3)
+    assert result.completed == 100
+    assert len(set(map(id, tasks))) == 100
+
+
+@pytest.mark.parametrize("hook", ["setup", "teardown"])
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(0), Abort()])
+async def test_a_hook_that_ends_in_whatever_way_is_named(hook: str, error: BaseException) -> None:
+    workload = Workload("prepared")
+
+    @workload.operation("only", kind="read")
+    async def only() -> None: ...
+
+    @getattr(workload, hook)  # type: ignore[untyped-decorator]  # by its name
+    async def prepare() -> None:
+        raise error
+
+    expected = SetupError if hook == "setup" else TeardownError
+    with pytest.raises(expected, match=type(error).__name__) as raised:
+        await run(workload, ops=10)
+    assert "test_foreign_operations.py" in str(raised.value)
+    if isinstance(raised.value, TeardownError):
+        assert raised.value.result.completed == 10
+
+
+async def test_a_tear_down_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "CLOSING", 0.1)
+    workload = Workload("queue")
+    over = asyncio.Event()
+
+    @workload.operation("only", kind="read")
+    async def only() -> None: ...
+
+    @workload.teardown
+    async def wait_for_the_queue() -> None:
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    with pytest.raises(TeardownError, match="in wait_for_the_queue") as raised:
+        await run(workload, ops=10, op_timeout=0.1, grace=0.1)
+    over.set()
+    assert raised.value.result.completed == 10
+
+
+@pytest.mark.parametrize("role", ["setup", "teardown", "sessions"])
+def test_a_second_hook_is_refused(role: str) -> None:
+    workload = Workload("twice")
+
+    async def hook() -> None: ...
+
+    def sessions() -> None: ...
+
+    function: Any = sessions if role == "sessions" else hook
+    getattr(workload, role)(function)
+    with pytest.raises(ConfigurationError, match="already"):
+        getattr(workload, role)(function)
+
+
+def test_the_noop_is_not_isolated() -> None:
+    from async_loader.workloads import noop
+
+    assert [o.isolated for o in noop.build().operations.values()] == [False]
