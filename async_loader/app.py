@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
 from .parts import WHOLE, Lead
+from .postgres import stop_unused
 from .results.run import RunResult
 from .run_database import Database, Say, open_database, own_database, server_url
 from .runner.phase import OnProgress
@@ -216,6 +217,12 @@ async def _run_sync(
             error.result = result
             raise
     return result
+
+
+def give_back(settings: RunSettings) -> None:
+    """Have the embedded server stopped that a run has left, unless others use it."""
+    with suppress(AsyncLoaderError):
+        stop_unused(settings.server_directory)
 
 
 def build_workload(settings: RunSettings, database: Database | None = None) -> Workload:

@@ -16,18 +16,18 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .app import measure
+from .app import Finished, give_back, measure
 from .commands.baselines import held_against, read_baselines
 from .commands.compare import check, compare
 from .commands.ingest import run_ingest_command
 from .commands.jobs import run_job_command
 from .commands.report import print_schema, run_report
 from .commands.sweep import sweep
-from .errors import AsyncLoaderError, WorkerLostError
+from .errors import AsyncLoaderError, WorkerLostError, WorkloadError
 from .outputs import DONE, check_outputs, complain, show, write_outputs
 from .progress import progress_view
 from .reports import comparison as comparison_report
@@ -38,20 +38,22 @@ from .reports.comparison import group
 from .reports.findings import accounting_lines
 from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from .results.run import RunResult
-from .runtime import Signals, leave_errors_to_the_report, run_until_stopped
+from .runner.under_way import under_way
+from .runtime import Signals, Work, leave_errors_to_the_report, run_until_stopped
 from .service.command import run_serve_command
 from .settings.ingest import IngestSettings
 from .settings.jobs import JOB_COMMANDS
+from .settings.option_types import BUILT_IN
 from .settings.report import ReportSettings, SchemaSettings
 from .settings.run import CompareSettings, InsertsSettings, RunSettings
 from .settings.serve import ServeSettings
 from .settings.sources import load
 from .settings.sweep import SweepSettings
 from .shards import run_as_asked
+from .supervision import Line, Lost, ended, supervise, watched_by
 from .verdict.knee import advise
 from .verdict.thresholds import verdicts_of
 from .verdict.validity import doubts
-from .verdict.verdict import ENDINGS
 
 TOO_MANY_FAILED = 1
 STOPPED = 105
@@ -66,14 +68,24 @@ INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
 def main(argv: Sequence[str]) -> int:
     """Run the command that the arguments name; return its exit code."""
     debug = "--debug" in argv
-    try:
+
+    def command() -> int:
+        nonlocal debug
         settings = load(argv)
         debug = settings.debug
         return _COMMANDS[settings.command](settings)
+
+    return _code_of(command, lambda: debug)
+
+
+def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
+    """Return the exit code of a command, whatever it raises."""
+    try:
+        return command()
     except (KeyboardInterrupt, asyncio.CancelledError):
         return complain("stopped", STOPPED)
     except AsyncLoaderError as error:
-        if debug:
+        if debug():
             traceback.print_exc()
         return complain(str(error), error.exit_code)
     except BrokenPipeError:
@@ -81,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TOO_MANY_FAILED
     except Exception as error:
-        if debug:
+        if debug():
             raise
         return complain(
             f"an unexpected {type(error).__name__}: {error} (--debug shows where)", TOO_MANY_FAILED
@@ -93,21 +105,73 @@ def _run(settings: RunSettings) -> int:
     baselines = read_baselines(settings)
     if not settings.debug:
         leave_errors_to_the_report()
-    with Signals() as signals:
+    debugging = settings.debug and sys.stdin is not None and sys.stdin.isatty()
+    if settings.workload in BUILT_IN or debugging:
+        return _run_here(settings, baselines, None)
+
+    def work(line: Line) -> int:
+        code = _code_of(lambda: _run_here(settings, baselines, line), lambda: settings.debug)
+        return ended(code, line)
+
+    return supervise(
+        work,
+        lambda lost: _report_lost(settings, baselines, lost),
+        op_timeout=settings.op_timeout,
+        grace=settings.grace,
+    )
+
+
+def _run_here(settings: RunSettings, baselines: Mapping[str, RunResult], line: Line | None) -> int:
+    with Signals() as signals, watched_by(line, signals, settings.op_timeout, settings.grace):
         with progress_view(sys.stderr, settings.progress) as view:
-            finished = signals.run(
+            finished = _finished(
+                signals,
                 lambda stop: run_as_asked(
                     settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
                 ),
                 settings.loop,
             )
-        result = held_against(baselines, finished.result, settings)
-        shown = show(partial(console_report.render, result), settings.outputs)
-        code = _verdict(result, settings) or shown
-        code = write_outputs(settings.outputs, RUN_FORMS, result, code)
+        code = _report(settings, baselines, finished.result)
         if finished.cleanup_error is not None:
             code = complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
-        return STOPPED if signals.stop.requested.is_set() else code
+        code = STOPPED if signals.stop.requested.is_set() else code
+    if signals.survived:
+        went_on = ", ".join(dict.fromkeys(signals.survived))
+        complain(f"the run went on after what ends an event loop: {went_on}", code)
+    if signals.left:
+        complain(f"left behind: {', '.join(signals.left)}", code)
+    return code
+
+
+def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
+    """Return what came of a run; of one that was cancelled what is known of it."""
+    try:
+        return signals.run(work, loop)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        partial = under_way.result("interrupted")
+        if partial is None:
+            raise
+        return Finished(partial)
+
+
+def _report(settings: RunSettings, baselines: Mapping[str, RunResult], result: RunResult) -> int:
+    result = held_against(baselines, result, settings)
+    shown = show(partial(console_report.render, result), settings.outputs)
+    code = _verdict(result, settings) or shown
+    return write_outputs(settings.outputs, RUN_FORMS, result, code)
+
+
+def _report_lost(settings: RunSettings, baselines: Mapping[str, RunResult], lost: Lost) -> int:
+    """Report a run that could not do so itself, and give back what it used."""
+    hook = {"set-up": "set-up", "tear-down": "tear-down"}.get(lost.stage)
+    code = WorkloadError.exit_code if hook else LOST
+    if lost.result is not None:
+        code = _report(settings, baselines, lost.result) or code
+    what = f"the {hook} of the workload" if hook else "the run"
+    complain(f"{what} was ended from outside: {lost.how}", code)
+    if lost.own_server:
+        give_back(settings)
+    return code
 
 
 def _compare(settings: CompareSettings) -> int:
@@ -190,10 +254,10 @@ def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
 def _ended_from_outside(result: RunResult) -> int:
     if result.outcome == "lost":
         lost = ", ".join(f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost)
-        if not lost:  # the whole of it, and whoever saw it has said how
+        if not lost:  # the whole of it, and whoever saw it says how
             return LOST
         return complain(f"{lost} (--on-worker-loss continue goes on without it)", LOST)
-    return complain(ENDINGS["hung"], THRESHOLD)
+    return THRESHOLD
 
 
 def _asked_of_it(result: RunResult) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 from .source_lines import line_of, user_line
 from .tasks import frames_of, owned_tasks
+from .tracebacks import source_of
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -44,6 +45,8 @@ class LoopRunner:
         self._factory = factory or asyncio.new_event_loop
         self._on_interrupt = on_interrupt
         self.left: list[str] = []
+        self.survived: list[str] = []
+        """What would have ended another loop: an exception that came out of a task or callback."""
 
     def __enter__(self) -> Self:
         self._loop = self._factory()
@@ -61,6 +64,7 @@ class LoopRunner:
             except BaseException as error:
                 if main.done() or self._loop.is_closed():
                     raise
+                self.survived.append(_told(error))
                 if isinstance(error, KeyboardInterrupt) and self._on_interrupt is not None:
                     self._on_interrupt()
 
@@ -98,6 +102,12 @@ class LoopRunner:
                 self.left.append(f"a task{f' at {where}' if where else ''}")
                 with suppress(AttributeError):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told
+
+
+def _told(error: BaseException) -> str:
+    where = source_of(error)
+    what = "loop.stop()" if isinstance(error, RuntimeError) else type(error).__name__
+    return f"{what}{f' at {where}' if where else ''}"
 
 
 async def _wait(tasks: set[asyncio.Task[Any]]) -> None:

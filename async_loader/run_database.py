@@ -20,6 +20,7 @@ from .inserts import enable_batch_inserting
 from .loading import called
 from .postgres import embedded_server
 from .runner.calls import Sessions
+from .runner.under_way import under_way
 from .settings.run import RunSettings, ServerOptions
 from .tasks import to_the_end
 from .workload import Workload
@@ -129,6 +130,7 @@ async def server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
         yield parse_url(settings.database_url.get_secret_value())
         return
     say("starting the embedded PostgreSQL")
+    under_way.own_server = True
     async with _off_the_loop(embedded_server(settings.server_directory)) as server:
         yield parse_url(server.url)
 

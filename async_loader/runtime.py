@@ -50,12 +50,13 @@ class Signals:
     the loop's, which takes its own away when it closes: SIGTERM would kill the report.
 
     The loop lives until the block ends, so that what is shown in it waits for nobody's tasks;
-    `left` is what did not end with it.
+    `left` is what did not end with it, `survived` what would have ended another loop.
     """
 
     def __init__(self) -> None:
         self.stop = Stop()
         self.left: list[str] = []
+        self.survived: list[str] = []
         self.asked_at: list[float] = []
         """When each request came, by `time.monotonic`."""
         self._asked = 0
@@ -78,6 +79,7 @@ class Signals:
         if self._runner is not None:
             self._runner.__exit__(*error)
             self.left = self._runner.left
+            self.survived = self._runner.survived
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -21,7 +21,7 @@ LAYERS = [
     {"runner", "workloads", "inserts_bench", "ingest", "reports"},
     {"settings", "load_test", "testing"},
     {"run_database", "app"},
-    {"event_loop", "runtime", "shards", "commands"},
+    {"event_loop", "runtime", "shards", "commands", "supervision"},
     {"service"},
     {"cli", "__main__"},
 ]

@@ -110,6 +110,16 @@ def embedded_server(directory: Path | None = None) -> Iterator[EmbeddedServer]:
         lease.release()
 
 
+def stop_unused(directory: Path | None = None) -> None:
+    """
+    Stop a server that is left running by users who are gone; others' go on.
+
+    Raises as `acquire`.
+    """
+    if is_held(Home.open(directory, Account.current()).server_lock):
+        acquire(directory).release()
+
+
 def _leave(home: Home, users: int, grace: float) -> None:
     unlock(users)
     if not is_held(home.users_lock):

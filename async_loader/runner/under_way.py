@@ -31,12 +31,14 @@ class UnderWay:
     Where a run is, and what is known of it.
 
     `facts` are what a result is to say besides; `on_stage` is told of each change of the stage.
+    `own_server`: it uses the embedded server, which somebody has to stop.
     """
 
     stage: Stage = "starting"
     so_far: SoFar = _nothing
     facts: Mapping[str, Any] = field(default_factory=dict)
     on_stage: Callable[[], object] | None = None
+    own_server: bool = False
 
     def enter(self, stage: Stage, so_far: SoFar | None = None) -> None:
         """Note that the run has come to a stage, and from whom its figures are had now."""

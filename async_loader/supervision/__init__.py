@@ -12,7 +12,7 @@ the interpreter's lock is held no thread runs either, and where the process is g
 crash) nothing does: then it is the command that sees it.
 """
 
-from .command import supervise
-from .inside import Line, Watchdog
+from .command import Lost, supervise
+from .inside import Line, ended, watched_by
 
-__all__ = ["Line", "Watchdog", "supervise"]
+__all__ = ["Line", "Lost", "ended", "supervise", "watched_by"]

@@ -41,6 +41,7 @@ class Lost:
     result: RunResult | None
     how: str
     stage: str
+    own_server: bool
 
 
 def supervise(
@@ -95,6 +96,7 @@ class _Supervisor:
         self._heard = time.monotonic()
         self._asked: list[float] = []
         self._stage: str = "starting"
+        self._own_server = False
         self._so_far: RunResult | None = None
         self._code: int | None = None  # as it has told
         self._hung: tuple[str, str | None] | None = None
@@ -129,7 +131,7 @@ class _Supervisor:
         if result is not None and not (self._hung and self._stage == "running"):
             finished = self._stage in ("tear-down", "over")
             result = result if finished else replace(result, outcome=outcome)
-        return Lost(result, how, self._stage)
+        return Lost(result, how, self._stage, self._own_server)
 
     def _read(self, seconds: float) -> None:
         """Take what the process tells, waiting so long for something."""
@@ -147,6 +149,7 @@ class _Supervisor:
     def _take(self, message: dict[str, Any]) -> None:
         self._heard = time.monotonic()
         self._stage = message.get("stage", self._stage)
+        self._own_server = message.get("own_server", self._own_server)
         if (found := message.get("so_far")) is not None:
             self._so_far = RunResult.from_dict(found)
         if "hung" in message:

@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
+from ..event_loop import threads_left
 from ..runner.under_way import BOUNDED, under_way
 from ..runtime import Signals
 from ..source_lines import line_of, user_line
 
 ALIVE_EVERY = 0.25
-_FIGURES_EVERY = 1.0
+# Of the time, one part in so many goes to telling the figures.
+_SHARE = 400
 # Beyond what an operation, or the end of a run, was given.
 _MORE = 1.0
 HUNG = 70
@@ -41,7 +44,65 @@ class Line:
         """Send where the run is, and what is known of it."""
         found = under_way.result()
         with suppress(OSError):
-            self.tell(stage=under_way.stage, so_far=found.to_dict() if found else None)
+            self.tell(
+                stage=under_way.stage,
+                own_server=under_way.own_server,
+                so_far=found.to_dict() if found else None,
+            )
+
+    def tell_exit(self, code: int) -> None:
+        """Send that somebody's code ends the process, and at which line."""
+        where = user_line(line_of(frame) for frame, _ in traceback.walk_stack(sys._getframe(1)))
+        result = under_way.result("lost", where)
+        with suppress(OSError):
+            self.tell(
+                hung=f"os._exit({code}) ended its process",
+                where=where,
+                stage=under_way.stage,
+                so_far=result.to_dict() if result is not None else None,
+            )
+
+
+@contextmanager
+def watched_by(
+    line: Line | None, signals: Signals, op_timeout: float, grace: float
+) -> Iterator[None]:
+    """Have a thread watch the loop of a run, where somebody is to be told of it."""
+    if line is None:
+        yield
+        return
+    under_way.on_stage = line.tell_stage
+    exit_at_once, process = os._exit, os.getpid()
+
+    def exit_and_tell(status: int) -> NoReturn:
+        if os.getpid() == process:
+            line.tell_exit(status)
+        exit_at_once(status)
+
+    os._exit = exit_and_tell
+    watchdog = Watchdog(line, signals, op_timeout=op_timeout, grace=grace)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        os._exit = exit_at_once
+        under_way.on_stage = None
+        watchdog.stop()
+
+
+def ended(code: int, line: Line) -> int:
+    """Tell that all is done and said; threads that would keep the process are named, and left."""
+    left = threads_left()
+    with suppress(OSError, ValueError):
+        if left:
+            sys.stderr.write(f"async_loader: left behind: {', '.join(left)}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with suppress(OSError):
+        line.tell(ended=code)
+    if left:
+        os._exit(code)
+    return code
 
 
 class Watchdog(threading.Thread):
@@ -65,19 +126,24 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         """See `threading.Thread.run`."""
-        told = 0.0
+        due = 0.0
         while not self._over.wait(ALIVE_EVERY):
             try:
                 self._line.tell(alive=True)
-                if time.monotonic() - told > _FIGURES_EVERY and under_way.stage == "running":
-                    told = time.monotonic()
-                    self._line.tell_stage()
+                if time.monotonic() > due and under_way.stage == "running":
+                    due = self._tell_figures()
             except OSError:  # the command is gone: nobody waits for a report
                 for _ in range(2):
                     os.kill(os.getpid(), signal.SIGTERM)
                 return
             if (why := self._hangs()) is not None:
                 self._end(why)
+
+    def _tell_figures(self) -> float:
+        """Tell what is known so far, and return when it is worth its time again."""
+        began = time.thread_time()
+        self._line.tell_stage()
+        return time.monotonic() + _SHARE * (time.thread_time() - began)
 
     def _hangs(self) -> str | None:
         """Return for how long the loop, or the end of the run, has kept us waiting too long."""

@@ -155,7 +155,13 @@ async def test_a_stop_waits_for_the_grace_or_the_second_request(twice: bool) -> 
 
 async def test_cancelling_a_run_leaves_no_task_and_tears_down() -> None:
     torn_down: list[object] = []
-    workload = workload_of(lambda op: asyncio.Event().wait())  # type: ignore[arg-type,return-value]  # it never returns
+    started = asyncio.Event()
+
+    async def never_return(_op: OperationContext) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    workload = workload_of(never_return)
 
     @workload.setup
     async def prepare(seed: int) -> str:
@@ -166,7 +172,7 @@ async def test_cancelling_a_run_leaves_no_task_and_tears_down() -> None:
         torn_down.append(shared)
 
     task = asyncio.create_task(run(workload, ops=100, seed=9, throttle=Chunks(5)))
-    await asyncio.sleep(0.01)
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
