@@ -113,6 +113,7 @@ def _insert(session: Session | Connection, model: Any, rows: Any) -> RowCount:
     else:
         connection = session
     if target.is_one_table:
-        return RowCount(load(connection, given, TableSender(connection, target, options), known))
+        sender = TableSender(connection, target, options, known)
+        return RowCount(load(connection, given, sender, known))
     orm_session = session if isinstance(session, Session) else None
     return RowCount(load(connection, given, OrmSender(orm_session, target), known))

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from async_loader.errors import ConfigurationError
 from async_loader.inserts._sqlalchemy import bind_processor, raise_as_statement
 from async_loader.inserts.bulk import catalogue
-from async_loader.inserts.bulk.catalogue import ColumnFacts
+from async_loader.inserts.bulk.catalogue import ColumnFacts, TableFacts
 from async_loader.inserts.bulk.copying import copy
 from async_loader.inserts.bulk.method import (
     are_as_typed,
@@ -34,10 +34,12 @@ from async_loader.inserts.bulk.method import (
 )
 from async_loader.inserts.bulk.pages import PAGE, insert_by_orm, insert_page
 from async_loader.inserts.bulk.records import ABSENT, Values, bound, filled
-from async_loader.inserts.bulk.source import dicts, runs
+from async_loader.inserts.bulk.source import Run, dicts, runs
 from async_loader.inserts.bulk.target import Field, Target
 
 Send = Callable[[], None]
+
+FEW = 50  # rows that are in by INSERT before the catalogue has said whether COPY is right
 
 
 class Sender(Protocol):
@@ -125,21 +127,33 @@ class _Group(NamedTuple):
 class TableSender:
     """Rows of one table, by COPY where the table, the columns and the values allow it."""
 
-    def __init__(self, connection: Connection, target: Target, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, connection: Connection, target: Target, options: Mapping[str, Any], known: int
+    ) -> None:
         self._connection, self._target, self._options = connection, target, options
         self._dialect = connection.dialect
         both = {**connection.get_execution_options(), **options}
         self._name = catalogue.sql_name(target.table, both.get("schema_translate_map"))
-        self._facts = catalogue.ask(connection, target.table, self._name)
-        self._has_codec = binary_codecs(connection)
+        self._facts: TableFacts | None = None
+        self._has_codec: Callable[[int], bool] = bool
+        self._are_few = 0 <= known <= FEW
 
     def __call__(self, chunk: list[Any], before: int, /) -> list[Send]:
         given = runs(self._target, chunk, before)
+        if self._facts is None and not (self._are_few and self._is_one_statement(given)):
+            self._facts = catalogue.ask(self._connection, self._target.table, self._name)
+            self._has_codec = binary_codecs(self._connection)
         keys = {key for run in given for key in run.keys}
         fields = [f for f in self._target.fields if f.default is not None or f.key in keys]
         with self._errors_of("INSERT INTO"):
             rows, complete = filled(fields, given, self._is_elsewhere, self._dialect)
         return self._sends(_Group(fields, rows, complete))
+
+    def _is_one_statement(self, given: Sequence[Run]) -> bool:
+        """Tell whether rows name the same columns, with a value for each."""
+        if len(given) > 1 or self._target.mapper is None:
+            return len(given) == 1
+        return not any(value is None for row in given[0].rows for value in row)
 
     @contextmanager
     def _errors_of(self, what: str) -> Iterator[None]:

@@ -369,7 +369,7 @@ async def test_errors_go_the_way_of_statements(engine: AsyncEngine, session: Asy
 
     with pytest.raises(IntegrityError) as integrity:
         async with session.begin_nested():
-            await insert_rows(session, Item, [{"id": 1}, {"id": 1}])
+            await insert_rows(session, Item, [{"id": number or 1} for number in range(100)])
     assert integrity.value.statement == 'COPY "item" ("id") FROM STDIN'
     with pytest.raises(StatementError, match="nothing to shout"):
         await insert_rows(session, Part, [{"item_id": 1, "number": 1, "shouted": "!"}])
@@ -385,8 +385,9 @@ async def test_parameters_stay_hidden(database_url: str) -> None:
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     async with AsyncSession(engine) as session:
+        more = ({"label": "more"} for _ in range(100))
         with pytest.raises(DBAPIError) as caught:
-            await insert_rows(session, Item, [{"label": "secret"}, {"label": 5}, {"label": "more"}])
+            await insert_rows(session, Item, [{"label": "secret"}, {"label": 5}, *more])
     assert "row 2" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "more" not in str(caught.value)

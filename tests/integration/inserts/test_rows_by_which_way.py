@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from async_loader.inserts import explain, insert_rows
-from async_loader.inserts.bulk import copying, loading
+from async_loader.inserts.bulk import catalogue, copying, loading
 
 
 class Base(DeclarativeBase):
@@ -51,6 +51,12 @@ class Parent(Base):
     __tablename__ = "parent"
     id: Mapped[int] = mapped_column(primary_key=True)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("parent.id"))
+
+
+@pytest.fixture(autouse=True)
+def even_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a list of few rows, too, be looked at for COPY."""
+    monkeypatch.setattr(loading, "FEW", 0)
 
 
 @pytest.fixture(params=["asyncpg", "psycopg_async"])
@@ -206,6 +212,27 @@ async def test_row_level_security(session: AsyncSession, copies: list[int]) -> N
     assert (await session.scalars(select(Item.name))).all() == ["a"]
     assert copies == []
     assert "row-level security" in explain(Item, session)
+
+
+async def test_few_rows_are_not_worth_a_question(
+    session: AsyncSession, copies: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "FEW", 3)
+    asked: list[Any] = []
+    ask = catalogue.ask
+
+    def asking(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return ask(*arguments)
+
+    monkeypatch.setattr(catalogue, "ask", asking)
+    await insert_rows(session, Item, [{"name": "a"}] * 3)
+    assert (copies, len(asked)) == ([], 0)
+    await insert_rows(session, Item, [{"name": "a"}] * 4)
+    assert (copies, len(asked)) == ([4], 1)
+    await insert_rows(session, Item, [{"name": "a"}, {"total": 1}, {"name": None}])
+    assert (copies, len(asked)) == ([4, 3], 2)
+    assert (await session.scalars(select(Item.name))).all() == [*"aaaaaaaa", None, None]
 
 
 async def test_a_trigger_made_between_two_calls(session: AsyncSession, copies: list[int]) -> None:

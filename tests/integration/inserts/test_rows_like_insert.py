@@ -59,6 +59,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.types import UserDefinedType
 
 from async_loader.inserts import insert_rows
+from async_loader.inserts.bulk import loading
 
 
 class Base(DeclarativeBase):
@@ -280,6 +281,12 @@ AFTER = [
 ]
 NOW = dt.datetime(2024, 5, 6, 7, 8, 9, 123456)
 ZONE = dt.timezone(dt.timedelta(hours=5, minutes=30))
+
+
+@pytest.fixture(autouse=True)
+def even_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a list of few rows, too, be looked at for COPY."""
+    monkeypatch.setattr(loading, "FEW", 0)
 
 
 @pytest.fixture(params=["asyncpg", "psycopg_async"])
