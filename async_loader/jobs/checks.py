@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Connection,
-    Float,
     Integer,
     LargeBinary,
     Numeric,
     String,
+    Table,
     TypeDecorator,
     Uuid,
     inspect,
@@ -31,11 +31,11 @@ from ..errors import ConfigurationError
 from .catalog import INTEGERS, ColumnFacts, facts_of
 from .definition import Sessions
 from .identity import meaning_of, target_of, translation
-from .keyset import Keyset, Ordering
+from .keyset import Keyset, KeyTable, Ordering
 from .rows import read_rows
 from .selects import refuse_functions
 from .transient import is_transient
-from .uniqueness import Graph, check_key, tables_of
+from .uniqueness import Facts, Graph, check_key, tables_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,25 @@ def _examine(connection: Connection, keyset: Keyset | None) -> str:
         places = list(map(graph.place, keyset.identity))
         keyset.one_each = not graph.missing([place for place in places if place is not None])
         keyset.doubtful = not all(
-            place is not None and _leads_back(graph.column(place), column.type)
+            place is not None and _leads_back(graph.column(place), column)
             for place, column in zip(places, keyset.identity, strict=True)
         )
-    tables = {graph.leaf_of(element).fullname for element in keyset.elements}
-    return target_of(connection, tables, translate)
+    keyset.tables = tuple(_key_tables(keyset, graph, facts))
+    return target_of(connection, (table.name for table in keyset.tables), translate)
+
+
+def _key_tables(keyset: Keyset, graph: Graph, facts: Facts) -> Iterator[KeyTable]:
+    """Yield each table of the key's columns, and which columns these are."""
+    columns: dict[Table, list[Any]] = {}
+    for element in keyset.elements:
+        (table,) = tables_of(graph.leaf_of(element).from_)
+        columns.setdefault(table, []).append(element)
+    for table, own in columns.items():
+        moved_by = facts[table].moved_by
+        if any(column.onupdate or column.server_onupdate for column in own):
+            moved_by = moved_by or "the column's onupdate"
+        names = frozenset(column.name for column in own)
+        yield KeyTable(table, facts[table].name, names, moved_by)
 
 
 def _mappers(keyset: Keyset) -> Iterator[Mapper[Any]]:
@@ -106,12 +120,22 @@ def _check_identity(mapper: Mapper[Any], graph: Graph) -> None:
         ) from error
 
 
-def _leads_back(column: ColumnFacts, type_: Any) -> bool:
-    """Whether each value of a column is another in Python, and finds its row again."""
+def _leads_back(column: ColumnFacts, mapped: Any) -> bool:
+    """
+    Return whether each value of a column is another in Python, and finds its row again.
+
+    Raises `ConfigurationError` where it is known that they do not.
+    """
+    type_ = mapped.type
     if isinstance(type_, TypeDecorator):
         return False
-    if isinstance(type_, Numeric) and not isinstance(type_, Float):
-        return column.type == "numeric" and bool(type_.asdecimal)
+    if isinstance(type_, Numeric) and column.type == "numeric":
+        if type_.asdecimal:
+            return True
+        raise ConfigurationError(
+            f"the key's column {column.name} is numeric in the database and a float in Python, "
+            "where other numbers are the same: map it as Numeric(asdecimal=True), or select columns"
+        )
     return any(column.type in names and isinstance(type_, kind) for names, kind in _EXACT) or (
         column.enumerated and isinstance(type_, SqlEnum)
     )

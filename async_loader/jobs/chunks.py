@@ -22,6 +22,7 @@ from ..failures import sqlstate_of
 from .checkpoints import reached
 from .definition import Apply, Chunk, Definition, Sessions
 from .keyset import Keyset, encode
+from .moves import KeyWatch
 from .rows import check_objects, our_settings, read_rows
 from .store import Advance, Counts, Store
 from .transient import is_transient
@@ -146,13 +147,21 @@ class Chunks:
         watch = Watch(session)
         if rows or self.keyset is None:
             chunk = Chunk(self.run, held.number, held.chunk + 1, self.arguments)
+            moves = self._watch_key(session, held)
             await self.apply_rows(session, rows, chunk)
             watch.check(session)
             await session.flush()
+            if moves is not None:
+                await (await session.connection()).run_sync(moves.check)
         if keys:
             await self._check_cleared(session, held, keys)
         watch.release()
         return Counts(read=len(rows), written=watch.written, busy=held.untold), rows
+
+    def _watch_key(self, session: AsyncSession, held: Held) -> KeyWatch | None:
+        if self.keyset is None:
+            return None
+        return KeyWatch(session, self.keyset, (held.cursor, held.ends[-1]))
 
     async def apply_rows(self, session: AsyncSession, rows: Sequence[Any], chunk: Chunk) -> None:
         """Call the user's function; raises `ApplyFailed` for whatever it raises."""

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Table,
     Text,
     and_,
     case,
@@ -118,6 +119,29 @@ def _describe(column: ColumnFacts) -> str:
     return f"{column.name} {type_}" + (f" COLLATE {collation}" if shown else "")
 
 
+@dataclass(frozen=True, slots=True)
+class KeyTable:
+    """A table whose columns are in a key; `moved_by`: what else may change them."""
+
+    table: Table
+    name: str  # resolved: schema.table
+    columns: frozenset[str]
+    moved_by: str = ""
+
+    @property
+    def quoted(self) -> str:
+        """The resolved name as SQL has it."""
+        schema, _, name = self.name.partition(".")
+        return ".".join('"{}"'.format(part.replace('"', '""')) for part in (schema, name))
+
+    def is_named(self, name: str) -> bool:
+        """Return whether a name in a statement may be this table's."""
+        parts = [part.strip().strip('"') for part in name.split(".")]
+        ours = self.name.split(".", 1)
+        pairs = zip(reversed(parts), reversed(ours), strict=False)
+        return all(left.lower() == right.lower() for left, right in pairs)
+
+
 class Keyset:
     """
     The pages of a select.
@@ -138,6 +162,7 @@ class Keyset:
         self.only_keys = _only(select, self.columns)
         self.entities = _is_one_entity(select)
         self.ordering = Ordering((), on_sqlite=False)
+        self.tables: tuple[KeyTable, ...] = ()
 
     def ordered(self, ordering: Ordering) -> Keyset:
         """Set how the database orders the key, and return this."""
@@ -210,6 +235,20 @@ class Keyset:
         within = self._within(self.only_keys, lower, upper).subquery()
         return select_(func.count()).select_from(within)
 
+    def base_count(self, lower: str | None, upper: str | None) -> Select[Any] | None:
+        """Return the select of how many rows of the key's one table are in (lower, upper]."""
+        if len(self.tables) != 1:
+            return None
+        table, facts = self.tables[0].table, self.ordering.columns
+        operands = [_raw(table.c[e.key], f, self.ordering.on_sqlite)
+                    for e, f in zip(self.elements, facts, strict=True)]  # fmt: skip
+        query = select_(func.count()).select_from(table)
+        if lower is not None:
+            query = query.where(self._compare(">", lower, operands))
+        if upper is not None:
+            query = query.where(self._compare("<=", upper, operands))
+        return query.execution_options(**self.only_keys.get_execution_options())
+
     def one_row(self) -> Select[Any]:
         """Return the select of any one row, which is not locked."""
         query = self.rows(None, None).limit(1)
@@ -219,10 +258,17 @@ class Keyset:
     def found_again(
         self, lower: str | None, upper: str | None, identities: Sequence[Any]
     ) -> Select[Any]:
-        """Return the select of how many rows in (lower, upper] Python's keys lead back to."""
-        ours = tuple_(*_primary_key(self.select)).in_(identities)
-        within = self._within(self.only_keys, lower, upper).where(ours)
-        return select_(func.count()).select_from(within.subquery())
+        """Return the select of how many rows in (lower, upper], and in all, Python's keys find."""
+        own = _primary_key(self.select)
+        here = self._within(self.only_keys, lower, upper).where(tuple_(*own).in_(identities))
+        mapper = inspect(self.select.column_descriptions[0]["entity"]).mapper
+        every = select_(literal(1)).select_from(mapper.persist_selectable)
+        every = every.where(tuple_(*mapper.primary_key).in_(identities))
+        counts = (
+            select_(func.count()).select_from(found.subquery()).scalar_subquery()
+            for found in (here, every)
+        )
+        return select_(*counts).execution_options(**self.only_keys.get_execution_options())
 
     def at(self, key: str) -> Select[Any]:
         """Return the select of the one row of a key."""
@@ -252,21 +298,27 @@ class Keyset:
             select = select.where(self._compare("<=", upper))
         return select
 
-    def _compare(self, symbol: str, key: str) -> ColumnElement[Any]:
+    def _compare(
+        self, symbol: str, key: str, operands: Sequence[ColumnElement[Any]] = ()
+    ) -> ColumnElement[Any]:
         """Return the condition that rows' keys are in this relation to a key, as one."""
+        operands = operands or self._operands
         facts = self.ordering.columns
         bounds = [self._bound(*pair) for pair in zip(decode(key), facts, strict=True)]
         if len(bounds) == 1:
-            return _operate(self._operands[0], symbol, bounds[0], facts[0])
+            return _operate(operands[0], symbol, bounds[0], facts[0])
         if not any(column.operators for column in facts):
-            return tuple_(*self._operands).op(symbol, is_comparison=True)(tuple_(*bounds))
-        return self._compare_in_turn(symbol, bounds)
+            return tuple_(*operands).op(symbol, is_comparison=True)(tuple_(*bounds))
+        return self._compare_in_turn(symbol, operands, bounds)
 
     def _compare_in_turn(
-        self, symbol: str, bounds: Sequence[ColumnElement[Any]]
+        self,
+        symbol: str,
+        operands: Sequence[ColumnElement[Any]],
+        bounds: Sequence[ColumnElement[Any]],
     ) -> ColumnElement[Any]:
         """Return the same of columns whose operators are in several schemas."""
-        parts = list(zip(self._operands, bounds, self.ordering.columns, strict=True))
+        parts = list(zip(operands, bounds, self.ordering.columns, strict=True))
         equal = [_operate(left, "=", right, facts) for left, right, facts in parts]
         ways = [
             and_(*equal[:n], _operate(left, symbol.rstrip("="), right, facts))

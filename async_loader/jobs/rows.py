@@ -59,8 +59,9 @@ async def check_objects(
         raise ConfigurationError(_not_its_own(keyset, span))
     if keyset.doubtful:
         identities = {id(row): inspect(row).identity for row in rows}
-        count = await session.scalar(keyset.found_again(*span, list(identities.values())))
-        if (count or 0) < len(rows):
+        query = keyset.found_again(*span, list(identities.values()))
+        here, everywhere = (await session.execute(query)).one()
+        if not here == everywhere == len(identities):
             raise ConfigurationError(_not_its_own(keyset, span))
 
 

@@ -209,6 +209,8 @@ def check_key(graph: Graph, columns: Sequence[Any]) -> list[ColumnFacts]:
                 "the select reads: page by columns of tables"
             )
         leaf = graph.leaves[place[0]]
+        if not leaf.unique and leaf.short:
+            raise ConfigurationError(_not_unique(graph, [place], [leaf]))
         if leaf.optional or not leaf.columns[place[1]].required:
             why = "behind an outer join" if leaf.optional else "in the database"
             raise ConfigurationError(

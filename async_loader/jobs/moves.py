@@ -1,0 +1,168 @@
+"""
+An apply that moves the key that its job pages by: such rows would be read again, or never.
+
+Statements that set a column of the key are refused before they are executed, those of the ORM's
+flushes among them. What a statement does not say, a trigger, a rule, a cascade or a function, is
+seen by counting: as many rows have to be in the chunk's range of keys afterwards as before, but
+for those that were deleted or inserted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..errors import ConfigurationError
+from .keyset import Keyset, KeyTable
+
+_TOKEN = re.compile(
+    r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/   # what says nothing
+    |(?P<name>(?:"(?:[^"]|"")*"|[\w$]+)(?:\s*\.\s*(?:"(?:[^"]|"")*"|[\w$]+))*)
+    |(?P<mark>[(),=])""",
+    re.VERBOSE | re.DOTALL,
+)
+_ENDS = {"where", "from", "returning", "when"}
+_OPAQUE = re.compile(r"\s*(call|do|execute)\b|\bmerge\s+into\b", re.IGNORECASE)
+_ONLY_FUNCTIONS = re.compile(r"\s*select\b(?!.*\bfrom\b)", re.IGNORECASE | re.DOTALL)
+_WRITES = re.compile(r"\b(update|merge)\b", re.IGNORECASE)
+
+
+class KeyWatch:
+    """Watches one chunk's transaction, from its rows to the end of apply."""
+
+    def __init__(
+        self, session: AsyncSession, keyset: Keyset, span: tuple[str | None, str | None]
+    ) -> None:
+        self._keyset = keyset
+        self._span = span
+        self._before: tuple[int, ...] | None = None
+        self._refusal: str | None = None
+        self._counting = self._deletes = False
+        connection: Connection = session.sync_session.connection()
+        event.listen(connection, "before_cursor_execute", self._look)
+
+    def check(self, connection: Connection) -> None:
+        """Raise `ConfigurationError` if the key was moved, whoever has caught that."""
+        if self._before is not None:
+            self._compare(connection, self._before)
+        self._counting = True  # what comes behind is ours
+        if self._refusal is not None:
+            raise ConfigurationError(self._refusal)
+
+    def _look(self, connection: Connection, _cursor: Any, statement: str, *_others: Any) -> None:
+        """Refuse a statement that sets the key, count before one of which nobody knows."""
+        if self._counting:
+            return
+        for table in self._keyset.tables:
+            if sets_key(statement, table):
+                self._refusal = self._moved(f"sets {', '.join(sorted(table.columns))}")
+                raise ConfigurationError(self._refusal)
+        self._deletes = self._deletes or "DELETE" in statement.upper()
+        if self._before is None and self._may_move(statement):
+            self._before = self._counts(connection)
+
+    def _may_move(self, statement: str) -> bool:
+        if is_opaque(statement):
+            return True
+        return bool(_WRITES.search(statement)) and any(t.moved_by for t in self._keyset.tables)
+
+    def _counts(self, connection: Connection) -> tuple[int, ...]:
+        """Return how many rows are in the range, and how many this transaction has changed."""
+        self._counting = True
+        query = self._keyset.base_count(*self._span)
+        rows = -1 if query is None else int(connection.scalar(query) or 0)
+        deleted = inserted = 0
+        if connection.dialect.name == "postgresql":
+            names = [table.quoted for table in self._keyset.tables]
+            deleted, inserted = connection.execute(_CHANGED, {"names": names}).one()
+        self._counting = False
+        return rows, deleted, inserted
+
+    def _compare(self, connection: Connection, before: tuple[int, ...]) -> None:
+        now = self._counts(connection)
+        rows, deleted, inserted = (after - first for after, first in zip(now, before, strict=True))
+        if connection.dialect.name != "postgresql":
+            deleted = -rows if self._deletes else 0
+            inserted = max(rows, 0)
+        if -rows > deleted or rows > inserted:
+            by = next((t.moved_by for t in self._keyset.tables if t.moved_by), "a function")
+            self._refusal = self._refusal or self._moved(f"moves rows to other keys (by {by})")
+
+    def _moved(self, how: str) -> str:
+        return (
+            f"apply {how}, and the job pages by ({self._keyset.names}): rows would be read again "
+            f"or never; rolled back {self._keyset.describe_range(*self._span)}; page by columns "
+            "that nothing changes (key=)"
+        )
+
+
+_CHANGED = text(
+    "SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(t.relid)), 0)::bigint,"
+    " coalesce(sum(pg_stat_get_xact_tuples_inserted(t.relid)), 0)::bigint"
+    " FROM unnest(CAST(:names AS text[])) n, LATERAL (SELECT relid FROM"
+    "  pg_partition_tree(to_regclass(n)) UNION SELECT to_regclass(n)) t"
+)
+
+
+@lru_cache(maxsize=1024)
+def is_opaque(statement: str) -> bool:
+    """Return whether a statement does what its text does not say."""
+    return bool(_OPAQUE.search(statement) or _ONLY_FUNCTIONS.match(statement))
+
+
+@lru_cache(maxsize=1024)
+def sets_key(statement: str, table: KeyTable) -> bool:
+    """Return whether a statement's text sets a column of the key."""
+    if not _WRITES.search(statement):
+        return False
+    return any(
+        table.is_named(target) and _plain(column) in table.columns
+        for target, column in _assignments(statement)
+    )
+
+
+def _assignments(statement: str) -> Iterator[tuple[str, str]]:
+    """Yield table and column of each assignment of an UPDATE, MERGE or ON CONFLICT DO UPDATE."""
+    tokens = [m["name"] or m["mark"] for m in _TOKEN.finditer(statement) if m["name"] or m["mark"]]
+    words = [token.lower() for token in tokens]
+    target = ""
+    for n, word in enumerate(words):
+        if word == "into":
+            target = tokens[n + 1] if n + 1 < len(tokens) else ""
+        elif word == "update" and words[n + 1 : n + 2] != ["set"]:
+            rest = tokens[n + 1 : n + 3]
+            target = next((name for name in rest if name.lower() != "only"), "")
+        elif word == "set":
+            yield from ((target, column) for column in _set_columns(tokens[n + 1 :]))
+
+
+def _set_columns(tokens: list[str]) -> Iterator[str]:
+    """Yield what stands before the equals signs of a SET, in parentheses or not."""
+    depth, names, left = 0, list[str](), True
+    for part in tokens:
+        if part == "(":
+            depth += 1
+        elif part == ")":
+            depth -= 1
+            if depth < 0:
+                return
+        elif depth == 0 and part.lower() in _ENDS:
+            return
+        elif part == "=" and depth == 0 and left:
+            yield from names
+            left = False
+        elif part == "," and depth == 0:
+            names, left = [], True
+        elif left and part != ",":
+            names.append(part)
+
+
+def _plain(name: str) -> str:
+    """Return a column's name as the catalogue has it."""
+    last = re.split(r"\s*\.\s*(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", name)[-1]
+    return last[1:-1].replace('""', '"') if last.startswith('"') else last.lower()
