@@ -17,6 +17,9 @@ from ..errors import ConfigurationError
 INTEGERS = ("int2", "int4", "int8")
 _STRINGS = ("text", "varchar")
 # Texts of these are the same whatever a session's settings are, and so need none of ours.
+# Whose text, and what it is read as, depends on more than a session's settings that we can fix.
+NO_KEYS = ("money", "regclass", "regtype", "regproc", "regprocedure", "regoper", "regoperator",
+           "regrole", "regnamespace", "regconfig", "regdictionary", "regcollation")  # fmt: skip
 _PLAIN = (
     *INTEGERS,
     *_STRINGS,

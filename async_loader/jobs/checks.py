@@ -28,7 +28,7 @@ from sqlalchemy.orm import Mapper
 
 from ..database.postgresql import first_line
 from ..errors import ConfigurationError
-from .catalog import INTEGERS, ColumnFacts, facts_of
+from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
 from .definition import Sessions
 from .identity import meaning_of, target_of, translation
 from .keyset import Keyset, KeyTable, Ordering
@@ -73,6 +73,12 @@ def _examine(connection: Connection, keyset: Keyset | None) -> str:
     facts = facts_of(connection, {table for read in reads for table in tables_of(read)}, translate)
     graph = Graph.of(keyset.only_keys, facts)
     columns = check_key(graph, keyset.elements)
+    for column in columns:
+        if column.type in NO_KEYS:
+            raise ConfigurationError(
+                f"the key's column {column.name} is of type {column.type}, whose text is another "
+                "under other settings: page by another"
+            )
     keyset.ordered(Ordering(tuple(columns), connection.dialect.name == "sqlite"))
     for mapper in mappers:
         _check_identity(mapper, Graph(facts))

@@ -23,7 +23,7 @@ from .checkpoints import reached
 from .definition import Apply, Chunk, Definition, Sessions
 from .keyset import Keyset, encode
 from .moves import KeyWatch
-from .rows import check_objects, our_settings, read_rows
+from .rows import check_objects, our_settings, read_rows, read_with_keys
 from .store import Advance, Counts, Store
 from .transient import is_transient
 
@@ -181,13 +181,11 @@ class Chunks:
             rows = await read_rows(session, self.keyset, self.keyset.rows(*span))
             await check_objects(session, self.keyset, span, rows)
             return rows, ()
-        width = len(self.keyset.columns)
         async with our_settings(session, self.keyset):
-            result = await session.execute(self.keyset.rows_with_keys(*span))
-        found = {encode(row[-width:]): row[:-width] for row in result.unique()}
+            found = await read_with_keys(session, self.keyset, self.keyset.rows_with_keys(*span))
         for key in await self.store.known_errors(session, self.run, list(found)):
             del found[key]
-        rows = [row[0] if self.keyset.entities else row for row in found.values()]
+        rows = list(found.values())
         await check_objects(session, self.keyset, span, rows)
         return rows, list(found)
 

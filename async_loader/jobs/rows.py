@@ -18,7 +18,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ConfigurationError
-from .keyset import SETTINGS, Keyset
+from .keyset import SETTINGS, Keyset, encode
 
 
 async def read_rows(session: AsyncSession, keyset: Keyset, query: Select[Any]) -> Sequence[Any]:
@@ -36,6 +36,18 @@ async def read_rows(session: AsyncSession, keyset: Keyset, query: Select[Any]) -
             _make_unique(keyset)
             return await read_rows(session, keyset, query)
     return rows
+
+
+async def read_with_keys(
+    session: AsyncSession, keyset: Keyset, query: Select[Any]
+) -> dict[str, Any]:
+    """Return by its key what a select yields that has the key's columns at its end."""
+    result = (await session.execute(query)).unique()
+    own = len(result.keys()) - len(keyset.columns)
+    kept = result.freeze()
+    keys = map(encode, kept().columns(*range(own, own + len(keyset.columns))))
+    rows = kept().columns(*range(own))
+    return dict(zip(keys, rows.scalars() if keyset.entities else rows, strict=True))
 
 
 def _make_unique(keyset: Keyset) -> None:
