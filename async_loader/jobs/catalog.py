@@ -40,8 +40,9 @@ class ColumnFacts:
     A column as its database has it.
 
     `type` is its type's name, that of the base type for a domain; `sql` that name as SQL has it.
-    `operators` is the schema of the operators that it is ordered by, where that is no built-in
-    one. `collation` is one that orders and compares; `exact`: values that differ are unequal.
+    `operators` are those that it is ordered by, where these are no built-in ones: less, less or
+    equal, equal, greater or equal, greater. `collation` is one that orders and compares; `exact`:
+    values that differ are unequal.
     """
 
     name: str
@@ -50,7 +51,7 @@ class ColumnFacts:
     required: bool = True
     collation: str = ""
     exact: bool = True
-    operators: str = ""
+    operators: tuple[str, ...] = ()
     plain: bool = True
     enumerated: bool = False
 
@@ -130,12 +131,12 @@ _COLUMNS = text(
     "   AND u.contype = 'n' AND a.attnum = ANY(u.conkey) AND NOT u.convalidated) AS required,"
     "  coalesce(quote_ident(cn.nspname) || '.' || quote_ident(l.collname), '') AS collation,"
     "  coalesce(l.collisdeterministic, true) AS exact, a.attcollation::bigint AS collation_oid,"
-    "  coalesce((SELECT quote_ident(m.nspname) FROM pg_opclass o"
-    "   JOIN pg_amop p ON p.amopfamily = o.opcfamily AND p.amopstrategy = 5"
+    "  (SELECT array_agg(quote_ident(m.nspname) || '.' || r.oprname ORDER BY p.amopstrategy)"
+    "   FROM pg_opclass o JOIN pg_amop p ON p.amopfamily = o.opcfamily"
     "    AND p.amoplefttype = o.opcintype AND p.amoprighttype = o.opcintype"
     "   JOIN pg_operator r ON r.oid = p.amopopr JOIN pg_namespace m ON m.oid = r.oprnamespace"
     "   WHERE o.opcmethod = 403 AND o.opcdefault AND o.opcintype = t.oid"
-    "    AND m.nspname <> 'pg_catalog' LIMIT 1), '') AS operators"
+    "    AND m.nspname <> 'pg_catalog') AS operators"
     " FROM base b JOIN pg_attribute a"
     "   ON a.attrelid = CAST(:table AS oid) AND a.attnum = b.attnum"
     " JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd'"
@@ -198,7 +199,7 @@ def _unfit(found: RowMapping) -> str:
 def _column(row: RowMapping) -> ColumnFacts:
     return ColumnFacts(
         name=row["name"], type=row["type"], sql=row["sql"], required=row["required"],
-        collation=row["collation"], exact=row["exact"], operators=row["operators"],
+        collation=row["collation"], exact=row["exact"], operators=tuple(row["operators"] or ()),
         plain=row["type"] in _PLAIN or row["kind"] == "e", enumerated=row["kind"] == "e",
     )  # fmt: skip
 

@@ -333,12 +333,15 @@ class Keyset:
         return cast(literal(value, Text), _Named(facts.sql))
 
 
+_STRATEGIES = ("<", "<=", "=", ">=", ">")  # of a B-tree, in their order
+
+
 def _operate(
     left: ColumnElement[Any], symbol: str, right: ColumnElement[Any], facts: ColumnFacts
 ) -> ColumnElement[Any]:
     """Return a comparison by the operators that the database orders by."""
-    if facts.operators:  # they may lie in no schema of the search path
-        symbol = f"OPERATOR({facts.operators}.{symbol})"
+    if facts.operators:  # they may lie in no schema of the search path, and have other names
+        symbol = f"OPERATOR({facts.operators[_STRATEGIES.index(symbol)]})"
     return left.op(symbol, is_comparison=True)(right)
 
 
