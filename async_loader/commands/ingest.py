@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -45,6 +46,8 @@ def run_ingest_command(settings: IngestSettings) -> int:
         MissingExtraError.unless_installed(package, "ingest", "ingest")
     if not settings.debug:
         leave_errors_to_the_report()
+        # What Pillow thinks of a picture that goes in is no matter of ours, nor of the terminal.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     with ExitStack() as stack:
         directory, own = _directory(settings, stack)
         url = _url(settings, own)

@@ -27,7 +27,14 @@ from async_loader.clock import SYSTEM_CLOCK
 from async_loader.errors import ConfigurationError
 from async_loader.ingest.listing import Listing, Missing, Problem
 from async_loader.ingest.pipeline import Ahead
-from async_loader.ingest.preparing import Found, Outcome, Preparation, Prepared, Row
+from async_loader.ingest.preparing import (
+    Found,
+    Outcome,
+    Preparation,
+    Prepared,
+    Row,
+    unless_changed,
+)
 from async_loader.ingest.tables import File, Track, make_tables
 from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
 from async_loader.inserts import insert_rows
@@ -217,7 +224,8 @@ class _Loading:
         became: dict[int, Outcome] = {}
         found = [Found(file.id, file.name, file.picture, file.size) for file in files]
         async with self._expected(session, found) as ahead, aclosing(ahead.take(found)) as batches:
-            while batch := await _next(batches, counts):
+            while read := await _next(batches, counts):
+                batch = await asyncio.to_thread(unless_changed, self.listing.directory, read)
                 added = await add_new(session, [one.row for one in batch if one.row is not None])
                 counts.note(batch, added)
                 became |= {one.number: one.outcome for one in batch}

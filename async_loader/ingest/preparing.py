@@ -5,28 +5,41 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from time import perf_counter, thread_time
 from typing import Any, Self
 
 from async_loader.ingest.pictures import fit
-from async_loader.ingest.reading import MOST_PICTURE_BYTES, UnreadableError, read_within
+from async_loader.ingest.reading import (
+    MOST_PICTURE_BYTES,
+    State,
+    UnreadableError,
+    is_still,
+    read_within,
+)
 from async_loader.ingest.tags import tags_of
 
 Row = dict[str, Any]
+CHANGED = "it or its picture changed while they were read: the next time they go in"
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Both files as they are; `seconds` is how long it took to read them."""
+    """Both files as they are; `states` before they were read, in `seconds`."""
 
     name: str
     audio: bytes
     picture: bytes
+    states: tuple[tuple[str, State], ...]
     seconds: float
+
+    def is_still_so(self, directory: str) -> bool:
+        """Return whether neither file has changed since: else the pair may be of two times."""
+        return all(is_still(directory, name, state) for name, state in self.states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class Prepared:
     error: str | None = None
     reading: float = 0.0
     computing: float = 0.0
+    states: tuple[tuple[str, State], ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -67,12 +81,16 @@ class Prepared:
 def read_pair(directory: str, name: str, picture: str) -> Contents:
     """Return a pair's contents; raises `UnreadableError`."""
     began = perf_counter()
-    audio = read_within(directory, name)
+    audio, audio_state = read_within(directory, name)
     try:
-        image = read_within(directory, picture, MOST_PICTURE_BYTES)
+        image, image_state = read_within(directory, picture, MOST_PICTURE_BYTES)
     except UnreadableError as error:
         raise UnreadableError(f"its picture, {PurePath(picture).name}: {error}") from error
-    return Contents(name, audio, image, perf_counter() - began)
+    states = ((name, audio_state), (picture, image_state))
+    contents = Contents(name, audio, image, states, perf_counter() - began)
+    if not contents.is_still_so(directory):
+        raise UnreadableError(CHANGED)
+    return contents
 
 
 def row_of(contents: Contents) -> tuple[Row, float]:
@@ -104,6 +122,16 @@ def _hash(contents: Contents) -> bytes:
     digest.update(contents.audio)
     digest.update(contents.picture)
     return digest.digest()
+
+
+def unless_changed(directory: str, batch: Sequence[Prepared]) -> list[Prepared]:
+    """Return a batch without the rows of files that have changed since they were read."""
+    return [
+        one
+        if one.row is None or all(is_still(directory, *state) for state in one.states)
+        else replace(one, row=None, error=CHANGED)
+        for one in batch
+    ]
 
 
 class Preparation(AbstractAsyncContextManager["Preparation"]):
@@ -139,4 +167,6 @@ class Preparation(AbstractAsyncContextManager["Preparation"]):
             # A name in it may have bytes that are no UTF-8, which a database does not take.
             reason = str(error).replace("\0", " ").encode("utf-8", "backslashreplace").decode()
             return Prepared(pair.number, pair.size, None, reason)
-        return Prepared(pair.number, pair.size, row, None, contents.seconds, computing)
+        return Prepared(
+            pair.number, pair.size, row, None, contents.seconds, computing, contents.states
+        )

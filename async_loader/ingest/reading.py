@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 MOST_BYTES = 512 * 1024**2  # of an audio file: a row holds less than 1 GiB
@@ -22,9 +23,33 @@ class UnreadableError(Exception):
     """A file that cannot go in; the text is the reason, for people."""
 
 
-def read_within(directory: str, name: str, most: int = MOST_BYTES) -> bytes:
+@dataclass(frozen=True, slots=True)
+class State:
+    """What of a file changes when its content does: place, size, and times in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> State:
+        """Return what `stat` has found."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def is_still(directory: str, name: str, state: State) -> bool:
+    """Return whether a file is what it was when it was opened."""
+    try:
+        return State.of(os.stat(os.path.join(directory, name))) == state  # noqa: PTH116, PTH118  as below
+    except OSError:
+        return False
+
+
+def read_within(directory: str, name: str, most: int = MOST_BYTES) -> tuple[bytes, State]:
     """
-    Return what is in a file of a directory, which is given as its real path.
+    Return what is in a file of a directory, given as its real path, and its state before that.
 
     Raises `UnreadableError` for a file that is empty, longer than `most` bytes, none that can
     be read, or lies elsewhere, whatever links lead there.
@@ -33,7 +58,8 @@ def read_within(directory: str, name: str, most: int = MOST_BYTES) -> bytes:
     try:
         descriptor = os.open(path, _FLAGS)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  it is open already
-            _check(os.fstat(descriptor), directory, path, most)
+            opened = os.fstat(descriptor)
+            _check(opened, directory, path, most)
             data = file.readall()
     except OSError as error:
         raise UnreadableError(_reason(error, path)) from error
@@ -43,7 +69,7 @@ def read_within(directory: str, name: str, most: int = MOST_BYTES) -> bytes:
         raise UnreadableError("empty")
     if len(data) > most:
         raise UnreadableError("it grows while it is read")
-    return data
+    return data, State.of(opened)
 
 
 def _check(opened: os.stat_result, directory: str, path: str, most: int) -> None:

@@ -22,6 +22,9 @@ _STATES = frozenset(
     ("40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 )
 _LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")
+# What SQLite says of its file, of which no row is to blame, and which nobody else mends.
+_FILE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_CORRUPT",
+         "SQLITE_NOTADB", "SQLITE_NOMEM", "SQLITE_PERM")  # fmt: skip
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
@@ -40,12 +43,19 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
     links = list(_chain(error))
     if any(getattr(link, "sqlite_errorname", "").startswith(_LOCKED) for link in links):
         return True
+    if _is_of_the_file(error):
+        return True
     if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
         return True
     if classify(error) is CLOSED:
         return True
     passing = (ConnectionError, PoolTimeoutError)
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)
+
+
+def _is_of_the_file(error: BaseException) -> bool:
+    names = (getattr(link, "sqlite_errorname", "") for link in _chain(error))
+    return any(name.startswith(_FILE) for name in names)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -70,7 +80,16 @@ class Patience:
         self._pause = FIRST_PAUSE
 
     def next_pause(self, error: BaseException) -> float:
-        """Return how long to wait; raises `DatabaseError` when that has gone on for too long."""
+        """
+        Return how long to wait; raises `DatabaseError` when that has gone on for too long.
+
+        At once for what no time mends: a disk that is full under SQLite.
+        """
+        if _is_of_the_file(error):
+            raise DatabaseError(
+                f"SQLite cannot use its file: {first_line(_chain(error)[-1])}; "
+                "the job goes on where it is when it is run again"
+            ) from error
         waited = (self._clock.now_ns() - self._since) / 1e9
         if waited > self._seconds:
             raise DatabaseError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, NoDecode
 
 from .option_group import GeneralOptions, Group
-from .option_types import Argument, Metavar, split_commas
+from .option_types import Argument, Metavar, each_once, split_commas
 from .run import ServerOptions
 from .workers import WorkerOptions
 
@@ -27,6 +27,7 @@ class JobOptions(Group):
         list[Argument],
         NoDecode,
         BeforeValidator(split_commas),
+        AfterValidator(each_once),
         Field(description="an argument of the job; may be repeated"),
         Metavar("KEY=VALUE"),
     ] = Field(default_factory=list)
@@ -57,6 +58,9 @@ class JobRunOptions(Group):
         Field(ge=1, le=500, description="tasks that work on the run in each process"),
         Metavar("N"),
     ] = 1
+    resume_changed: bool = Field(
+        False, description="go on, too, with a run that was begun with other conditions"
+    )
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
     )

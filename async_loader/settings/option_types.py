@@ -113,7 +113,18 @@ def _argument(value: str) -> str:
     name, separator, _ = value.partition("=")
     if not separator or not name:
         raise ValueError("an argument looks like key=value")
+    if not value.isprintable():
+        raise ValueError("an argument is one line of printable characters")
     return value
+
+
+def each_once(arguments: list[str]) -> list[str]:
+    """Return arguments of which none is given twice."""
+    names = [argument.partition("=")[0] for argument in arguments]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the argument {twice} is given twice")
+    return arguments
 
 
 def parse_stage(text: str) -> Stage:

@@ -169,6 +169,7 @@ SESSIONS: tuple[dict[str, str], ...] = (
     {"DateStyle": "SQL, DMY", "TimeZone": "Asia/Kolkata", "bytea_output": "escape"},
     {"DateStyle": "Postgres, MDY", "IntervalStyle": "postgres_verbose", "extra_float_digits": "0"},
 )
+_ISO = {"DateStyle": "ISO, DMY"}  # psycopg reads no other timestamptz, and nobody's with others
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,7 @@ async def hold(engine: AsyncEngine, example: Example) -> str:
 def engine_of(url: str, driver: str, session: dict[str, str]) -> AsyncEngine:
     arguments: dict[str, Any] = {"server_settings": session}
     if driver == "psycopg":
+        session = {**session, **_ISO}
         options = (f"-c {name}={value.replace(' ', '')}" for name, value in session.items())
         arguments = {"options": " ".join(options)}
     return create_async_engine(

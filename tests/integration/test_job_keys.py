@@ -346,7 +346,9 @@ async def test_two_rows_that_are_one_object(sessions: Sessions) -> None:
 class Ratio(Base):
     __tablename__ = "ratio"
 
-    id: Mapped[float] = mapped_column(Numeric(30, 20, asdecimal=False), primary_key=True)
+    id: Mapped[float] = mapped_column(
+        Numeric(30, 20, asdecimal=False), primary_key=True, autoincrement=False
+    )
     n: Mapped[int] = mapped_column(default=0)
 
 

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from async_loader.errors import ConfigurationError
+from async_loader.ingest import preparing
 from async_loader.ingest.demo import jpeg, make_pairs, mp3
 from async_loader.ingest.listing import Missing, Pair, Problem, find
 from async_loader.ingest.loading import real_directory
 from async_loader.ingest.pictures import fit
 from async_loader.ingest.pipeline import Ahead
-from async_loader.ingest.preparing import read_pair, row_of
+from async_loader.ingest.preparing import CHANGED, Prepared, read_pair, row_of, unless_changed
 from async_loader.ingest.reading import UnreadableError, read_within
 from async_loader.ingest.report import comparison, progress_line, shown, summary
 from async_loader.ingest.tables import FileName
@@ -184,6 +185,35 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     assert reason(folder, "n" * 300 + ".mp3") == "File name too long"
 
 
+def test_a_pair_of_two_times_does_not_go_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both files are replaced between the reading of the one and of the other."""
+    (folder / "a.jpg").write_bytes(b"picture")
+    real = read_within
+
+    def replaced(directory: str, name: str, *most: int) -> Any:
+        found = real(directory, name, *most)
+        if name == "a.mp3":
+            for each in ("a.mp3", "a.jpg"):
+                (folder / "new").write_bytes(b"other!")
+                (folder / "new").rename(folder / each)
+        return found
+
+    monkeypatch.setattr(preparing, "read_within", replaced)
+    with pytest.raises(UnreadableError, match="changed while they were read"):
+        read_pair(os.path.realpath(folder), "a.mp3", "a.jpg")
+
+
+def test_a_file_that_changes_before_its_row_is_written(folder: Path) -> None:
+    (folder / "a.jpg").write_bytes(b"picture")
+    directory = os.path.realpath(folder)
+    contents = read_pair(directory, "a.mp3", "a.jpg")
+    batch = [Prepared(1, 5, {"title": "a"}, states=contents.states)]
+    assert unless_changed(directory, batch) == batch
+    (folder / "a.jpg").write_bytes(b"painting")
+    (one,) = unless_changed(directory, batch)
+    assert (one.row, one.error) == (None, CHANGED)
+
+
 def test_links_lead_out_in_or_nowhere(folder: Path) -> None:
     (folder / "out.mp3").symlink_to("../outside.mp3")
     (folder / "in.mp3").symlink_to(folder / "a.mp3")
@@ -194,7 +224,7 @@ def test_links_lead_out_in_or_nowhere(folder: Path) -> None:
     assert reason(folder, "up/outside.mp3") == "a symbolic link out of the directory"
     assert reason(folder, "nowhere.mp3") == "a symbolic link to nothing"
     assert "symbolic links" in reason(folder, "round.mp3")
-    assert read_within(os.path.realpath(folder), "in.mp3") == b"music"
+    assert read_within(os.path.realpath(folder), "in.mp3")[0] == b"music"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

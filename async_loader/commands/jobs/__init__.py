@@ -77,6 +77,7 @@ async def _run_job(
             _sessions(engine),
             workers=settings.workers,
             arguments=settings.arguments,
+            resume_changed=settings.resume_changed,
             stop=stop,
             on_progress=view.update,
         )
@@ -99,7 +100,10 @@ async def _run_spread(
         async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
             return await spread(
                 part, workers, order,
-                arguments=settings.arguments, stop=stop, on_progress=view.update, say=view.say,
+                begin=partial(
+                    part.begin, settings.arguments, resume_changed=settings.resume_changed
+                ),
+                stop=stop, on_progress=view.update, say=view.say,
             )  # fmt: skip
 
 

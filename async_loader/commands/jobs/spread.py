@@ -8,7 +8,7 @@ database, and those of a worker that has died are the others'.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -79,16 +79,16 @@ async def _sessions(order: Order) -> AsyncIterator[Sessions]:
 
 async def spread(
     part: Part, workers: Workers, order: Callable[[int], Order], *,
-    arguments: Mapping[str, str], stop: Stop, on_progress: OnProgress, say: Say,
+    begin: Callable[[], Awaitable[int]], stop: Stop, on_progress: OnProgress, say: Say,
 ) -> JobStatus:  # fmt: skip
     """
     Begin a run, have all workers work on it, and return how it stands when they have ended.
 
-    `order` makes an order of the run's number. `say` is told of a worker that is lost: the
-    others go on. Raises what one of them raised, and `JobError` when none is left.
+    `begin` makes the run, and `order` an order of its number. `say` is told of a worker that is
+    lost: the others go on. Raises what one of them raised, and `JobError` when none is left.
     """
     stop.heeded = True
-    run = await part.begin(arguments)
+    run = await begin()
     calls = [
         asyncio.wrap_future(workers.submit(index, work, order(run)))
         for index in range(len(workers.names))
