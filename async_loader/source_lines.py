@@ -20,6 +20,8 @@ from typing import Literal
 import greenlet
 
 Origin = Literal["own", "installed", "machinery"]
+# File, line and function.
+Place = tuple[str, int, str]
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _WORKLOADS = _PACKAGE + "workloads" + os.sep
@@ -52,21 +54,27 @@ def origin_of(filename: str) -> Origin:
     return "machinery" if filename.startswith(_STANDARD) else "own"
 
 
-def user_line(lines: Iterable[tuple[str, int, str]]) -> str | None:
+def user_line(lines: Iterable[Place]) -> str | None:
     """
     Return `file:line in function` of the first line that is the user's own.
 
     `lines` are (file, line, function), the innermost first. Where all code between the database
     and this package's own is installed, the innermost of that; None where all is machinery.
     """
+    place = user_place(lines)
+    return None if place is None else written(place)
+
+
+def user_place(lines: Iterable[Place]) -> Place | None:
+    """Return the place that `user_line` tells of."""
     installed = None
-    for filename, line, function in lines:
-        origin = origin_of(filename)
+    for place in lines:
+        origin = origin_of(place[0])
         if origin == "own":
-            return _written(filename, line, function)
+            return place
         if origin == "installed" and installed is None:
-            installed = _written(filename, line, function)
-        if installed is not None and filename.startswith(_PACKAGE):
+            installed = place
+        if installed is not None and place[0].startswith(_PACKAGE):
             break  # who calls operations: beyond is whoever started the run
     return installed
 
@@ -85,9 +93,9 @@ def frames_outwards() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def user_line_here() -> str | None:
+def user_place_here() -> Place | None:
     """
-    Return `file:line in function` of the user's own innermost line above the caller's.
+    Return the place of the user's own innermost line above the caller's.
 
     Some two microseconds: for each connection that is taken, say. See `user_line`.
     """
@@ -97,17 +105,17 @@ def user_line_here() -> str | None:
         if origin is None:
             origin = _origins[frame.f_code] = origin_of(frame.f_code.co_filename)
         if origin == "own":
-            return _written(*line_of(frame))
+            return line_of(frame)
         if origin == "installed" and installed is None:
             installed = frame
-    return None if installed is None else _written(*line_of(installed))
+    return None if installed is None else line_of(installed)
 
 
 _origins: dict[CodeType, Origin] = {}
 
 
-def line_of(frame: FrameType) -> tuple[str, int, str]:
-    """Return where a frame is: (file, line, function)."""
+def line_of(frame: FrameType) -> Place:
+    """Return where a frame is."""
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
 
 
@@ -121,6 +129,8 @@ def short_path(filename: str) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else filename
 
 
-def _written(filename: str, line: int, function: str) -> str:
+def written(place: Place) -> str:
+    """Return a place as `file:line in function`."""
+    filename, line, function = place
     where = f"{short_path(filename)}:{line}"
     return where if function == "<module>" else f"{where} in {function}"

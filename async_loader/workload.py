@@ -167,8 +167,6 @@ class Workload:
         self.sessions_hook: Callable[[], Any] | None = None
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
-        self.bare = False
-        """Whether nobody's code is run, so that there is nothing to time within an operation."""
 
     def operation(
         self,

@@ -16,9 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import ConfigurationError
+from ..results.loop_profile import Leak, LoopProfile
+from .leaks import leaks_of
 from .loop_meter import LoopMeter
 from .patches import Patches
 from .pools import Pools, PoolWatch, current_watch
+from .sampler import LoopSampler
 from .steps import spawning, stepped
 from .times import OperationTimes, current_times
 
@@ -44,6 +47,7 @@ class Instruments:
         self.splits = splits
         self._n_plus_one = n_plus_one
         self.meter = meter
+        self.sampler: LoopSampler | None = None
 
     def times(self, operation: str) -> OperationTimes | None:
         """Have what this task or thread does counted as an operation's; None: it is not split."""
@@ -60,6 +64,27 @@ class Instruments:
         if times is None or self.meter is None:
             return coroutine
         return stepped(coroutine, times, self.meter)
+
+    def settle(self, times: OperationTimes | None) -> None:
+        """Share out what an operation ran, which has ended, between SQLAlchemy and the rest."""
+        if times is not None and self.meter is not None and self.sampler is not None:
+            shares = self.meter.shares[times.operation]
+            ran_ns = times.application_ns + times.orm_ns
+            times.orm_ns = shares.of_orm(times.application_ns, times.orm_ns)
+            times.application_ns = ran_ns - times.orm_ns
+
+    def begin(self) -> None:
+        """Forget what the warm-up showed."""
+        if self.sampler is not None:
+            self.sampler.reset()
+
+    def profile(self) -> LoopProfile | None:
+        """Return what the sampler has seen; None where there is no event loop to sample."""
+        return self.sampler.samples.result() if self.sampler is not None else None
+
+    def leaks(self) -> tuple[Leak, ...]:
+        """Return the connections that operations have not given back."""
+        return leaks_of(self.pool)
 
 
 class _Process:
@@ -105,18 +130,24 @@ def attached(
     time_split: bool,
     n_plus_one: int = 0,
     on_loop: bool = True,
+    keep_stacks: bool = False,
 ) -> Instruments:
     """
     Watch the engines of the process until the stack ends; `sessions` name the run's own.
 
     `on_loop`: operations are tasks of this thread's event loop; else they are calls in threads.
+    `keep_stacks`: the sampler keeps whole stacks, for a profile.
     """
     bind = sessions.kw.get("bind") if sessions is not None else None
     engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
     watch = PoolWatch(engine if isinstance(engine, Engine) else None)
     stack.enter_context(_watching(watch))
     meter = LoopMeter(asyncio.get_running_loop()) if on_loop else None
-    return Instruments(watch, splits=time_split, n_plus_one=n_plus_one, meter=meter)
+    instruments = Instruments(watch, splits=time_split, n_plus_one=n_plus_one, meter=meter)
+    if meter is not None and time_split:
+        instruments.sampler = LoopSampler(meter, keep_stacks=keep_stacks)
+        stack.enter_context(instruments.sampler.sampling())
+    return instruments
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from time import perf_counter_ns
+from typing import Any
 
 # Between the beginning of a round and its first operation: more than this, and the loop may have
 # slept. It has, if that is most of what an operation waited.
@@ -11,6 +13,33 @@ _IDLE_NS = 50_000
 # How far apart the earliest and the latest time of a reply may be for it to be an example.
 _CERTAIN_NS = 100_000
 _WEIGHT = 0.1
+
+
+class Shares:
+    """
+    How much of what an operation ran was SQLAlchemy's and the driver's, by samples.
+
+    Outside of SQLAlchemy's awaited calls none of it is, and within them all, until as many
+    samples say otherwise.
+    """
+
+    __slots__ = ("_orm", "_seen")
+
+    _TRUST = 20
+
+    def __init__(self) -> None:
+        self._seen = [self._TRUST, self._TRUST]
+        self._orm = [0, self._TRUST]
+
+    def count(self, *, inside: bool, orm: bool) -> None:
+        """Count a sample."""
+        self._seen[inside] += 1
+        self._orm[inside] += orm
+
+    def of_orm(self, outside_ns: int, inside_ns: int) -> int:
+        """Return what is SQLAlchemy's of what ran outside of its awaited calls and within."""
+        outside = outside_ns * self._orm[0] // self._seen[0]
+        return outside + inside_ns * self._orm[1] // self._seen[1]
 
 
 class LoopMeter:
@@ -37,6 +66,8 @@ class LoopMeter:
         "blocked_ns",
         "current",
         "loop",
+        "sampler",
+        "shares",
         "step_ns",
         "steps",
     )
@@ -55,6 +86,8 @@ class LoopMeter:
         self.step_ns = 0
         self.steps = 0
         self.blocked_ns = (0, 0)
+        self.shares: dict[str, Shares] = defaultdict(Shares)
+        self.sampler: Any = None
 
     def stepped(self, operation: object, at_ns: int) -> None:
         """Note that an operation goes on."""

@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from ..source_lines import user_line_here
+from ..source_lines import Place, user_place_here
 from ..tasks import holder
 from .dialects import DialectPatches
 from .patches import Patches
@@ -36,7 +36,7 @@ class Taken:
     connection: DBAPIConnection
     dialect: Any
     operation: str | None
-    source: str | None
+    place: Place | None
 
 
 class PoolWatch:
@@ -55,7 +55,7 @@ class PoolWatch:
         self._out: dict[int, Taken] = {}
         self._asking: set[object] = set()
         self._pools: dict[int, Pool] = {}
-        self.collected: Counter[tuple[str, str]] = Counter()
+        self.collected: Counter[tuple[str, Place | None]] = Counter()
         """Connections whose user forgot them, so that the garbage collector found them."""
         self.peak_in_use = 0
         self.peak_waiting = 0
@@ -116,9 +116,9 @@ class PoolWatch:
 
     def forgot(self, record: ConnectionPoolEntry) -> None:
         """Note that a connection comes back because nobody refers to it any more."""
-        taken = self._out.get(id(record))
+        taken = self._out.pop(id(record), None)
         if taken is not None and taken.operation is not None:
-            self.collected[taken.operation, taken.source or "?"] += 1
+            self.collected[taken.operation, taken.place] += 1
 
 
 # The run whose tasks and threads these are.
@@ -169,8 +169,8 @@ class Pools:
     def _taken(self, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
         times = current_times.get()
         operation = times.operation if times is not None else None
-        source = user_line_here() if times is not None else None
-        taken = Taken(holder.get(), connection, proxy._pool._dialect, operation, source)
+        place = user_place_here() if times is not None else None
+        taken = Taken(holder.get(), connection, proxy._pool._dialect, operation, place)
         for watch in self._whose():
             watch.took(record, taken)
 

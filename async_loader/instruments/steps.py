@@ -139,3 +139,5 @@ async def _inside(coroutine: Coroutine[Any, Any, Any], times: OperationTimes, *,
         times.lap(perf_counter_ns())
         times.inside -= 1
         times.orm = outer
+        if times.incomplete and times.meter is not None:
+            times.meter.sampler.complete(times)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import current_task
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 from ..metrics.repeats import Site
 from .loop_meter import LoopMeter
@@ -25,9 +25,9 @@ class OperationTimes:
     Nothing is counted twice: of what an operation does side by side, in tasks or threads of its
     own, the union is. `meter`: of the event loop that runs it, in `task`; None in the sync modes,
     where nobody knows when it ran. `inside`: how deep in SQLAlchemy's awaited calls its own task
-    is, and `orm` whether the innermost of them runs SQLAlchemy's own code. `seen`: how often each
-    statement was executed, and `repeated` where those come from that were `n_plus_one` times (0:
-    none; see `repeats`).
+    is, and `orm` whether the innermost of them runs SQLAlchemy's own code. `incomplete`: what the
+    sampler saw within those (see `LoopSampler`). `seen`: how often each statement was executed,
+    and `repeated` where those come from that were `n_plus_one` times (0: none; see `repeats`).
     """
 
     __slots__ = (
@@ -36,6 +36,7 @@ class OperationTimes:
         "connect_ns",
         "covered_ns",
         "database_ns",
+        "incomplete",
         "inside",
         "meter",
         "n_plus_one",
@@ -66,6 +67,7 @@ class OperationTimes:
         self.statements = 0
         self.seen: dict[str, int] = {}
         self.repeated: dict[str, Site] = {}
+        self.incomplete: list[Any] = []
         self.covered_ns = 0
         self._since_ns = self.paused_ns = 0  # since when it runs, and since when it does not
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..clock import SECOND_NS, Clock
 from ..histogram import Histogram
 from ..results.parts import ProcessResult
+from .machine_meter import MachineMeter, thread_times
 
 
 class ProcessMeter:
@@ -23,6 +24,7 @@ class ProcessMeter:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
         self._busy = thread_busy_seconds()
+        self._machine = MachineMeter()
 
     def result(self, loop_lag: Histogram, busy_share: float | None = None) -> ProcessResult:
         """Return what was used since; the busy share is this thread's unless it is given."""
@@ -33,6 +35,7 @@ class ProcessMeter:
             peak_memory_bytes=peak_memory_bytes(),
             loop_busy=min(busy / wall, 1.0) if wall else 0.0,
             loop_lag=loop_lag,
+            machine=self._machine.result() if busy_share is None else None,
         )
 
 
@@ -59,11 +62,8 @@ def thread_busy_seconds() -> float:
     A loop that is ready but waits for a core is as late for its operations as one that
     computes: on a machine shared with the server CPU time alone would call it idle.
     """
-    try:
-        ran_ns, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text().split()
-    except (OSError, ValueError):
-        return time.thread_time()
-    return (int(ran_ns) + int(waited_ns)) / SECOND_NS
+    ran, waited = thread_times()
+    return ran + (waited or 0.0)
 
 
 async def watch_loop(clock: Clock, sample: Callable[[int], None], every: float = 0.05) -> None:

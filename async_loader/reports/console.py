@@ -15,19 +15,27 @@ from async_loader.reports.changes import baseline_lines
 from async_loader.reports.findings import (
     accounting_lines,
     checks_left_out,
+    loop_owners,
     repeat_lines,
     server_lines,
     shown_checks,
 )
 from async_loader.reports.shards import headings, rows
-from async_loader.results.parts import OperationResult
+from async_loader.results.parts import OperationResult, ProcessResult
 from async_loader.results.run import RunResult
 from async_loader.results.time_split import PARTS, parts_shown
-from async_loader.verdict.diagnosis import bottleneck, serialised_writes
+from async_loader.verdict.diagnosis import (
+    blocked_loop,
+    bottleneck,
+    leaked_connections,
+    serialised_writes,
+)
 from async_loader.verdict.thresholds import verdicts_of
 from async_loader.verdict.validity import doubts
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
+# Where eight of them have to fit beside a name.
+_HEADINGS = {"pool_wait": "pool", "elsewhere": "other", "loop_queue": "queue"}
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
 
 
@@ -75,7 +83,12 @@ def printed(parts: Iterable[RenderableType], *, width: int, color: bool) -> str:
 
 def sentences(result: RunResult) -> list[str]:
     """Return what held the run back, and what speaks against its measurement."""
-    found = [bottleneck(result), serialised_writes(result)]
+    found = [
+        blocked_loop(result),
+        *leaked_connections(result),
+        bottleneck(result),
+        serialised_writes(result),
+    ]
     # A busy process is the first thing that the bottleneck would be.
     found += [doubt.sentence for doubt in doubts(result) if not doubt.is_bottleneck]
     return [sentence for sentence in found if sentence is not None]
@@ -170,8 +183,8 @@ def _time_split(result: RunResult) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     table.add_column("mean ms", overflow="fold", min_width=10)
     shown = parts_shown(*(o.split for o in result.by_operation.values() if o.split is not None))
-    for heading in (*(PARTS[name] for name in shown), "statements"):
-        table.add_column(heading, justify="right", no_wrap=False, min_width=8)
+    for heading in (*(_HEADINGS.get(name, PARTS[name]) for name in shown), "SQL (most)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, operation in result.by_operation.items():
         if (split := operation.split) is None:
             continue
@@ -213,7 +226,9 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     process = result.process
     lag = process.loop_lag.percentiles_ns([99.0])[99.0] / 1e6
     if result.mode not in ("sync", "threads"):
-        yield "event loop", f"{process.loop_busy:.0%} busy, lag p99 {milliseconds(lag)} ms"
+        yield "event loop", f"{_busy(process)}, lag p99 {milliseconds(lag)} ms"
+        if (profile := result.loop_profile) is not None and profile.busy:
+            yield "loop runs", loop_owners(profile)
     else:
         yield result.mode, f"{process.loop_busy:.0%} busy"
     found = ", ".join(doubt.about for doubt in doubts(result))
@@ -221,6 +236,14 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     memory = process.peak_memory_bytes / 2**20
     number = f"{process.processes} of them, " if process.processes > 1 else ""
     yield "process", f"{number}CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
+
+
+def _busy(process: ProcessResult) -> str:
+    """Return how busy the event loop was: had it no core, it was not it that was busy."""
+    machine = process.machine
+    if machine is None or not machine.starved or machine.waited is None:
+        return f"{process.loop_busy:.0%} busy"
+    return f"ran {machine.ran:.0%} of the time, waited for a core {machine.waited:.0%}"
 
 
 def _errors(result: RunResult) -> Iterator[str]:

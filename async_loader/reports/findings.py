@@ -11,6 +11,7 @@ from async_loader.results.findings import (
     ServerSide,
     ServerStatement,
 )
+from async_loader.results.loop_profile import LoopProfile
 from async_loader.results.parts import CheckResult
 from async_loader.results.run import RunResult
 
@@ -18,6 +19,14 @@ MOST_REPEATS = 10
 MOST_STATEMENTS = 3
 MOST_WAITS = 5
 MOST_CHECKS = 20
+MOST_FUNCTIONS = 3
+_OWNERS = {
+    "sqlalchemy": "SQLAlchemy",
+    "driver": "driver",
+    "application": "application",
+    "async_loader": "async_loader itself",
+    "loop": "the loop",
+}
 
 
 def accounting_lines(result: RunResult) -> Iterator[str]:
@@ -51,6 +60,18 @@ def repeat_line(repeat: RepeatedStatement, result: RunResult) -> str:
     if repeat.source:
         text += f", at {repeat.source}"
     return f"{text} ({repeat.cause})" if repeat.cause else text
+
+
+def loop_owners(profile: LoopProfile) -> str:
+    """Return whose code the event loop ran, and the functions of the application's most at work."""
+    owners = sorted(profile.owners.items(), key=lambda item: -item[1])
+    shares = [f"{_OWNERS.get(name, name)} {count / profile.busy:.0%}" for name, count in owners]
+    functions = [
+        f"{name} {count / profile.busy:.0%}"
+        for name, count in list(profile.functions.items())[:MOST_FUNCTIONS]
+        if count > 0.02 * profile.busy
+    ]
+    return "; ".join(filter(None, (", ".join(shares), ", ".join(functions))))
 
 
 def shown_checks(result: RunResult) -> list[tuple[str, CheckResult]]:

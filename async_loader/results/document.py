@@ -14,32 +14,19 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[float, Field(ge=0, description="milliseconds")]
-EncodedHistogram = Annotated[
-    str, Field(description="HdrHistogram V2, compressed, base64; values in nanoseconds")
-]
-PerSecond = Annotated[list[Count], Field(description="one value for each second of the run")]
-
-# These keys and no others, and a value is what it is said to be: no "1" for 1.
-_exact = with_config(ConfigDict(extra="forbid", strict=True))
-
-
-@_exact
-class Summary(TypedDict):
-    """Durations in milliseconds: their mean, percentiles and the longest."""
-
-    mean: Milliseconds
-    p50: Milliseconds
-    p90: Milliseconds
-    p95: Milliseconds
-    p99: Milliseconds
-    p99_9: Milliseconds
-    max: Milliseconds
+from .document_process import Leak, LoopProfile, Process
+from .document_types import (
+    Count,
+    EncodedHistogram,
+    Milliseconds,
+    PerSecond,
+    Share,
+    Summary,
+    exact,
+)
 
 
-@_exact
+@exact
 class SplitSummaries(TypedDict):
     """Where the time went; the means add up to the latency's."""
 
@@ -53,7 +40,7 @@ class SplitSummaries(TypedDict):
     loop_queue: NotRequired[Annotated[Summary, Field(description="ready, but not its turn")]]
 
 
-@_exact
+@exact
 class SplitHistograms(TypedDict):
     """What `time_split_ms` sums up."""
 
@@ -67,7 +54,7 @@ class SplitHistograms(TypedDict):
     loop_queue: NotRequired[EncodedHistogram]
 
 
-@_exact
+@exact
 class Statements(TypedDict):
     """How often the database was asked, BEGIN, COMMIT and ROLLBACK apart."""
 
@@ -76,7 +63,7 @@ class Statements(TypedDict):
     max: Annotated[int, Field(ge=0, description="the most in one operation")]
 
 
-@_exact
+@exact
 class Operation(TypedDict):
     """One operation's counts and latencies; without --time-split the last three are missing."""
 
@@ -98,7 +85,7 @@ class Operation(TypedDict):
     statements: NotRequired[Statements]
 
 
-@_exact
+@exact
 class Operations(TypedDict):
     """
     All operations together; `planned` is null for a run by duration.
@@ -115,7 +102,7 @@ class Operations(TypedDict):
     after_commit: Count
 
 
-@_exact
+@exact
 class Pool(TypedDict):
     """The connection pool; null where no database was used."""
 
@@ -124,7 +111,7 @@ class Pool(TypedDict):
     peak_waiting: Count
 
 
-@_exact
+@exact
 class Series(TypedDict):
     """What happened in each second, in lists of equal length."""
 
@@ -135,7 +122,7 @@ class Series(TypedDict):
     waiting: PerSecond
 
 
-@_exact
+@exact
 class Error(TypedDict):
     """One fault, by its kind; where a kind has several, by constraint, place or number too."""
 
@@ -148,7 +135,7 @@ class Error(TypedDict):
     constraint: NotRequired[Annotated[str | None, Field(description="the one that was broken")]]
 
 
-@_exact
+@exact
 class Slice(TypedDict):
     """One operation in each slice of time."""
 
@@ -157,7 +144,7 @@ class Slice(TypedDict):
     buckets: Annotated[str, Field(description="latencies; zlib, base64: see Slices.to_dict")]
 
 
-@_exact
+@exact
 class Slices(TypedDict):
     """The run in slices of time; null in a result of an older version."""
 
@@ -165,7 +152,7 @@ class Slices(TypedDict):
     by_operation: dict[str, Slice]
 
 
-@_exact
+@exact
 class Change(TypedDict):
     """One figure now and in the baseline; null where there is no such figure."""
 
@@ -182,7 +169,7 @@ class Change(TypedDict):
     reason: Annotated[str, Field(description="why it is inconclusive")]
 
 
-@_exact
+@exact
 class Baseline(TypedDict):
     """The run held against earlier ones; null where it was held against none."""
 
@@ -191,7 +178,7 @@ class Baseline(TypedDict):
     changes: list[Change]
 
 
-@_exact
+@exact
 class RepeatedStatement(TypedDict):
     """A statement that single operations executed again and again: an N+1."""
 
@@ -205,7 +192,7 @@ class RepeatedStatement(TypedDict):
     most: Annotated[int, Field(ge=0, description="in one operation")]
 
 
-@_exact
+@exact
 class DatabaseCounts(TypedDict):
     """What `pg_stat_database` counted during the run."""
 
@@ -219,7 +206,7 @@ class DatabaseCounts(TypedDict):
     cache_hits: Share | None
 
 
-@_exact
+@exact
 class ServerStatement(TypedDict):
     """What `pg_stat_statements` counted of one statement during the run."""
 
@@ -230,7 +217,7 @@ class ServerStatement(TypedDict):
     rows: Count
 
 
-@_exact
+@exact
 class ServerSide(TypedDict):
     """The server's own account of the run; null where no server was asked."""
 
@@ -243,7 +230,7 @@ class ServerSide(TypedDict):
     notes: list[str]
 
 
-@_exact
+@exact
 class Schedule(TypedDict):
     """How the schedule of arrivals was kept; null in a closed model."""
 
@@ -254,7 +241,7 @@ class Schedule(TypedDict):
     lag_histogram: EncodedHistogram
 
 
-@_exact
+@exact
 class Check(TypedDict):
     """How often a check of the workload's own held."""
 
@@ -262,19 +249,7 @@ class Check(TypedDict):
     failed: Count
 
 
-@_exact
-class Process(TypedDict):
-    """The loader's own process, which must not be what was measured."""
-
-    cpu_seconds: Annotated[float, Field(ge=0)]
-    peak_memory_bytes: Count
-    loop_busy: Annotated[Share, Field(description="of the time the event loop ran")]
-    loop_lag_ms: Summary
-    loop_lag_histogram: EncodedHistogram
-    processes: Annotated[int, Field(ge=1)]
-
-
-@_exact
+@exact
 class Shard(TypedDict):
     """One process of a run that was split; none where it was not."""
 
@@ -293,7 +268,7 @@ class Shard(TypedDict):
     lost: Annotated[str | None, Field(description="how it died, after its last snapshot")]
 
 
-@_exact
+@exact
 class Machine(TypedDict):
     """What it ran on."""
 
@@ -302,7 +277,7 @@ class Machine(TypedDict):
     loop: Literal["uvloop", "asyncio"]
 
 
-@_exact
+@exact
 class Database(TypedDict):
     """The server, without a password."""
 
@@ -314,7 +289,7 @@ class Database(TypedDict):
     kept: NotRequired[str]
 
 
-@_exact
+@exact
 class Environment(TypedDict):
     """When and on what it ran, in a result of the command's."""
 
@@ -338,7 +313,7 @@ class Settings(TypedDict):
     stage: NotRequired[list[str]]
 
 
-@_exact
+@exact
 class Result(TypedDict):
     """What one run found."""
 
@@ -361,11 +336,13 @@ class Result(TypedDict):
     server_side: ServerSide | None
     schedule: Schedule | None
     shards: list[Shard]
+    loop_profile: NotRequired[LoopProfile | None]
+    leaks: NotRequired[list[Leak]]
     settings: Settings
     environment: Environment
 
 
-@_exact
+@exact
 class Advice(TypedDict):
     """The step of a sweep to run at."""
 
@@ -377,7 +354,7 @@ class Advice(TypedDict):
     p95_ms: Milliseconds
 
 
-@_exact
+@exact
 class Sweep(TypedDict):
     """What a sweep found; `levels` are the runs' own."""
 
@@ -386,7 +363,7 @@ class Sweep(TypedDict):
     advice: Annotated[Advice | None, Field(description="null: no step is good")]
 
 
-@_exact
+@exact
 class Comparison(TypedDict):
     """What several runs found, in the order in which they ran."""
 

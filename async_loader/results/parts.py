@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any, Self
 
 from ..histogram import Histogram, sum_of
+from .machine import MachineResult
 from .time_split import TimeSplit
 
 
@@ -185,6 +186,7 @@ class ProcessResult:
     `loop_busy`: the share of the time (0 to 1) in which the event loop's thread ran or
     was ready to run. Near 1 the loop is the bottleneck and latencies hold its queue.
     `loop_lag`: how late a timer of the loop fired. `processes`: how many were merged.
+    `machine`: who had its cores meanwhile; None where nobody looked.
     """
 
     cpu_seconds: float
@@ -192,6 +194,7 @@ class ProcessResult:
     loop_busy: float
     loop_lag: Histogram
     processes: int = 1
+    machine: MachineResult | None = None
 
     def merged(self, other: ProcessResult) -> ProcessResult:
         """Return the two together: sums, but for the busiest loop."""
@@ -201,6 +204,7 @@ class ProcessResult:
             loop_busy=max(self.loop_busy, other.loop_busy),
             loop_lag=sum_of(self.loop_lag, other.loop_lag),
             processes=self.processes + other.processes,
+            machine=optional(MachineResult.worse, self.machine, other.machine),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,6 +216,7 @@ class ProcessResult:
             "loop_lag_ms": self.loop_lag.summary_ms(),
             "loop_lag_histogram": self.loop_lag.encode(),
             "processes": self.processes,
+            "machine": self.machine.to_dict() if self.machine else None,
         }
 
     @classmethod
@@ -223,6 +228,7 @@ class ProcessResult:
             loop_busy=data["loop_busy"],
             loop_lag=Histogram.decode(data["loop_lag_histogram"]),
             processes=data["processes"],
+            machine=MachineResult.from_dict(data.get("machine")),
         )
 
 

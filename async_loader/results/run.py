@@ -15,6 +15,7 @@ from ..histogram import Histogram, sum_of
 from .changes import Comparison
 from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
+from .loop_profile import Leak, LoopProfile
 from .parts import (
     CheckResult,
     OperationResult,
@@ -46,7 +47,8 @@ class RunResult:
     reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
     the N+1 of its operations, most executions first. `server_side` is None where no server
     was asked, `slices` in a result of an older version, `schedule` in a closed model,
-    `baseline` where the run was held against none. `shards` is empty for one process.
+    `baseline` where the run was held against none, `loop_profile` where
+    no event loop was sampled. `shards` is empty for one process.
     """
 
     outcome: Outcome
@@ -68,6 +70,8 @@ class RunResult:
     schedule: ScheduleResult | None = None
     baseline: Comparison | None = None
     shards: tuple[ShardResult, ...] = ()
+    loop_profile: LoopProfile | None = None
+    leaks: tuple[Leak, ...] = ()
 
     @property
     def completed(self) -> int:
@@ -153,6 +157,8 @@ class RunResult:
             server_side=optional(ServerSide.merged, self.server_side, other.server_side),
             schedule=optional(ScheduleResult.merged, self.schedule, other.schedule),
             shards=(*self.shards, *other.shards),
+            loop_profile=optional(LoopProfile.merged, self.loop_profile, other.loop_profile),
+            leaks=(*self.leaks, *other.leaks),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,6 +191,8 @@ class RunResult:
             "server_side": self.server_side.to_dict() if self.server_side else None,
             "schedule": self.schedule.to_dict() if self.schedule else None,
             "shards": [shard.to_dict() for shard in self.shards],
+            "loop_profile": self.loop_profile.to_dict() if self.loop_profile else None,
+            "leaks": [leak.to_dict() for leak in self.leaks],
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -225,6 +233,8 @@ class RunResult:
                 server_side=_optional_part(ServerSide, data.get("server_side")),
                 schedule=_optional_part(ScheduleResult, data.get("schedule")),
                 shards=tuple(map(ShardResult.from_dict, data.get("shards", ()))),
+                loop_profile=_optional_part(LoopProfile, data.get("loop_profile")),
+                leaks=tuple(Leak(**leak) for leak in data.get("leaks", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

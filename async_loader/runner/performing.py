@@ -76,6 +76,7 @@ class Performer:
             flight.task.enter()
             value = await self._instruments.drive(self._calls[name](index), times)
             ended = self._now()
+            self._instruments.settle(times)
             check_work(operation, value, effects_so_far())
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):

@@ -116,7 +116,7 @@ async def run(
             instruments = attached(
                 sessions,
                 stack,
-                time_split=time_split and not workload.bare,
+                time_split=time_split and any(o.isolated for o in mix.operations),
                 n_plus_one=n_plus_one,
             )
             pool = instruments.pool
@@ -146,6 +146,7 @@ async def run(
             meter = ProcessMeter()
             if phase.outcome == "done":  # else what the warm-up met is all there is to tell
                 await server.begin()
+                instruments.begin()
                 if lead is not None:
                     await lead.begin()
                 meter = phase.meter = ProcessMeter()
@@ -169,7 +170,12 @@ async def run(
                 pool=pool,
                 process=meter.result(metrics.loop_lag),
             )
-            result = replace(result, server_side=await server.end())
+            result = replace(
+                result,
+                server_side=await server.end(),
+                loop_profile=instruments.profile(),
+                leaks=instruments.leaks(),
+            )
             finished = result
             under_way.enter("tear-down", lambda _outcome, _where: finished)
     except TeardownError as error:

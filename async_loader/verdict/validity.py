@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..histogram import Histogram
 from ..results.run import RunResult
 from ..results.shards import ShardResult
-from .diagnosis import BUSY, SHORTEST
+from .diagnosis import BUSY, SHORTEST, starvation
 from .thresholds import parse, percentile_in, samples_of
 
 # A lag is a distortion when it is this share of the latencies at the same percentile, and
@@ -72,7 +72,16 @@ def _busy_loop(result: RunResult) -> Iterator[Doubt]:
     """A busy process delays operations for each other; one alone has nobody to wait for."""
     busy, who = _worst(result, result.process.loop_busy, lambda shard: shard.loop_busy)
     alone = result.mode == "sync" or _one_at_a_time(result)
-    if busy > BUSY and not (alone and result.schedule is None):
+    machine = starvation(result)
+    if machine is not None:
+        waited = machine.waited if machine.waited is not None else 1 - machine.ran
+        yield Doubt(
+            f"waited for a core {waited:.0%} of the time",
+            f"This process waited for a core for {waited:.0%} of the time: other processes had "
+            "it, and the latencies contain that wait.",
+            is_bottleneck=result.seconds >= SHORTEST,
+        )
+    elif busy > BUSY and not (alone and result.schedule is None):
         yield Doubt(
             f"{who} {busy:.0%} busy",
             f"{who[0].upper()}{who[1:]} was {busy:.0%} busy: operations waited for it, and their "

@@ -10,7 +10,6 @@ from async_loader.workload import Workload
 def build() -> Workload:
     """Return the workload."""
     workload = Workload("noop")
-    workload.bare = True
 
     @workload.operation("noop", kind="read")
     async def noop() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import warnings
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
@@ -313,3 +317,63 @@ async def test_two_runs_at_once_count_their_own(engine: AsyncEngine) -> None:
     both = asyncio.Event()
     assert [*await asyncio.gather(run(engine), run(other))] == [1, 1]
     await other.dispose()
+
+
+async def test_the_line_that_blocks_is_found(instruments: Instruments, engine: AsyncEngine) -> None:
+    async def block() -> None:
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # blocks
+
+    async def in_the_background() -> None:
+        time.sleep(0.2)  # blocks beside
+
+    await of(instruments, block())
+    await asyncio.create_task(in_the_background())
+    profile = instruments.profile()
+    assert profile is not None
+    lines = Path(__file__).read_text().splitlines()
+    blocking = {(one.operation, one.source.rpartition(":")[2]) for one in profile.blocking}
+    for operation, mark, function in (
+        ("op", "# blocks", "block"),
+        (None, "# blocks beside", "in_the_background"),
+    ):
+        number = next(n for n, line in enumerate(lines, 1) if line.endswith(f"  {mark}"))
+        assert (operation, f"{number} in {function}") in blocking
+
+
+async def test_a_connection_that_is_not_given_back_is_told_of(
+    instruments: Instruments, engine: AsyncEngine
+) -> None:
+    kept = []
+
+    async def leak() -> None:
+        kept.append(await engine.connect())  # leaks
+        await kept[-1].execute(text("SELECT 1"))
+
+    async def close() -> None:
+        async with engine.connect():
+            pass
+
+    for operation in (leak, close, leak):
+        await of(instruments, operation())
+    (found,) = instruments.leaks()
+    assert (found.operation, found.connections, found.in_transaction) == ("op", 2, 2)
+    assert found.source.endswith(" in leak")
+    for connection in kept:
+        await connection.close()
+    assert instruments.leaks() == ()
+
+
+async def test_a_connection_that_is_forgotten_is_told_of(
+    instruments: Instruments, engine: AsyncEngine
+) -> None:
+    async def forget() -> None:
+        connection = await engine.connect()
+        await connection.execute(text("SELECT 1"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # SQLAlchemy's own, of the same
+        await of(instruments, forget())
+        gc.collect()
+    (found,) = instruments.leaks()
+    assert (found.connections, found.collected) == (1, 1)

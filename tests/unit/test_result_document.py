@@ -19,6 +19,8 @@ from async_loader.results.findings import (
     ServerSide,
     ServerStatement,
 )
+from async_loader.results.loop_profile import Blocking, Leak, LoopProfile
+from async_loader.results.machine import MachineResult
 from async_loader.results.parts import CheckResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
@@ -70,6 +72,14 @@ def everything() -> RunResult:
         schedule=ScheduleResult(5, 2, histogram_of(1, 2, 3)),
         shards=(ShardResult("process 1", 1.5, 5, 2, 1, 0.5, 1.5, 0.5, lost="died"),),
         environment=ENVIRONMENT,
+        process=replace(
+            result_of(5).process,
+            machine=MachineResult(0.5, 0.1, 0.0, 0.0, 0.2, 1.5, 2, ("postgres 0.5",)),
+        ),
+        loop_profile=LoopProfile(
+            10, 5, {"driver": 5}, {"a.py:1 in f": 2}, (Blocking("create", "a.py:2", 1, 20.0, 20.0),)
+        ),
+        leaks=(Leak("create", "a.py:3", 2),),
     )
 
 
