@@ -115,15 +115,20 @@ class LoopMeter:
         key: tuple[str, str | None],
         since_ns: int,
         now_ns: int,
+        *,
+        steps: int,
         probably_ns: int | None = None,
     ) -> int:
         """
         Return when what was waited for since then had come, for one who goes on now.
 
-        `key`: whose wait it is and for what. To be asked after `stepped`. `probably_ns`: what is
-        known of it, in place of what is usual.
+        `key`: whose wait it is and for what. To be asked after `stepped`. `steps`: the
+        count of them when the wait began; `probably_ns`: what is known of it, in place of what
+        is usual.
         """
         earliest, latest = self._bounds(since_ns, now_ns)
+        if self.steps == steps + 1 and self.blocked_ns[1] <= since_ns:
+            earliest = latest = now_ns  # nobody else went on meanwhile
         if probably_ns is not None:
             return min(max(probably_ns, earliest), latest)
         usual = self._usual.get(key)

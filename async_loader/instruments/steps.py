@@ -39,6 +39,7 @@ def stepped(
             now = perf_counter_ns()
             times.paused(now)
             meter.left()
+        steps = meter.steps
         wait: Wait | None = None
         if times.inside:  # else what is awaited is not SQLAlchemy's
             within = window.get()
@@ -49,17 +50,23 @@ def stepped(
         except BaseException as error:
             value, resume = error, coroutine.throw
         now = perf_counter_ns()
-        _count(times, meter, wait, since, now)
+        _count(times, meter, wait, since, now, steps=steps)
 
 
 def _count(
-    times: OperationTimes, meter: LoopMeter, wait: Wait | None, since: int, now: int
+    times: OperationTimes,
+    meter: LoopMeter,
+    wait: Wait | None,
+    since: int,
+    now: int,
+    *,
+    steps: int,
 ) -> None:
     """Count a wait that is over: for what it was, and for the loop."""
     meter.stepped(times, now)
     # What an operation waited for in a task beside its own came when that was done.
     beside = times.covered_ns if wait is None and times.covered_ns > since else None
-    came = meter.came((times.operation, wait), since, now, beside)
+    came = meter.came((times.operation, wait), since, now, steps=steps, probably_ns=beside)
     if wait is not None:
         times.waited(wait, since, came)
     times.queued(came, now)
@@ -87,13 +94,14 @@ def _stepped_aside(
             meter.left()
         within = window.get()
         wait: Wait = within.wait if within is not None else "database"
+        steps = meter.steps
         since = now
         try:
             value, resume = (yield awaited), coroutine.send
         except BaseException as error:
             value, resume = error, coroutine.throw
         now = perf_counter_ns()
-        _count(times, meter, wait, since, now)
+        _count(times, meter, wait, since, now, steps=steps)
 
 
 def spawning(
