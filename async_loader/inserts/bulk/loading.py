@@ -1,8 +1,8 @@
 """
 The rows of one call: read, prepared and sent, a chunk at a time, all of them or none.
 
-    rows -> chunks -> runs of rows with the same keys -> values -> COPY or INSERT
-    (source)          (source)                           (records) (copying, pages)
+    rows -> chunks -> tuples and their shapes -> values -> COPY or INSERT
+    (source)          (source)                   (records) (copying, pages)
 
 What a COPY names, it names for all its rows. Rows that differ in columns which the server fills
 go through one COPY for each set of these, unless a default would show that a row was moved: then
@@ -11,7 +11,7 @@ the keys are drawn first, or the rows go by INSERT, as they came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
@@ -34,7 +34,7 @@ from async_loader.inserts.bulk.method import (
 )
 from async_loader.inserts.bulk.pages import PAGE, insert_by_orm, insert_page
 from async_loader.inserts.bulk.records import ABSENT, Values, bound, filled
-from async_loader.inserts.bulk.source import Run, dicts, runs
+from async_loader.inserts.bulk.source import Shaped, dicts, shaped
 from async_loader.inserts.bulk.target import Field, Target
 
 Send = Callable[[], None]
@@ -117,11 +117,11 @@ class OrmSender:
 
 
 class _Group(NamedTuple):
-    """Rows that go together: a value for each field, or ABSENT where `complete` is false."""
+    """Rows that go together: a value for each field, or ABSENT for those that may lack it."""
 
     fields: list[Field]
     rows: Sequence[Values]
-    complete: bool
+    may_lack: Collection[Field]
 
 
 class TableSender:
@@ -139,21 +139,21 @@ class TableSender:
         self._are_few = 0 <= known <= FEW
 
     def __call__(self, chunk: list[Any], before: int, /) -> list[Send]:
-        given = runs(self._target, chunk, before)
+        given = shaped(self._target, chunk, before)
         if self._facts is None and not (self._are_few and self._is_one_statement(given)):
             self._facts = catalogue.ask(self._connection, self._target.table, self._name)
             self._has_codec = binary_codecs(self._connection)
-        keys = {key for run in given for key in run.keys}
+        keys = {key for shape in given.shapes for key in shape}
         fields = [f for f in self._target.fields if f.default is not None or f.key in keys]
         with self._errors_of("INSERT INTO"):
-            rows, complete = filled(fields, given, self._is_elsewhere, self._dialect)
-        return self._sends(_Group(fields, rows, complete))
+            rows, may_lack = filled(fields, given, self._is_elsewhere, self._dialect)
+        return self._sends(_Group(fields, rows, may_lack))
 
-    def _is_one_statement(self, given: Sequence[Run]) -> bool:
+    def _is_one_statement(self, given: Shaped) -> bool:
         """Tell whether rows name the same columns, with a value for each."""
-        if len(given) > 1 or self._target.mapper is None:
-            return len(given) == 1
-        return not any(value is None for row in given[0].rows for value in row)
+        if len(given.shapes) > 1 or self._target.mapper is None:
+            return len(given.shapes) == 1
+        return not any(value is None for row in given.rows for value in row)
 
     @contextmanager
     def _errors_of(self, what: str) -> Iterator[None]:
@@ -192,9 +192,16 @@ class TableSender:
 
     def _absent(self, group: _Group) -> Sequence[tuple[int, ...]]:
         """Return, for each row, the places of what it leaves to others than COPY to fill."""
-        places = [n for n, field in enumerate(group.fields) if self._is_elsewhere(field)]
-        if group.complete or not places:
+        places = [
+            place
+            for place, field in enumerate(group.fields)
+            if field in group.may_lack and self._is_elsewhere(field)
+        ]
+        if not places:
             return [()] * len(group.rows)
+        if len(places) == 1:
+            ((place,), absent) = places, (places[0],)
+            return [absent if row[place] is ABSENT else () for row in group.rows]
         return [tuple([n for n in places if row[n] is ABSENT]) for row in group.rows]
 
     def _lacking(self, fields: Sequence[Field]) -> list[Field]:
@@ -226,19 +233,20 @@ class TableSender:
             return None
         if reason_of_column(field, facts, self._dialect, self._has_codec) is not None:
             return None
-        if field not in group.fields:
-            rows = [[*row, ABSENT] for row in group.rows]
-            group = _Group([*group.fields, field], rows, complete=False)
-        place = group.fields.index(field)
-        count = sum(row[place] is ABSENT for row in group.rows)
+        place = group.fields.index(field) if field in group.fields else None
+        lacking = [place is None or row[place] is ABSENT for row in group.rows]
         draw = facts.draw.replace(":", "\\:")  # no parameter
-        query = text(f"SELECT {draw} FROM generate_series(1, {count})")
-        keys = iter(self._connection.execute(query).scalars().all())
+        query = text(f"SELECT {draw} FROM generate_series(1, {sum(lacking)})")
+        keys = self._connection.execute(query).scalars().all()
+        if place is None:
+            rows = [[*row, key] for row, key in zip(group.rows, keys, strict=True)]
+            return _Group([*group.fields, field], rows, group.may_lack)
+        drawn = iter(keys)
         rows = [
-            [*row[:place], next(keys), *row[place + 1 :]] if row[place] is ABSENT else [*row]
-            for row in group.rows
+            [*row[:place], next(drawn), *row[place + 1 :]] if lacks else [*row]
+            for row, lacks in zip(group.rows, lacking, strict=True)
         ]
-        return group._replace(rows=rows)
+        return _Group(group.fields, rows, {*group.may_lack} - {field})
 
     def _copies(self, group: _Group, absent: tuple[int, ...]) -> list[Send]:
         """Return the COPY of rows that all lack the same of what the server fills."""
@@ -246,8 +254,9 @@ class TableSender:
         if absent:
             kept = [n for n in range(len(group.fields)) if n not in absent]
             rows = [[row[n] for n in kept] for row in rows]
+        complete = not any(f in group.may_lack and not self._is_elsewhere(f) for f in fields)
         with self._errors_of("COPY"):
-            records = bound(fields, rows, self._dialect, complete=group.complete)
+            records = bound(fields, rows, self._dialect, complete=complete)
         assert self._facts is not None
         if self._dialect.driver != "asyncpg" and not are_as_typed(fields, self._facts, records):
             return self._pages(group)

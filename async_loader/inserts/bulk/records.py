@@ -1,15 +1,15 @@
-"""Runs of rows as rows of one set of columns: defaults made, and values bound for COPY."""
+"""Rows of any shapes as rows of one: defaults made, and values bound for COPY."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy.engine import Dialect
 
 from async_loader.inserts._sqlalchemy import bind_processor, has_bind_expression
-from async_loader.inserts.bulk.source import Run
+from async_loader.inserts.bulk.source import Shaped
 from async_loader.inserts.bulk.target import Field
 
 ABSENT: Final[Any] = object()  # stands where a row has no value for a column
@@ -19,12 +19,12 @@ Values = Sequence[Any]
 
 def filled(
     fields: Sequence[Field],
-    runs: Iterable[Run],
+    given: Shaped,
     is_elsewhere: Callable[[Field], bool],
     dialect: Dialect,
-) -> tuple[list[Values], bool]:
+) -> tuple[Sequence[Values], set[Field]]:
     """
-    Return the rows with a value or ABSENT for each field, and whether none is ABSENT.
+    Return the rows with a value or ABSENT for each field, and which fields may be ABSENT.
 
     Python defaults are called here, row by row, as SQLAlchemy calls them: before any value is
     bound. `is_elsewhere` tells the fields that the server or a SQL expression fills.
@@ -34,23 +34,16 @@ def filled(
         and (field.default is not None or is_elsewhere(field) or _is_processed(field, dialect))
         for field in fields
     ]
-    rows: list[Values] = []
-    complete = True
-    shapes: dict[tuple[str, ...], _Shape] = {}
-    for run in runs:
-        shape = shapes.get(run.keys)
-        if shape is None:
-            shape = shapes[run.keys] = _Shape(fields, run.keys, careful)
-        if shape.is_plain(run.rows):
-            rows += shape.in_order(run.rows)
-        else:
-            complete = False
-            rows += map(shape.fill, run.rows)
-    return rows, complete
+    shapes = [_Shape(fields, keys, careful) for keys in given.shapes]
+    if len(shapes) == 1 and shapes[0].is_plain(given.rows):
+        return shapes[0].in_order(given.rows), set()
+    fills = [shape.fill for shape in shapes]
+    rows = [fills[kind](row) for kind, row in zip(given.kinds, given.rows, strict=True)]
+    return rows, {field for shape in shapes for field in shape.may_lack}
 
 
 class _Shape:
-    """What is done with rows of the same keys."""
+    """What is done with rows of one shape."""
 
     def __init__(
         self, fields: Sequence[Field], keys: tuple[str, ...], careful: Sequence[bool]
@@ -63,6 +56,11 @@ class _Shape:
             (None if field.is_fixed else place, is_so, field.default)
             for place, is_so, field in zip(self._places, careful, fields, strict=True)
         ]
+        self.may_lack = [
+            field
+            for (place, is_so, default), field in zip(self._makers, fields, strict=True)
+            if default is None and (place is None or is_so)
+        ]
 
     def is_plain(self, rows: Sequence[Values]) -> bool:
         """Tell whether rows have all the values, in whatever order."""
@@ -70,13 +68,13 @@ class _Shape:
             row[place] is None for place in self._careful if place is not None for row in rows
         )
 
-    def in_order(self, rows: Sequence[Values]) -> Iterable[Values]:
+    def in_order(self, rows: Sequence[Values]) -> Sequence[Values]:
         places: list[Any] = self._places
         if places == list(range(len(rows[0]))):
             return rows
         if len(places) == 1:
             return [(row[places[0]],) for row in rows]
-        return map(itemgetter(*places), rows) if places else [()] * len(rows)
+        return list(map(itemgetter(*places), rows)) if places else [()] * len(rows)
 
     def fill(self, row: Values) -> Values:
         values = []

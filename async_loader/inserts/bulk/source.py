@@ -8,7 +8,15 @@ the next one is read: what makes the rows may use the same connection.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -46,10 +54,11 @@ _LIGHT_STRING = 1_000  # characters
 
 
 @dataclass(slots=True)
-class Run:
-    """Consecutive rows that name the same columns."""
+class Shaped:
+    """Rows as tuples, in their order; `kinds` says by which of the `shapes` each names columns."""
 
-    keys: tuple[str, ...]
+    shapes: list[tuple[str, ...]]
+    kinds: Sequence[int]
     rows: list[tuple[Any, ...]]
 
 
@@ -168,8 +177,8 @@ def _weight_of(value: Any) -> int:
     return 8
 
 
-def runs(target: Target, chunk: list[Any], before: int = 0) -> list[Run]:
-    """Return rows as tuples, in their order; `before` rows went ahead of them."""
+def shaped(target: Target, chunk: list[Any], before: int = 0) -> Shaped:
+    """Return rows as tuples; `before` rows went ahead of them."""
     kinds = set(map(type, chunk))
     if not kinds <= {dict, tuple} or len(kinds) > 1:
         chunk = [_plain(target, row, before + n) for n, row in enumerate(chunk, start=1)]
@@ -177,30 +186,30 @@ def runs(target: Target, chunk: list[Any], before: int = 0) -> list[Run]:
     if len(kinds) == 1 and len(set(map(len, chunk))) == 1:
         alike = _alike(target, chunk)
         if alike is not None:
-            return [alike]
+            return alike
     return _one_by_one(target, chunk)
 
 
 def dicts(target: Target, chunk: list[Any], before: int = 0) -> list[dict[str, Any]]:
     """Return rows as dicts by attribute, for the ORM to take apart."""
+    given = shaped(target, chunk, before)
     return [
-        dict(zip(run.keys, row, strict=True))
-        for run in runs(target, chunk, before)
-        for row in run.rows
+        dict(zip(given.shapes[kind], row, strict=True))
+        for kind, row in zip(given.kinds, given.rows, strict=True)
     ]
 
 
-def _alike(target: Target, chunk: list[Any]) -> Run | None:
-    """Return rows as one run, or None when a dict has other keys than the first."""
-    first = chunk[0]
+def _alike(target: Target, chunk: list[Any]) -> Shaped | None:
+    """Return rows of one shape, or None when a dict has other keys than the first."""
+    first, kinds = chunk[0], [0] * len(chunk)
     if isinstance(first, tuple):
-        return Run(target.names_of(len(first)), chunk)
+        return Shaped([target.names_of(len(first))], kinds, chunk)
     keys = tuple(first)
     if not target.keys.issuperset(keys):
         return None
     try:
         # As many keys as the first row, and all of its keys: the same keys.
-        return Run(keys, _picked(chunk, keys))
+        return Shaped([keys], kinds, _picked(chunk, keys))
     except KeyError:
         return None
 
@@ -211,29 +220,38 @@ def _picked(rows: list[Any], keys: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     return [tuple(row[key] for key in keys) for row in rows]
 
 
-def _one_by_one(target: Target, chunk: list[Any]) -> list[Run]:
-    found: list[Run] = []
-    shapes: dict[Any, tuple[str, ...]] = {}
-    known: set[tuple[Any, ...]] = set()
+def _one_by_one(target: Target, chunk: list[Any]) -> Shaped:
+    found = Shaped([], kinds := [], [])
+    getters: dict[Any, tuple[int, Callable[[Any], tuple[Any, ...]]]] = {}
     for row in chunk:
-        if isinstance(row, tuple):
-            keys, values = target.names_of(len(row)), row
-        else:
-            keys = tuple(row)
-            if keys not in known:
-                if target.keys.issuperset(keys):
-                    known.add(keys)
-                else:
-                    row = _expanded(target, row)  # noqa: PLW2901  # the same row, in columns
-                    keys = tuple(row)
-                shapes.setdefault(frozenset(keys), keys)
-            keys = shapes[frozenset(keys)]
-            values = tuple(map(row.__getitem__, keys))
-        if found and found[-1].keys == keys:
-            found[-1].rows.append(values)
-        else:
-            found.append(Run(keys, [values]))
+        keys = len(row) if isinstance(row, tuple) else tuple(row)
+        known = getters.get(keys)
+        if known is None:
+            if isinstance(keys, tuple) and not target.keys.issuperset(keys):
+                row = _expanded(target, row)  # noqa: PLW2901  # the same row, in columns
+                keys = tuple(row)
+            known = getters[keys] = _getter(target, found.shapes, keys)
+        kind, getter = known
+        kinds.append(kind)
+        found.rows.append(getter(row))
     return found
+
+
+def _getter(
+    target: Target, shapes: list[tuple[str, ...]], keys: Any
+) -> tuple[int, Callable[[Any], tuple[Any, ...]]]:
+    """Return the number of the shape that has these keys, and what picks its values."""
+    if isinstance(keys, int):
+        shapes.append(target.names_of(keys))
+        return len(shapes) - 1, tuple
+    same = [kind for kind, shape in enumerate(shapes) if set(shape) == set(keys)]
+    kind = same[0] if same else len(shapes)
+    if not same:
+        shapes.append(keys)
+    keys = shapes[kind]
+    if len(keys) > 1:
+        return kind, itemgetter(*keys)
+    return kind, lambda row: tuple([row[key] for key in keys])
 
 
 def _expanded(target: Target, row: dict[Any, Any]) -> dict[str, Any]:
