@@ -39,9 +39,10 @@ from async_loader.ingest.tables import File, Track, make_tables
 from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
 from async_loader.inserts import insert_rows
 from async_loader.jobs import BatchJob, Chunk, JobStatus
+from async_loader.jobs.connections import engine_of
 from async_loader.jobs.keyset import decode
 from async_loader.jobs.reader import Reader
-from async_loader.jobs.run import PROGRESS_EVERY, engine_of
+from async_loader.jobs.run import PROGRESS_EVERY
 from async_loader.jobs.tables import tables_of
 from async_loader.limits import Stop
 from async_loader.tasks import cancel

@@ -30,7 +30,7 @@ from async_loader.ingest.pipeline import Ahead
 from async_loader.ingest.preparing import Found, Preparation, Prepared, Row, read_pair, row_of
 from async_loader.ingest.reading import UnreadableError
 from async_loader.ingest.tables import Track, make_tables
-from async_loader.jobs.run import engine_of
+from async_loader.jobs.connections import engine_of
 from async_loader.jobs.tables import make_tables as make_job_tables
 from async_loader.limits import Stop
 

@@ -29,6 +29,7 @@ from sqlalchemy.orm import Mapper
 from ..database.postgresql import first_line
 from ..errors import ConfigurationError
 from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
+from .connections import begin
 from .definition import Sessions
 from .identity import meaning_of, target_of, translation
 from .keyset import Keyset, KeyTable, Ordering
@@ -54,7 +55,7 @@ async def examine(sessions: Sessions, keyset: Keyset | None) -> Examined:
     Raises `ConfigurationError` for a select of which rows would be lost or read twice.
     """
     async with sessions() as session:
-        connection = await session.connection()
+        connection = await begin(session)
         target = await connection.run_sync(_examine, keyset)
         if keyset is not None:
             await _try(session, keyset)

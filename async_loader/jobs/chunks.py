@@ -1,43 +1,28 @@
 """
-One chunk, one transaction: in one statement lock the partition's row, check that it is still
-ours and the chunk number the next, and move its cursor and counters; apply; commit.
+One chunk, one transaction: enter the fence, read the rows, apply, leave the fence, commit.
 
-The counters are moved by what the chunk before this one read and wrote, and put right after
-apply where this one did something else: as a rule that saves a round trip.
+Entering locks the partition's row and checks that it is still ours and the chunk number the
+next; leaving moves its cursor and counters (fence.py). In between nobody ends the transaction
+(transaction.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-from weakref import ref
 
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session, UOWTransaction
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import AsyncLoaderError, ConfigurationError
-from ..failures import sqlstate_of
-from .checkpoints import reached
+from ..errors import ConfigurationError
+from .applying import Fenced
 from .definition import Apply, Chunk, Definition, Sessions
+from .fence import Advance, Counts, values_of
 from .keyset import Keyset, encode
 from .moves import KeyWatch
 from .rows import check_objects, our_settings, read_rows, read_with_keys
-from .store import Advance, Counts, Store
-from .transient import is_transient
-
-
-class TakenOver(Exception):  # noqa: N818  not an error: another worker goes on
-    """The partition is not ours any more, or not at the chunk that we know."""
-
-
-class ApplyFailed(Exception):  # noqa: N818  a pair with the two below
-    """The user's function raised; its error is the cause."""
-
-
-class Retry(Exception):  # noqa: N818  not an error: it passes
-    """The chunk failed for a reason that passes; whether it was committed is not known."""
+from .store import Store
+from .transaction import ChunkTransaction
 
 
 @dataclass(slots=True)
@@ -46,8 +31,9 @@ class Held:
     A partition that we work on.
 
     `ends` are the ends of the chunks to come, the next one last: one as a rule, several while
-    a failing chunk is cut into smaller ones. `untold` are the busy seconds of the chunk before,
-    which the next one writes down.
+    a failing chunk is cut into smaller ones. `untold` are busy seconds that the next chunk
+    writes down: those of the last commit. `applied` and `elsewhere` are of the chunk under way:
+    apply was called, and something was committed on another connection meanwhile.
     """
 
     number: int
@@ -59,16 +45,19 @@ class Held:
     retried: int = 0
     busy: float = 0.0
     untold: float = 0.0
-    usual: Counts = field(default_factory=Counts)
+    applied: bool = False
+    elsewhere: bool = False
 
     def passed(self, by: Advance, busy: float = 0.0) -> None:
-        """Go on behind the chunk that was committed, which took so many seconds."""
+        """Go on behind the chunk that was committed, which took so many seconds in all."""
         self.ends.pop()
         if by.ahead is not None and not self.ends:
             self.ends.append(by.ahead)
         self.cursor, self.done = by.cursor, by.done
         self.chunk += 1
-        self.retried, self.busy, self.untold = 0, 0.0, busy
+        self.retried, self.busy = 0, 0.0
+        self.untold = max(busy - by.counts.busy, 0.0)
+        self.applied = self.elsewhere = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,71 +95,52 @@ class Chunks:
 
         Raises `TakenOver`, `Retry`, `ApplyFailed` or what the rows did to the database.
         """
-        by = self.advance_of(held, ahead, replace(held.usual, busy=held.untold))
-        async with self.sessions() as session:
-            connection: AsyncConnection | None = None
-            try:
-                connection = await session.connection()
-                await self._advance(connection, held, by)
-                # The rows outlive the session: it lets go of all at once, not of each in turn.
-                counts, _rows = await self._apply(session, held)
-                if by.done:
-                    counts = replace(counts, busy=held.untold + busy())
-                await self._correct(connection, held, by, counts)
-                await commit(session)
-            except (TakenOver, Retry):
-                raise
-            except Exception as error:
-                applying = isinstance(error, ApplyFailed)
-                lost = connection is not None and connection.invalidated
-                if lost or is_transient(error, applying=applying):
-                    raise Retry from error
-                raise
-        held.usual = replace(counts, busy=0.0)
+        fence, place = self.store.fence, self.place(held)
+        fenced = Fenced(self.sessions, fence, place, self.me, lambda: self.describe(held))
+        by = self.advance_of(held, ahead, Counts())
+        rows: Sequence[Any] = ()
+
+        async def within(session: AsyncSession, transaction: ChunkTransaction) -> None:
+            nonlocal rows  # they outlive the session: it lets go of all at once, not of each
+            rows = await self._apply(fenced, session, transaction, held)
+
+        def values(written: int) -> dict[str, Any]:
+            nonlocal by
+            counts = Counts(len(rows), written, busy=held.untold + busy())
+            by = self.advance_of(held, ahead, counts)
+            return values_of(by)
+
+        try:
+            await fenced.run(within, values)
+        finally:
+            held.applied, held.elsewhere = fenced.applied, held.elsewhere or fenced.elsewhere
         return by
 
-    async def _advance(self, connection: AsyncConnection, held: Held, by: Advance) -> None:
-        lease = self.definition.lease
-        if not await self.store.advance(connection, self.place(held), by, lease):
-            raise TakenOver
-
-    async def _correct(
-        self, connection: AsyncConnection, held: Held, by: Advance, counts: Counts
-    ) -> None:
-        """Write down what the chunk did where that is not what `by` says."""
-        if counts != by.counts:
-            await self.store.count(connection, self.place(held), counts.less(by.counts))
-
-    async def _apply(self, session: AsyncSession, held: Held) -> tuple[Counts, Sequence[Any]]:
-        """Read the chunk's rows, apply, and return what that did."""
+    async def _apply(
+        self, fenced: Fenced, session: AsyncSession, transaction: ChunkTransaction, held: Held
+    ) -> Sequence[Any]:
+        """Read the chunk's rows, apply, and return them."""
         rows, keys = await self._rows(session, held)
-        watch = Watch(session)
         if rows or self.keyset is None:
             chunk = Chunk(self.run, held.number, held.chunk + 1, self.arguments)
             moves = self._watch_key(session, held)
-            await self.apply_rows(session, rows, chunk)
-            watch.check(session)
-            await session.flush()
+            await fenced.call(self.apply, session, transaction, rows, chunk)
             if moves is not None:
                 await (await session.connection()).run_sync(moves.check)
         if keys:
             await self._check_cleared(session, held, keys)
-        watch.release()
-        return Counts(read=len(rows), written=watch.written, busy=held.untold), rows
+        return rows
 
     def _watch_key(self, session: AsyncSession, held: Held) -> KeyWatch | None:
         if self.keyset is None:
             return None
         return KeyWatch(session, self.keyset, (held.cursor, held.ends[-1]))
 
-    async def apply_rows(self, session: AsyncSession, rows: Sequence[Any], chunk: Chunk) -> None:
-        """Call the user's function; raises `ApplyFailed` for whatever it raises."""
-        try:
-            await self.apply(session, rows, chunk)
-        except AsyncLoaderError:
-            raise  # no row is to blame
-        except Exception as error:
-            raise ApplyFailed from error
+    def describe(self, held: Held) -> str:
+        """Return what the next chunk applies, for people."""
+        if self.keyset is None:
+            return "its one transaction"
+        return f"the rows {self.keyset.describe_range(held.cursor, held.ends[-1])}"
 
     async def _rows(self, session: AsyncSession, held: Held) -> tuple[Sequence[Any], Sequence[str]]:
         """Return the chunk's rows and, where rows are read again and again, their keys."""
@@ -200,50 +170,3 @@ class Chunks:
                 f"until_empty needs a select whose rows apply clears, and after it "
                 f"{self.keyset.describe(next(k for k in keys if k in still))} is still there"
             )
-
-
-async def commit(session: AsyncSession) -> None:
-    """Commit; raises `Retry` where the answer was lost."""
-    reached("before commit")
-    try:
-        await session.commit()
-    except Exception as error:
-        if sqlstate_of(error) is None:  # no answer: it may be there
-            raise Retry from error
-        raise
-    reached("after commit")
-
-
-class Watch:
-    """
-    Counts what the flushes of a session write, and keeps its transaction from being ended.
-
-    It keeps no session alive: in a cycle a chunk's rows would wait for the garbage collector.
-    """
-
-    def __init__(self, session: AsyncSession) -> None:
-        self.written = 0
-        self._transaction = ref(session.sync_session.get_transaction())
-        self._released = False
-        event.listen(session.sync_session, "after_flush", self._count)
-        event.listen(session.sync_session, "before_commit", self._refuse)
-
-    def release(self) -> None:
-        """Let the transaction be committed, by us."""
-        self._released = True
-
-    def check(self, session: AsyncSession) -> None:
-        """Raise if the transaction has been ended and another begun."""
-        now = session.sync_session.get_transaction()
-        if now is None or now is not self._transaction():
-            raise ConfigurationError(_NOT_YOURS)
-
-    def _count(self, _session: Session, context: UOWTransaction) -> None:
-        self.written += sum(not listed_only for _, listed_only in context.states.values())
-
-    def _refuse(self, session: Session) -> None:
-        if not self._released and not session.in_nested_transaction():
-            raise ConfigurationError(_NOT_YOURS)
-
-
-_NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"

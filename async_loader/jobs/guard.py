@@ -1,9 +1,10 @@
 """
-A worker's sign of life: a lock that ends with its process, and a heartbeat that ends with its
-strength.
+A worker's sign of life: a lease that it renews, and a lock that ends with its process.
 
-The lock belongs to a connection of its own, so a killed worker's partitions are free at once.
-A frozen one keeps its lock: its heartbeat, a row of its own that no chunk waits for, grows old.
+The lease is a row of its own that no chunk waits for, renewed on a connection of its own while
+chunks run, however long. Whose lease runs out is taken for dead: a frozen process, or one that
+blocks its event loop. The lock only makes a killed worker's partitions free at once; behind a
+pooler, where a lock is nobody's, there is none.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import JobError
+from .connections import is_direct
 from .store import Store
 from .tables import LOCK_CLASS, SCHEMA
 
@@ -52,7 +53,7 @@ class Guard:
         self._tasks = tasks
         self._lease = lease
         self._connection: AsyncConnection | None = None
-        self._locked = False
+        self._locked = self._locks = False
         self._nudge = asyncio.Event()
 
     def waiting(self, why: str, *, shown: bool) -> None:
@@ -72,11 +73,14 @@ class Guard:
         await self._connect()
         assert self._connection is not None
         worker = self._store.tables.worker
-        row = {"run": self._run, "tasks": self._tasks, "fresh_until": self._fresh_until()}
+        row = {
+            "run": self._run, "tasks": self._tasks, "fresh_until": self._fresh_until(),
+            "locks": self._locks,
+        }  # fmt: skip
         # With its lock in the same statement: nobody sees the one without the other.
         locked = func.pg_try_advisory_lock(*_lock_key(worker.c.id))
         joining = insert(worker).values(row).returning(
-            worker.c.id, locked if self._store.has_advisory_locks else true()
+            worker.c.id, locked if self._locks else true()
         )  # fmt: skip
         found = (await self._connection.execute(joining)).one()
         self.me, self._locked = int(found[0]), bool(found[1])
@@ -96,7 +100,7 @@ class Guard:
             try:
                 await self.beat()
                 pause = self._lease / BEATS_A_LEASE
-            except (SQLAlchemyError, OSError):
+            except Exception:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 await self._disconnect()
                 pause = min(_RECONNECT, pause)
 
@@ -112,6 +116,7 @@ class Guard:
             "fresh_until": self._fresh_until(),
             "throttled": self.throttled,
             "throttled_why": self.throttled_why,
+            "locks": self._locks,
         }
         ours = update(worker).where(worker.c.id == self.me).values(values)
         result: Any = await self._connection.execute(ours)
@@ -125,7 +130,7 @@ class Guard:
         if self._connection is None:
             return
         with suppress(Exception):  # whatever it is, `leave` lets go of it in its own way
-            if not self._store.has_advisory_locks or await self._unlock():
+            if not self._locks or await self._unlock():
                 await self._connection.close()
                 self._connection = None
 
@@ -137,18 +142,19 @@ class Guard:
         self._connection = await self._store.engine.connect()
         if self._store.has_advisory_locks:
             await self._connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._locks = await is_direct(self._connection)
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._locked = self._connection, None, False
         if connection is not None:
-            with suppress(SQLAlchemyError, OSError):
+            with suppress(Exception):
                 # Back in the pool it would keep the lock: session locks end with the session.
                 await connection.invalidate()
-            with suppress(SQLAlchemyError, OSError):
+            with suppress(Exception):
                 await connection.close()
 
     async def _lock(self) -> None:
-        if self._store.has_advisory_locks:
+        if self._locks:
             assert self._connection is not None
             query = select(func.pg_try_advisory_lock(*_lock_key(literal(self.me))))
             self._locked = bool(await self._connection.scalar(query))

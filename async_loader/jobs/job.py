@@ -12,10 +12,11 @@ from sqlalchemy.orm import InstrumentedAttribute
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
 from ..limits import Stop
+from .connections import check_transactions, engine_of
 from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
-from .run import OnProgress, Part, engine_of, taking_part
+from .run import OnProgress, Part, taking_part
 from .status import JobStatus
 from .store import Store
 from .tables import make_tables
@@ -144,6 +145,7 @@ class BatchJob:
     ) -> Retried:
         """Apply the rows of the latest run's error table again, each in its own transaction."""
         definition, engine = self.definition, await engine_of(sessions)
+        await check_transactions(sessions)
         store = Store(engine, await make_tables(engine))
         reader = Reader(engine, clock, definition.patience)
         part = Part(definition, self._required_apply(), sessions, clock, store, reader)

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Executable, func
 from sqlalchemy import select as select_
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ..clock import Clock
 from ..database import sqlite
+from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
 from .transient import Patience, is_transient
@@ -24,6 +24,18 @@ def reading(engine: AsyncEngine) -> AsyncEngine:
     if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
         return engine.execution_options(isolation_level="AUTOCOMMIT")
     return engine.execution_options(**sqlite.READING)
+
+
+def writing(engine: AsyncEngine) -> AsyncEngine:
+    """
+    Return an engine of the same pool for what jobs write for themselves.
+
+    In READ COMMITTED, whatever the application's is: who has waited for a lock sees what was
+    done meanwhile.
+    """
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="READ COMMITTED")
+    return engine
 
 
 class Reader:
@@ -49,7 +61,7 @@ class Reader:
         while True:
             try:
                 return await attempt()
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 if not is_transient(error):
                     raise
                 await self.sleep(patience.next_pause(error))
@@ -70,6 +82,7 @@ def keys_reader(
     async def read(select: Executable) -> list[Any]:
         async def attempt() -> list[Any]:
             async with sessions() as session:
+                await begin(session)
                 if keyset.ordering.needs_settings:
                     await session.execute(_OUR_SETTINGS)
                 rows = list(await session.execute(select))

@@ -1,8 +1,8 @@
 """
 The rows of the error table, each applied once more in a transaction of its own.
 
-Its line in the error table is the fence: it is locked, and goes in the transaction that
-applies the row. A row that was applied has no line any more, whoever asks again.
+Its line in the error table is the fence: it is locked, and goes with the last act of the
+transaction that applies the row. A row that was applied has no line any more, whoever asks again.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, func, select, update
+from sqlalchemy import Table, and_, func, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..database.postgresql import first_line
 from ..errors import JobError
 from ..failures import sqlstate_of
-from .chunks import ApplyFailed, Chunks, Retry, TakenOver, Watch, commit
+from .applying import Fenced
+from .chunks import Chunks
 from .definition import Chunk
+from .fence import error_fence
+from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, again_elsewhere
 from .reader import Reader
 from .rows import read_rows
-from .transient import Patience, is_transient
+from .transaction import ChunkTransaction
+from .transient import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,11 @@ async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: Patienc
             continue
         except TakenOver:
             return True
+        except JobError:
+            raise
         except Exception as error:
+            if isinstance(error, ApplyRefusedError) and error.loose:
+                raise
             cause = error.__cause__ if isinstance(error, ApplyFailed) else error
             assert cause is not None
             await reader.patiently(lambda e=cause: _note(chunks, key, e))  # type: ignore[misc]
@@ -62,35 +70,29 @@ async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: Patienc
 
 
 async def _apply_one(chunks: Chunks, key: str) -> None:
-    table = chunks.store.tables.error
-    line = and_(table.c.run == chunks.run, table.c.key == key)
-    assert chunks.keyset is not None
-    async with chunks.sessions() as session:
-        try:
-            error = await _take(session, table, line)
-            rows = await read_rows(session, chunks.keyset, chunks.keyset.at(key))
-            watch = Watch(session)
-            if rows:  # else it is gone, or not the select's any more
-                await chunks.apply_rows(session, rows, _chunk_of(chunks, error))
-                watch.check(session)
-                await session.flush()
-            watch.release()
-            await commit(session)
-        except (TakenOver, Retry):
-            raise
-        except Exception as failure:
-            if is_transient(failure, applying=isinstance(failure, ApplyFailed)):
-                raise Retry from failure
-            raise
+    keyset, store = chunks.keyset, chunks.store
+    assert keyset is not None
+    place = {"in_run": chunks.run, "in_key": key}
+    fence = error_fence(store.tables)
+    fenced = Fenced(chunks.sessions, fence, place, 0, lambda: f"the row {keyset.describe(key)}")
+
+    async def within(session: AsyncSession, transaction: ChunkTransaction) -> None:
+        error = await _line(session, store.tables.error, place)
+        rows = await read_rows(session, keyset, keyset.at(key))
+        if rows:  # else it is gone, or not the select's any more
+            await fenced.call(chunks.apply, session, transaction, rows, _chunk_of(chunks, error))
+
+    try:
+        await fenced.run(within, lambda _written: {})
+    except Retry as retry:
+        if fenced.elsewhere:
+            raise again_elsewhere(chunks.definition.name, fenced.rows(), retry) from retry
+        raise
 
 
-async def _take(session: AsyncSession, table: Table, line: Any) -> RowMapping:
-    """Delete a line, which locks it: a second one that waited finds nothing to delete."""
-    gone = await session.execute(delete(table).where(line).returning(table))
-    error = gone.mappings().first()
-    if error is None:
-        raise TakenOver
-    return error
+async def _line(session: AsyncSession, table: Table, place: Mapping[str, Any]) -> RowMapping:
+    line = and_(table.c.run == place["in_run"], table.c.key == place["in_key"])
+    return (await session.execute(select(table).where(line))).mappings().one()
 
 
 def _chunk_of(chunks: Chunks, error: RowMapping) -> Chunk:

@@ -14,12 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..clock import Clock
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from ..limits import Stop
+from . import elsewhere
 from .checks import Examined, examine
 from .chunks import Chunks
+from .connections import check_binds, check_transactions, engine_of
 from .definition import Apply, Arguments, Definition, Sessions, canonical
 from .guard import Guard, alone
 from .identity import refuse_another
 from .keyset import Keyset
+from .outcomes import LeaseLostError
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
@@ -60,6 +63,8 @@ class Part:
 
     async def _examine(self, arguments: Arguments) -> Examined:
         keyset = self.definition.keyset(arguments)
+        if keyset is not None:
+            await check_binds(self.sessions, keyset.select)
         return await self.reader.patiently(lambda: examine(self.sessions, keyset))
 
     async def first_plan(self, keyset: Keyset | None) -> Plan:
@@ -96,7 +101,7 @@ class Part:
 
     async def leave(self, run: int) -> JobStatus:
         """Pause a run that nobody works on any more."""
-        await self.reader.patiently(lambda: self.store.pause_if_last(run, me=0))
+        await self.reader.patiently(lambda: self.store.leave_if_last(run, 0, "paused"))
         return await self.status(run)
 
     async def latest(self, arguments: Arguments) -> Chunks:
@@ -124,23 +129,12 @@ async def taking_part(
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     _check_room(engine, workers)
+    await check_transactions(sessions)
     store = Store(engine, await make_tables(engine))
     reader = Reader(engine, clock, definition.patience)
     async with alone(store):
-        yield Part(definition, apply, sessions, clock, store, reader)
-
-
-async def engine_of(sessions: Sessions) -> AsyncEngine:
-    """Return the engine behind a session factory; raises `ConfigurationError` without one."""
-    async with sessions() as session:
-        bind = session.bind
-        if not isinstance(bind, AsyncEngine):
-            raise ConfigurationError("a job needs an async_sessionmaker with an AsyncEngine")
-        level = bind.get_execution_options().get("isolation_level")
-        if level == "AUTOCOMMIT":
-            raise ConfigurationError("a job's sessions cannot be in AUTOCOMMIT: a chunk would not "
-                                     "be one transaction")  # fmt: skip
-        return bind
+        with elsewhere.listening():
+            yield Part(definition, apply, sessions, clock, store, reader)
 
 
 def _check_room(engine: AsyncEngine, workers: int) -> None:
@@ -205,14 +199,18 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
     """Run the tasks to their end, and leave the run as it should be found."""
     tasks = {asyncio.create_task(Worker(party).work()) for _ in range(workers)}
     watching = asyncio.create_task(_report(party, on_progress))
+    cancelled = False
     try:
         await _until_done(tasks, party)
+        cancelled = any(task.cancelled() for task in tasks)  # by whom, if not by us?
     finally:
         watching.cancel()
         for task in tasks:
             task.cancel()  # those that are done do not mind
         await asyncio.wait({watching, *tasks}, timeout=_ABANDON)
     error = _first_error(tasks)
+    if error is None and cancelled:
+        error = JobError("a task of the job was cancelled from within apply, select or a throttle")
     if not isinstance(error, DatabaseError) and (error is None or isinstance(error, Exception)):
         await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
     if error is not None:
@@ -244,12 +242,14 @@ def _first_error(tasks: set[asyncio.Task[None]]) -> BaseException | None:
 async def _leave(party: Party, error: Exception | None) -> None:
     """Say what became of the run, and give back what we hold; may be repeated."""
     chunks = party.chunks
-    if error is not None:
+    if isinstance(error, LeaseLostError):
+        await chunks.store.leave_if_last(chunks.run, chunks.me, "failed", str(error))
+    elif error is not None:
         with suppress(JobError):  # somebody else has said what became of it
             message = str(error) if isinstance(error, AsyncLoaderError) else repr(error)
             await chunks.store.move(chunks.run, "failed", message=message)
     elif party.stop.requested.is_set():
-        await chunks.store.pause_if_last(chunks.run, chunks.me)
+        await chunks.store.leave_if_last(chunks.run, chunks.me, "paused")
     await chunks.store.release(chunks.run, chunks.me)
 
 

@@ -9,13 +9,11 @@ matches no row. Taking it waits for the chunk under way, which holds the row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import (
-    Update,
     and_,
-    bindparam,
     delete,
     func,
     insert,
@@ -27,56 +25,27 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from .fence import Advance, advancing, partition_fence, values_of
 from .plan import Plan
-from .reader import reading
+from .reader import reading, writing
 from .states import ACTIVE, State, check
-from .tables import LOCK_CLASS, Tables
+from .tables import CHUNK_LOCK_CLASS, LOCK_CLASS, Tables, lock_key
 
 Executor = AsyncConnection | AsyncSession
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What chunks did: rows, and seconds."""
-
-    read: int = 0
-    written: int = 0
-    skipped: int = 0
-    busy: float = 0.0
-
-    def less(self, other: Counts) -> Counts:
-        """Return what this is more than another; it may be negative."""
-        return Counts(
-            self.read - other.read,
-            self.written - other.written,
-            self.skipped - other.skipped,
-            self.busy - other.busy,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """Where a chunk's transaction moves its partition, and what it adds to it."""
-
-    cursor: str | None
-    ahead: str | None
-    done: bool
-    retried: int
-    counts: Counts
 
 
 class Store:
     """The statements of one database; those of each chunk are built once."""
 
     def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
-        self.engine = engine
+        self.engine = writing(engine)
         self.reading = reading(engine)
         self.tables = tables
         self.has_advisory_locks = engine.dialect.name == "postgresql"
-        self._advance = self._build_advance()
-        self._count = self._build_count()
+        self.fence = partition_fence(tables)
 
     # --- runs --------------------------------------------------------------------------
 
@@ -288,7 +257,7 @@ class Store:
         return self.tables.partition.c.owner.not_in(living)
 
     def lives(self) -> Any:
-        """Return the condition that a worker's heartbeat is fresh and its lock held."""
+        """Return the condition that a worker's lease lasts, and its lock, where it has one."""
         worker = self.tables.worker
         if not self.has_advisory_locks:
             return literal_column("1") == 1
@@ -298,7 +267,30 @@ class Store:
             f" AND l.objid::bigint = {worker.fullname}.id & 2147483647"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
         )
-        return and_(worker.c.fresh_until > func.now(), held)
+        return and_(worker.c.fresh_until > func.now(), or_(~worker.c.locks, held))
+
+    async def end_chunks_of_the_dead(self, run: int) -> None:
+        """
+        End the transactions of workers whose lease has run out, which hold their partitions.
+
+        A process that stands still, or whose network is gone, does not end its own. Where the
+        role may not, they end with their connection.
+        """
+        partition, worker = self.tables.partition, self.tables.worker
+        leased = select(worker.c.id).where(worker.c.fresh_until > func.now())
+        chunks = (
+            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
+            f" AND l.granted AND l.classid = {CHUNK_LOCK_CLASS} AND l.objsubid = 2"
+            " AND l.objid::bigint = :lock AND l.pid <> pg_backend_pid()"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        query = select(partition.c.owner).distinct().where(
+            partition.c.run == run, ~partition.c.done, partition.c.owner.not_in(leased)
+        )  # fmt: skip
+        async with self.reading.connect() as connection:
+            for (owner,) in (await connection.execute(query)).all():
+                with suppress(ProgrammingError):  # insufficient_privilege
+                    await connection.execute(text(chunks), {"lock": lock_key(owner)})
 
     async def fix_first_chunk(self, run: int, number: int, me: int, ahead: str | None) -> None:
         """Fix the end of a partition's first chunk before it is tried."""
@@ -310,10 +302,14 @@ class Store:
         async with self.engine.begin() as connection:
             await connection.execute(update(partition).where(mine).values(ahead=ahead))
 
-    async def position(self, run: int, number: int) -> RowMapping:
-        """Return a partition as it is once whatever is under way there has ended."""
+    async def position(self, run: int, number: int, me: int) -> RowMapping:
+        """Return a partition as it is once whatever of ours is under way there has ended."""
         partition = self.tables.partition
         query = select(partition).where(partition.c.run == run, partition.c.number == number)
+        async with self.reading.connect() as connection:
+            now = (await connection.execute(query)).mappings().one()
+        if now["owner"] != me:  # what is under way is not ours
+            return now
         async with self.engine.begin() as connection:
             return (await connection.execute(query.with_for_update())).mappings().one()
 
@@ -325,8 +321,10 @@ class Store:
             await connection.execute(update(partition).where(mine).values(owner=None))
             await connection.execute(delete(worker).where(worker.c.id == me))
 
-    async def pause_if_last(self, run: int, me: int) -> None:
-        """Pause a run that nobody but us works on."""
+    async def leave_if_last(
+        self, run: int, me: int, after: State, message: str | None = None
+    ) -> None:
+        """Put a run that nobody but us works on into a state."""
         worker = self.tables.worker
         others = select(func.count()).where(
             worker.c.run == run, worker.c.id != me, self.lives()
@@ -335,76 +333,7 @@ class Store:
             run_now = await self._lock_run(connection, run)
             alone = self.has_advisory_locks is False or not await connection.scalar(others)
             if run_now["state"] == "running" and alone:
-                await self._move(connection, run_now, "paused")
-
-    # --- chunks ------------------------------------------------------------------------
-
-    def _build_advance(self) -> Update:
-        partition = self.tables.partition
-        statement = (
-            update(partition)
-            .where(self._ours())
-            .values(
-                chunk=partition.c.chunk + 1,
-                cursor=bindparam("new_cursor"),
-                ahead=bindparam("new_ahead"),
-                done=bindparam("new_done"),
-                retried=partition.c.retried + bindparam("new_retried"),
-                **self._counters(),
-            )
-        )
-        if not self.has_advisory_locks:
-            return statement.returning(partition.c.chunk)
-        # And, in the same statement, the end of us if we freeze with the lock in hand.
-        timeout = func.set_config(
-            "idle_in_transaction_session_timeout", bindparam("timeout"), True
-        )  # fmt: skip
-        return statement.returning(timeout)
-
-    def _build_count(self) -> Update:
-        partition = self.tables.partition
-        here = and_(
-            partition.c.run == bindparam("in_run"), partition.c.number == bindparam("in_number")
-        )
-        return update(partition).where(here).values(**self._counters())
-
-    def _counters(self) -> dict[str, Any]:
-        column = self.tables.partition.c
-        return {
-            name: column[name] + bindparam(f"more_{count}", type_=column[name].type)
-            for name, count in (
-                ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
-                ("busy", "busy"),
-            )
-        }  # fmt: skip
-
-    def _ours(self) -> Any:
-        partition = self.tables.partition
-        return and_(
-            partition.c.run == bindparam("in_run"),
-            partition.c.number == bindparam("in_number"),
-            partition.c.owner == bindparam("in_owner"),
-            partition.c.chunk == bindparam("in_chunk"),
-        )
-
-    async def advance(self, at: Executor, place: dict[str, int], by: Advance, lease: float) -> bool:
-        """
-        Lock the partition's row and move it: cursor, counters and chunk number.
-
-        False if it is not ours, or not at this chunk any more.
-        """
-        values: dict[str, Any] = {
-            "new_cursor": by.cursor, "new_ahead": by.ahead, "new_done": by.done,
-            "new_retried": by.retried, **_more(by.counts), **place,
-        }  # fmt: skip
-        if self.has_advisory_locks:
-            values["timeout"] = str(int(lease * 1000))
-        return (await at.execute(self._advance, values)).first() is not None
-
-    async def count(self, at: Executor, place: dict[str, int], more: Counts) -> None:
-        """Add to the counters of a partition that `advance` has locked."""
-        here = {"in_run": place["in_run"], "in_number": place["in_number"]}
-        await at.execute(self._count, {**here, **_more(more)})
+                await self._move(connection, run_now, after, message)
 
     # --- errors ------------------------------------------------------------------------
 
@@ -426,6 +355,12 @@ class Store:
         await at.execute(insert(table).values(run=run, **error))
         return True
 
-
-def _more(counts: Counts) -> dict[str, Any]:
-    return {f"more_{name}": getattr(counts, name) for name in Counts.__slots__}
+    async def pass_by(self, at: Executor, place: dict[str, int], by: Advance) -> bool:
+        """Move a partition behind a row that is skipped; False if it is not ours any more."""
+        partition = self.tables.partition
+        ours = and_(
+            partition.c.run == place["in_run"], partition.c.number == place["in_number"],
+            partition.c.owner == place["in_owner"], partition.c.chunk == place["in_chunk"],
+        )  # fmt: skip
+        moving = advancing(self.tables).where(ours).returning(partition.c.chunk)
+        return (await at.execute(moving, values_of(by))).first() is not None

@@ -24,22 +24,49 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TypeDecorator,
     event,
     func,
     text,
+    true,
 )
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
 from . import layout
+from .reader import writing
 from .states import ACTIVE
 
 SCHEMA = "async_loader_jobs"
 LOCK_CLASS = 0x41534C4A  # "ASLJ": our half of the two-part advisory lock keys
+# Held by the transactions of a worker's chunks, so that they are found when it has died.
+CHUNK_LOCK_CLASS = LOCK_CLASS + 1
+FENCE = "only_the_job_commits"
 _MAKING = 0  # no worker has this id
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in INTEGER only
+
+
+class AnyText(TypeDecorator[str]):
+    """Text from anywhere: what no server takes, NUL and lone surrogates, is written as escapes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
+        """Return the text that can be stored."""
+        return None if value is None else storable(value)
+
+
+def storable(value: str) -> str:
+    """Return text without what PostgreSQL cannot store, which is escaped."""
+    return value.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def lock_key(worker: int) -> int:
+    """Return a worker's half of the advisory lock keys: its number's low bits."""
+    return worker & 0x7FFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +74,7 @@ class Tables:
     """Runs, the ranges of keys that they are cut into, who works on them, and what failed."""
 
     metadata: MetaData
+    never: Table | None  # PostgreSQL's alone
     run: Table
     partition: Table
     worker: Table
@@ -61,6 +89,7 @@ def tables_of(dialect: str) -> Tables:
     metadata = MetaData(schema=schema)
     return Tables(
         metadata=metadata,
+        never=None if dialect == "sqlite" else _never(metadata),
         run=_run(metadata, prefix),
         partition=_partition(metadata, prefix),
         worker=_worker(metadata, prefix),
@@ -71,6 +100,26 @@ def tables_of(dialect: str) -> Tables:
             Column("version", Integer, primary_key=True, autoincrement=False),
         ),
     )
+
+
+def _never(metadata: MetaData) -> Table:
+    """Define a table that is always empty: what refers to a row of it cannot be committed."""
+    return Table("never", metadata, Column("xid", _Number, primary_key=True, autoincrement=False))
+
+
+def _under_way(metadata: MetaData) -> Column[int]:
+    """
+    Return the column that keeps a chunk's transaction from being committed half-way.
+
+    The chunk's first statement puts the transaction's number here, its last takes it away. A
+    COMMIT in between, whoever says it, fails at the constraint and rolls all back.
+    """
+    if metadata.schema is None:
+        return Column("under_way", _Number)
+    reference = ForeignKey(
+        f"{metadata.schema}.never.xid", name=FENCE, deferrable=True, initially="DEFERRED"
+    )
+    return Column("under_way", reference)
 
 
 def _run(metadata: MetaData, prefix: str) -> Table:
@@ -84,7 +133,7 @@ def _run(metadata: MetaData, prefix: str) -> Table:
         Column("key", Text, nullable=False),  # the key's columns, with what orders them
         Column("selected", Text),  # the select, in a form that only its meaning changes
         Column("state", Text, nullable=False),
-        Column("message", Text),  # why it failed
+        Column("message", AnyText),  # why it failed
         Column("round", Integer, nullable=False),  # of `until_empty`; others have one
         Column("total", _Number),  # rows; null where nobody can know
         Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
@@ -119,6 +168,7 @@ def _partition(metadata: MetaData, prefix: str) -> Table:
         Column("chunk", _Number, nullable=False),
         Column("done", Boolean, nullable=False),
         Column("owner", _Number),
+        _under_way(metadata),
         *(
             Column(name, _Number, nullable=False, server_default=text("0"))
             for name in ("rows_read", "rows_written", "rows_skipped", "retried")
@@ -140,9 +190,11 @@ def _worker(metadata: MetaData, prefix: str) -> Table:
         Column("id", _Number, Identity(), primary_key=True),
         Column("run", ForeignKey(f"{_qualified(metadata, prefix)}run.id"), nullable=False),
         Column("tasks", Integer, nullable=False),
-        Column("fresh_until", DateTime(timezone=True), nullable=False),
+        Column("fresh_until", DateTime(timezone=True), nullable=False),  # the lease
+        # Whether a lock tells of its life as well; not behind a pooler, where no lock lasts.
+        Column("locks", Boolean, nullable=False, server_default=true()),
         Column("throttled", Double, nullable=False, server_default=text("0")),  # seconds
-        Column("throttled_why", Text),
+        Column("throttled_why", AnyText),
     )
 
 
@@ -156,7 +208,8 @@ def _error(metadata: MetaData, prefix: str) -> Table:
         Column("chunk", _Number, nullable=False),
         Column("exception", Text, nullable=False),
         Column("sqlstate", Text),
-        Column("message", Text, nullable=False),
+        Column("message", AnyText, nullable=False),
+        _under_way(metadata),
         Column("failed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     )
 
@@ -173,9 +226,11 @@ async def make_tables(engine: AsyncEngine, *, unfinished: bool = False) -> Table
     while its workers are at work, or with runs of it that are not over, unless `unfinished`.
     """
     tables = tables_of(engine.dialect.name)
-    async with engine.begin() as connection:
-        if await connection.run_sync(_version, tables) != layout.VERSION:
-            await connection.run_sync(_make, tables, unfinished)
+    async with engine.connect() as connection:
+        if await connection.run_sync(_version, tables) == layout.VERSION:
+            return tables
+    async with writing(engine).begin() as connection:
+        await connection.run_sync(_make, tables, unfinished)
     return tables
 
 

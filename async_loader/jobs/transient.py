@@ -16,11 +16,14 @@ from ..database.postgresql import first_line
 from ..errors import DatabaseError
 from ..failures import CLOSED, classify, sqlstate_of
 
-# serialization_failure, deadlock_detected, lock_not_available; too_many_connections,
-# cannot_connect_now; the ends of a connection from the server's side.
 _STATES = frozenset(
-    ("40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
-)
+    (
+        "40001", "40P01", "55P03",  # a serialization failure, a deadlock, a lock not available
+        "53000", "53100", "53200", "53300", "58000", "58030",  # disk, memory, connections, I/O
+        "25006",  # read-only: a standby, or a server whose disk is nearly full
+        "57P01", "57P02", "57P03", "57P05", "25P03", "25P04",  # down, or the connection is ended
+    )
+)  # fmt: skip
 _LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")
 # What SQLite says of its file, of which no row is to blame, and which nobody else mends.
 _FILE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_CORRUPT",
@@ -49,6 +52,8 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
         return True
     if classify(error) is CLOSED:
         return True
+    if any(_is_unconnected(link) for link in links):
+        return True
     passing = (ConnectionError, PoolTimeoutError)
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)
 
@@ -56,6 +61,14 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
 def _is_of_the_file(error: BaseException) -> bool:
     names = (getattr(link, "sqlite_errorname", "") for link in _chain(error))
     return any(name.startswith(_FILE) for name in names)
+
+
+def _is_unconnected(error: BaseException) -> bool:
+    """Whether libpq speaks for itself: psycopg has no SQLSTATE of what ends or refuses a link."""
+    kind = type(error)
+    return kind.__module__.startswith("psycopg") and any(
+        base.__name__ == "OperationalError" for base in kind.__mro__
+    )
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Executable
-from sqlalchemy.exc import SQLAlchemyError
 
 from ..clock import Clock
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, JobError
 from ..limits import Stop
-from .chunks import ApplyFailed, Chunks, Held, Retry, TakenOver
+from .chunks import Chunks, Held
+from .fence import Advance, Counts
 from .guard import Guard
 from .keyset import encode
+from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .retry_errors import told
-from .store import Counts
 from .throttles import Pace
 from .transient import Patience, is_transient
 
@@ -125,6 +125,7 @@ class Worker:
                 return False
             if not await party.reader.patiently(lambda: store.open_partitions(run)):
                 return await self._end_round(now["round"])
+        await party.reader.patiently(lambda: store.end_chunks_of_the_dead(run))
         await party.nap(_POLL)
         return True
 
@@ -168,6 +169,7 @@ class Worker:
             raise
         except Exception as error:
             held.busy = busy()
+            self._check_elsewhere(held, error)
             await self._cut(held, ahead, error)
         self._last_busy = busy()
 
@@ -207,17 +209,41 @@ class Worker:
         party, chunks = self._party, self._chunks
         cause = retry.__cause__ or retry
         await party.clock.sleep(self._patience.next_pause(cause))
-        now = await party.reader.patiently(lambda: chunks.store.position(chunks.run, held.number))
+        now = await party.reader.patiently(
+            lambda: chunks.store.position(chunks.run, held.number, chunks.me)
+        )
         if now["owner"] != chunks.me or now["chunk"] not in (held.chunk, held.chunk + 1):
+            await self._check_lease(held)
             raise TakenOver
         if now["chunk"] == held.chunk:
+            self._check_elsewhere(held, retry)
             held.retried += 1
             return
         held.ends.pop()
         if now["ahead"] is not None and not held.ends:
             held.ends.append(now["ahead"])
         held.cursor, held.chunk, held.done = now["cursor"], now["chunk"], now["done"]
-        held.retried, held.busy, held.untold = 0, 0.0, held.busy
+        held.retried, held.busy, held.untold = 0, 0.0, 0.0
+        held.applied = held.elsewhere = False
+
+    async def _check_lease(self, held: Held) -> None:
+        """Raise where another took a chunk over that was slower than the lease."""
+        party, chunks = self._party, self._chunks
+        lease = chunks.definition.lease
+        now = await party.reader.patiently(lambda: chunks.store.run_of(chunks.run))
+        if held.applied and held.busy > lease and now["state"] == "running":
+            raise LeaseLostError(
+                f"{chunks.definition.name}: {chunks.describe(held)} took {held.busy:.1f} s, and "
+                f"the lease ({lease:g} s) was not renewed meanwhile: another worker has taken "
+                "them over, and here nothing was committed; let apply await what takes long "
+                "instead of blocking, or raise lease"
+            )
+
+    def _check_elsewhere(self, held: Held, error: Exception) -> None:
+        """Raise where a chunk that is tried again would repeat what is committed already."""
+        if held.elsewhere:
+            rows = self._chunks.describe(held)
+            raise again_elsewhere(self._chunks.definition.name, rows, error) from error
 
     async def _cut(self, held: Held, ahead: str | None, error: Exception) -> None:
         """Make a failing chunk smaller, until one row is left: that one is to blame."""
@@ -248,20 +274,27 @@ class Worker:
         counts = Counts(skipped=1, busy=held.untold + held.busy)
         by = chunks.advance_of(held, ahead, counts)
         try:
-            async with chunks.store.engine.begin() as connection:
-                place, lease = chunks.place(held), chunks.definition.lease
-                limit = chunks.definition.skip_limit
-                if not await chunks.store.skip(connection, place, limit, error):
-                    raise JobError(self._stopped_at(key, cause)) from cause
-                if not await chunks.store.advance(connection, place, by, lease):
-                    raise TakenOver
+            await self._pass_by(held, by, error, cause)
             held.passed(by)
-        except (SQLAlchemyError, OSError) as failure:
+        except (TakenOver, JobError):
+            raise
+        except Exception as failure:
             if not is_transient(failure):
                 raise
             retry = Retry()
             retry.__cause__ = failure
             await self._settle(held, retry)
+
+    async def _pass_by(
+        self, held: Held, by: Advance, error: dict[str, Any], cause: Exception
+    ) -> None:
+        store, place = self._chunks.store, self._chunks.place(held)
+        limit = self._chunks.definition.skip_limit
+        async with store.engine.begin() as connection:
+            if not await store.skip(connection, place, limit, error):
+                raise JobError(self._stopped_at(error["key"], cause)) from cause
+            if not await store.pass_by(connection, place, by):
+                raise TakenOver
 
     def _stopped_at(self, key: str, cause: Exception) -> str:
         keyset, definition = self._chunks.keyset, self._chunks.definition

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from async_loader.jobs import BatchJob, JobStatus, status
+from async_loader.jobs import BatchJob, JobStatus
 from async_loader.limits import Stop
 from async_loader.proxy import Link
 from tests.counting import Counter, counting, fill, tally
@@ -102,36 +102,6 @@ async def test_backends_killed_at_random(
     assert done.rows_read == 20_000
     await engine.dispose()  # ours were killed as well
     assert await tally(engine) == {1: 20_000}
-
-
-async def test_a_worker_that_was_taken_for_dead_commits_nothing(
-    database_url: str, engine: AsyncEngine
-) -> None:
-    """It stands still in apply for longer than its lease, and its partition is taken."""
-    await fill(engine, 500)
-    wake, standing = asyncio.Event(), asyncio.Event()
-    job = BatchJob("counting", select=select(Counter), chunk=100, partitions=1, lease=1.0)
-
-    @job.apply
-    async def apply(session: AsyncSession, counters: Sequence[Counter]) -> None:
-        for counter in counters:
-            counter.n += 1
-        await session.flush()
-        standing.set()
-        await wake.wait()
-
-    theirs = create_async_engine(database_url)
-    slow = asyncio.create_task(job.run(async_sessionmaker(theirs)))
-    await standing.wait()
-    async with engine.begin() as connection:  # waits until the server ends its transaction
-        await connection.execute(text("UPDATE async_loader_jobs.partition SET owner = NULL"))
-    done = await counting(partitions=1).run(async_sessionmaker(engine))
-    assert done.rows_read == 500
-    wake.set()
-    await slow
-    await theirs.dispose()
-    assert await tally(engine) == {1: 500}
-    assert (await status(engine, "counting")).rows_read == 500
 
 
 async def test_serialization_failures_are_retried(database_url: str, engine: AsyncEngine) -> None:

@@ -1,0 +1,124 @@
+"""
+What a user's function does to a chunk's rows, in one transaction behind a fence.
+
+Whatever it raises is told apart here: a row is to blame, or the server, or the function itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from ..errors import AsyncLoaderError, ConfigurationError, JobError
+from .connections import AUTOCOMMIT
+from .definition import Apply, Chunk, Sessions
+from .fence import Fence, is_fenced
+from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver
+from .transaction import NOT_YOURS, ChunkTransaction
+from .transient import is_transient
+
+Within = Callable[[AsyncSession, ChunkTransaction], Awaitable[None]]
+Values = Callable[[int], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Fenced:
+    """
+    One transaction of apply.
+
+    `place` finds the fence's row, `rows` tells what is applied, for people. Afterwards:
+    `applied`, whether apply was called; `elsewhere`, whether something was committed on another
+    connection meanwhile.
+    """
+
+    sessions: Sessions
+    fence: Fence
+    place: dict[str, Any]
+    me: int
+    rows: Callable[[], str]
+    applied: bool = False
+    elsewhere: bool = False
+
+    async def run(self, within: Within, values: Values) -> None:
+        """
+        Enter, do what is within, leave, and commit.
+
+        `values` are what to leave with, of the number of objects that were flushed.
+
+        Raises `TakenOver`, `Retry`, `ApplyFailed`, `ConfigurationError` for what apply must not
+        do, or what the rows did to the database.
+        """
+        transaction = ChunkTransaction()
+        async with self.sessions() as session:
+            connection: AsyncConnection | None = None
+            try:
+                connection = await transaction.begin(session)
+                await self.fence.enter(connection, self.place, self.me)
+                transaction.enter(session, connection)
+                await within(session, transaction)
+                await transaction.commit(
+                    session, lambda at: self._leave(at, values(transaction.written))
+                )
+            except (TakenOver, Retry):
+                raise
+            except Exception as error:
+                self._raise_refusal(session, transaction, error)
+                lost = connection is not None and connection.invalidated
+                if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
+                    raise Retry from error
+                raise
+            finally:
+                self.elsewhere = transaction.elsewhere.committed
+
+    async def call(
+        self,
+        apply: Apply,
+        session: AsyncSession,
+        transaction: ChunkTransaction,
+        rows: Sequence[Any],
+        chunk: Chunk,
+    ) -> None:
+        """Call the user's function; raises `ApplyFailed` for whatever it raises."""
+        self.applied = True
+        try:
+            with transaction.watching_elsewhere():
+                await apply(session, rows, chunk)
+        except AsyncLoaderError:
+            raise  # no row is to blame
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the job's own end
+            raise JobError(self._ended("CancelledError")) from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise JobError(self._ended(repr(error).removesuffix("()"))) from error
+        except Exception as error:
+            raise ApplyFailed from error
+        transaction.check(session)
+        await session.flush()
+
+    def _ended(self, by: str) -> str:
+        return f"apply raised {by}; {self.rows()}: rolled back"
+
+    def _leave(self, at: Connection, values: dict[str, Any]) -> bool:
+        return self.fence.leave(at, {**self.place, **values})
+
+    def _raise_refusal(
+        self, session: AsyncSession, transaction: ChunkTransaction, error: Exception
+    ) -> None:
+        """Raise what apply was refused, or should have been."""
+        refusal = transaction.refusal or (error if isinstance(error, ApplyRefusedError) else None)
+        if refusal is None and transaction.entered:
+            if is_fenced(error):
+                refusal = ApplyRefusedError(NOT_YOURS)
+            elif transaction.ended_underneath(session):
+                refusal = ApplyRefusedError(NOT_YOURS, loose=True)
+        if refusal is not None:
+            raise refusal.about(self.rows()) from error
+        if is_fenced(error):
+            raise ConfigurationError(AUTOCOMMIT) from error

@@ -1,0 +1,104 @@
+"""What a job's connections really do, whatever has set it, looked at before it begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from ..errors import ConfigurationError
+from .definition import Sessions
+
+AUTOCOMMIT = (
+    "a job's sessions cannot be in AUTOCOMMIT: a chunk would not be one transaction; "
+    "give the job an engine without it (isolation_level, connect_args, listeners)"
+)
+OTHER_BIND = (
+    "a job's rows, what apply writes and the job's position must be on one connection, and "
+    "{what} is bound to another: give the job sessions with one bind"
+)
+_IDLE = 0  # psycopg's TransactionStatus
+
+
+def driver_of(connection: Connection) -> Any:
+    """Return the driver's own connection."""
+    return connection.connection.driver_connection
+
+
+def in_transaction(driver: Any) -> bool:
+    """Return whether a driver's connection is in a transaction, as the server last said."""
+    if hasattr(driver, "is_in_transaction"):  # asyncpg
+        return bool(driver.is_closed() or driver.is_in_transaction())
+    if hasattr(driver, "info"):  # psycopg; of one that is broken nothing is known
+        return bool(driver.info.transaction_status != _IDLE)
+    return bool(driver.in_transaction)  # aiosqlite
+
+
+def server_pid(driver: Any) -> int:
+    """Return the process that answers, as the driver was told when it connected."""
+    if hasattr(driver, "get_server_pid"):
+        return int(driver.get_server_pid())
+    return int(driver.info.backend_pid)
+
+
+async def is_direct(connection: AsyncConnection) -> bool:
+    """
+    Return whether a connection is a server's session, and no pooler's.
+
+    A pooler tells its clients a number of its own and not that of a backend.
+    """
+    assert connection.sync_connection is not None
+    said = server_pid(driver_of(connection.sync_connection))
+    return bool(await connection.scalar(text("SELECT pg_backend_pid()")) == said)
+
+
+async def begin(session: AsyncSession) -> AsyncConnection:
+    """Begin a session's transaction, where it does not do so by itself, on its one connection."""
+    if not session.in_transaction():
+        await session.begin()
+    return await session.connection()
+
+
+async def engine_of(sessions: Sessions) -> AsyncEngine:
+    """Return the engine behind a session factory; raises `ConfigurationError` without one."""
+    async with sessions() as session:
+        bind, its = session.bind, session.sync_session
+        if not isinstance(bind, AsyncEngine):
+            raise ConfigurationError("a job needs an async_sessionmaker with an AsyncEngine")
+        if its.twophase:
+            raise ConfigurationError("a job's sessions cannot be of two phases: leave twophase out")
+        if its.get_bind() is not bind.sync_engine:
+            raise ConfigurationError(OTHER_BIND.format(what="what the session writes"))
+        if bind.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            raise ConfigurationError(AUTOCOMMIT)
+        return bind
+
+
+async def check_transactions(sessions: Sessions) -> None:
+    """Raise `ConfigurationError` where a session's statements are no transaction."""
+    async with sessions() as session:
+        connection = await begin(session)
+        await connection.execute(text("SELECT 1"))
+        sync = connection.sync_connection
+        assert sync is not None
+        # SQLite's driver begins with the first write: the first chunk will tell.
+        if sync.dialect.name == "postgresql" and not in_transaction(driver_of(sync)):
+            raise ConfigurationError(AUTOCOMMIT)
+
+
+async def check_binds(sessions: Sessions, select: Select[Any]) -> None:
+    """Raise `ConfigurationError` where a selected class is bound elsewhere than the rest."""
+    entities = [d["entity"] for d in select.column_descriptions if d.get("entity") is not None]
+    async with sessions() as session:
+        its = session.sync_session
+        for entity in entities:
+            try:
+                elsewhere = its.get_bind(entity) is not its.get_bind()
+            except InvalidRequestError:  # an alias: its reading will tell
+                continue
+            if elsewhere:
+                name = getattr(entity, "__name__", str(entity))
+                raise ConfigurationError(OTHER_BIND.format(what=name))

@@ -1,0 +1,151 @@
+"""
+The fence of a chunk: the first and the last statement of its transaction.
+
+    enter    lock the partition's row, check that it is ours and at the chunk that we know, and
+             put the transaction's number into it
+    ...      what apply does
+    leave    move cursor, counters and chunk number, and take that number away
+
+On PostgreSQL the number refers to a table that is always empty, by a constraint that is
+checked at COMMIT: a COMMIT before `leave` fails and rolls all back. `leave` matches no row but
+in the transaction that entered, and fails in one that was aborted (25P02). On SQLite a
+savepoint stands for the number: it is gone when the transaction is not that one any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, Delete, Table, Update, and_, bindparam, func, literal, text
+from sqlalchemy import delete as delete_
+from sqlalchemy import update as update_
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .outcomes import TakenOver
+from .tables import CHUNK_LOCK_CLASS, FENCE, Tables, lock_key
+
+_SAVEPOINT = "async_loader_chunk"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What chunks did: rows, and seconds."""
+
+    read: int = 0
+    written: int = 0
+    skipped: int = 0
+    busy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Where a chunk's transaction moves its partition, and what it adds to it."""
+
+    cursor: str | None
+    ahead: str | None
+    done: bool
+    retried: int
+    counts: Counts
+
+
+def is_fenced(error: BaseException) -> bool:
+    """Return whether an error says that a COMMIT before the chunk's last act was refused."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, DBAPIError) and FENCE in str(link.orig):
+            return True
+        link = link.__cause__
+    return False
+
+
+class Fence:
+    """The statements about one row, a partition's or an error's, that fence what is applied."""
+
+    def __init__(self, row: Table, here: Any, leave: Update | Delete) -> None:
+        entering = update_(row).where(here)
+        if row.metadata.schema is None:
+            self._enter = entering.values(under_way=0).returning(literal(0))
+            self._leave: Any = leave.where(here).returning(literal(1))
+            self._savepoint = True
+        else:
+            transaction = func.txid_current(type_=BigInteger)
+            # In the same statement: a server that ends who idles would end one that waits for
+            # another service, and the lock that tells others which backend works for us.
+            self._enter = entering.values(under_way=transaction).returning(
+                func.set_config("idle_in_transaction_session_timeout", "0", True),
+                func.pg_advisory_xact_lock_shared(CHUNK_LOCK_CLASS, bindparam("in_lock")),
+            )
+            ours = row.c.under_way == transaction
+            self._leave = leave.where(and_(here, ours)).returning(literal(1))
+            self._savepoint = False
+
+    async def enter(self, at: AsyncConnection, place: dict[str, Any], me: int) -> None:
+        """Begin; raises `TakenOver` where the row is not there for us."""
+        values = place if self._savepoint else {**place, "in_lock": lock_key(me)}
+        if (await at.execute(self._enter, values)).first() is None:
+            raise TakenOver
+        if self._savepoint:
+            await at.execute(text(f"SAVEPOINT {_SAVEPOINT}"))
+
+    def leave(self, at: Connection, values: dict[str, Any]) -> bool:
+        """End; False in another transaction than the one that entered."""
+        if self._savepoint:
+            try:
+                at.execute(text(f"RELEASE {_SAVEPOINT}"))
+            except DBAPIError as error:
+                if "no such savepoint" in str(error.orig):
+                    return False
+                raise
+        return at.execute(self._leave, values).first() is not None
+
+
+def partition_fence(tables: Tables) -> Fence:
+    """Return the fence of a partition's chunks."""
+    partition = tables.partition
+    here = and_(
+        partition.c.run == bindparam("in_run"),
+        partition.c.number == bindparam("in_number"),
+        partition.c.owner == bindparam("in_owner"),
+        partition.c.chunk == bindparam("in_chunk"),
+    )
+    return Fence(partition, here, advancing(tables))
+
+
+def error_fence(tables: Tables) -> Fence:
+    """Return the fence of a row that is tried again: its line in the error table."""
+    error = tables.error
+    here = and_(error.c.run == bindparam("in_run"), error.c.key == bindparam("in_key"))
+    return Fence(error, here, delete_(error))
+
+
+def advancing(tables: Tables) -> Update:
+    """Return the statement that moves a partition, whichever it is."""
+    column = tables.partition.c
+    counters = {
+        name: column[name] + bindparam(f"more_{count}", type_=column[name].type)
+        for name, count in (
+            ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
+            ("busy", "busy"),
+        )
+    }  # fmt: skip
+    return update_(tables.partition).values(
+        chunk=column.chunk + 1,
+        cursor=bindparam("new_cursor"),
+        ahead=bindparam("new_ahead"),
+        done=bindparam("new_done"),
+        retried=column.retried + bindparam("new_retried"),
+        under_way=None,
+        **counters,
+    )
+
+
+def values_of(by: Advance) -> dict[str, Any]:
+    """Return the parameters of `advancing`."""
+    counts = {f"more_{name}": getattr(by.counts, name) for name in Counts.__slots__}
+    return {
+        "new_cursor": by.cursor, "new_ahead": by.ahead, "new_done": by.done,
+        "new_retried": by.retried, **counts,
+    }  # fmt: skip

@@ -1,0 +1,218 @@
+"""
+The one transaction of a chunk, and who may end it: nobody but the job, by its last act.
+
+    begin     the session's connection; any other that the session begins is refused
+    enter     the fence's first statement; from here on nobody else ends the transaction
+    commit    flush, the fence's last statement, COMMIT: the two last in SQLAlchemy's own hook,
+              behind whatever an application's listeners do before a commit
+
+What SQLAlchemy sees is refused before it happens. What goes to the driver is stopped by the
+fence's constraint, or noticed because the driver is in no transaction any more, or because
+`leave` finds another transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+
+from ..database.postgresql import first_line
+from ..errors import AsyncLoaderError, ConfigurationError, JobError
+from ..failures import sqlstate_of
+from . import connections
+from .checkpoints import reached
+from .connections import OTHER_BIND
+from .elsewhere import Elsewhere
+from .outcomes import ApplyRefusedError, Retry
+from .transient import is_transient
+
+NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
+_CAUGHT = (
+    "apply caught a database error and went on, but the error had given up the transaction and "
+    "all that was done in it: put `async with session.begin_nested()` around what may fail"
+)
+_BEHIND = (
+    "a listener of the engine executes statements while a chunk is committed, behind its last "
+    "check: give the job an engine without that listener"
+)
+_ENDS = re.compile(
+    r"\s*(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b",
+    re.IGNORECASE,
+)
+_ABORTED = "25P02"
+
+LastAct = Callable[[Connection], bool]
+
+
+class ChunkTransaction:
+    """
+    A session's transaction while a chunk is applied; counts what its flushes write.
+
+    It keeps no session alive: in a cycle a chunk's rows would wait for the garbage collector.
+    """
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.elsewhere = Elsewhere()
+        self.refusal: ApplyRefusedError | None = None
+        self._driver: Any = None
+        self._connection: ref[Connection] | None = None
+        self._transaction: ref[SessionTransaction] | None = None
+        self._engine: Engine | None = None
+        self._last_act: LastAct | None = None
+        self._left = self._rolled_back = False
+
+    async def begin(self, session: AsyncSession) -> AsyncConnection:
+        """Begin the transaction, and return its connection."""
+        event.listen(session.sync_session, "after_begin", self._begun)
+        return await connections.begin(session)
+
+    def enter(self, session: AsyncSession, connection: AsyncConnection) -> None:
+        """Keep it from being ended, from now on: the fence's first statement was executed."""
+        sync = connection.sync_connection
+        assert sync is not None
+        self._driver = connections.driver_of(sync)
+        if not connections.in_transaction(self._driver):
+            raise ConfigurationError(connections.AUTOCOMMIT)
+        event.listen(session.sync_session, "after_flush", self._count)
+        event.listen(session.sync_session, "before_commit", self._before_commit)
+        event.listen(sync, "before_cursor_execute", self._before_statement)
+        event.listen(sync, "rollback", self._on_rollback)
+        event.listen(sync, "commit", self._on_commit)
+
+    @property
+    def entered(self) -> bool:
+        """Whether it is known to be one transaction."""
+        return self._driver is not None
+
+    def watching_elsewhere(self) -> AbstractContextManager[None]:
+        """Return a block in which commits on other connections are noted."""
+        own = None if self._connection is None else self._connection()
+        assert own is not None
+        return self.elsewhere.watch(own)
+
+    async def commit(self, session: AsyncSession, last_act: LastAct) -> None:
+        """Flush, do the last act, and commit; raises `Retry` where the answer was lost."""
+        self.check(session)
+        reached("before commit")
+        self._last_act = last_act
+        try:
+            await session.commit()
+        except PendingRollbackError as error:
+            if self._is_lost():
+                raise
+            raise ApplyRefusedError(_CAUGHT) from error
+        except AsyncLoaderError:
+            raise
+        except Exception as error:
+            if self._left and sqlstate_of(error) is None:  # no answer: it may be there
+                raise Retry from error
+            raise
+        if not self._left:
+            raise ApplyRefusedError(NOT_YOURS, loose=True)
+        reached("after commit")
+
+    def check(self, session: AsyncSession) -> None:
+        """Raise what apply was refused, also where it has caught it, and what nobody saw."""
+        if self.refusal is not None:
+            raise self.refusal
+        now = session.sync_session.get_transaction()
+        if now is None or self._transaction is None or now is not self._transaction():
+            raise ApplyRefusedError(NOT_YOURS)
+        if self.ended_underneath(session):
+            raise ApplyRefusedError(NOT_YOURS, loose=not self._rolled_back)
+
+    def ended_underneath(self, session: AsyncSession) -> bool:
+        """Return whether the driver's transaction has ended and SQLAlchemy knows nothing of it."""
+        if self._driver is None or connections.in_transaction(self._driver):
+            return False
+        transaction = session.sync_session.get_transaction()
+        return transaction is not None and transaction.is_active
+
+    def _refuse(self, message: str, *, loose: bool = False) -> None:
+        refusal = ApplyRefusedError(message, loose=loose)
+        self.refusal = self.refusal or refusal
+        raise refusal
+
+    # --- what SQLAlchemy tells -----------------------------------------------------------
+
+    def _begun(self, session: Session, _t: SessionTransaction, connection: Connection) -> None:
+        """Refuse a second connection: of another bind, or after the first one's end."""
+        if self._connection is None:
+            root = session.get_transaction()
+            assert root is not None
+            self._connection, self._transaction = ref(connection), ref(root)
+            self._engine = connection.engine
+        elif connection is not self._connection():
+            same = connection.engine is self._engine
+            self._refuse(NOT_YOURS if same else OTHER_BIND.format(what="what apply uses"))
+
+    def _count(self, _session: Session, context: UOWTransaction) -> None:
+        self.written += sum(not listed_only for _, listed_only in context.states.values())
+
+    def _before_commit(self, session: Session) -> None:
+        if self._last_act is None and not session.in_nested_transaction():
+            self._refuse(NOT_YOURS)
+
+    def _before_statement(
+        self, _connection: Connection, _cursor: Any, statement: str, *_rest: Any
+    ) -> None:
+        if self._left:
+            self._refuse(_BEHIND)
+        if _ENDS.match(statement):
+            self._refuse(NOT_YOURS)
+        if not connections.in_transaction(self._driver):
+            self._refuse(NOT_YOURS, loose=not self._rolled_back)
+
+    def _on_rollback(self, _connection: Connection) -> None:
+        self._rolled_back = True
+
+    def _on_commit(self, connection: Connection) -> None:
+        try:
+            self._leave(connection)
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        self._left = True
+
+    def _leave(self, connection: Connection) -> None:
+        if self._last_act is None:
+            self._refuse(NOT_YOURS)
+        assert self._last_act is not None
+        try:
+            here = self._last_act(connection)
+        except DBAPIError as error:
+            if sqlstate_of(error) == _ABORTED:
+                raise ApplyRefusedError(_CAUGHT) from error
+            if is_transient(error):
+                raise
+            raise JobError(
+                f"a chunk's position could not be written: {first_line(error)} "
+                "(has apply changed the role?)"
+            ) from error
+        if not here:
+            self._refuse(NOT_YOURS, loose=True)
+
+    def _roll_back(self, connection: Connection) -> None:
+        """Do what SQLAlchemy does not where a listener raises: the pool gets no transaction."""
+        self._rolled_back = True
+        try:
+            if not connection.invalidated:
+                connection.dialect.do_rollback(connection.connection)
+        except BaseException as error:
+            connection.invalidate()
+            if not isinstance(error, Exception):
+                raise
+
+    def _is_lost(self) -> bool:
+        connection = None if self._connection is None else self._connection()
+        return connection is None or connection.invalidated
