@@ -19,7 +19,7 @@ from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
 from .fence import Fence, is_fenced
 from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver
-from .transaction import NOT_YOURS, ChunkTransaction
+from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_transient
 
 Within = Callable[[AsyncSession, ChunkTransaction], Awaitable[None]]
@@ -67,8 +67,8 @@ class Fenced:
             except (TakenOver, Retry):
                 raise
             except Exception as error:
-                self._raise_refusal(session, transaction, error)
                 lost = connection is not None and connection.invalidated
+                self._raise_refusal(session, transaction, error, lost=lost)
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
                     raise Retry from error
                 raise
@@ -109,12 +109,19 @@ class Fenced:
         return self.fence.leave(at, {**self.place, **values})
 
     def _raise_refusal(
-        self, session: AsyncSession, transaction: ChunkTransaction, error: Exception
+        self,
+        session: AsyncSession,
+        transaction: ChunkTransaction,
+        error: Exception,
+        *,
+        lost: bool,
     ) -> None:
         """Raise what apply was refused, or should have been."""
         refusal = transaction.refusal or (error if isinstance(error, ApplyRefusedError) else None)
-        if refusal is None and transaction.entered:
-            if is_fenced(error):
+        if refusal is None and transaction.entered and not lost:
+            if gave_up(error):
+                refusal = ApplyRefusedError(CAUGHT)
+            elif is_fenced(error):
                 refusal = ApplyRefusedError(NOT_YOURS)
             elif transaction.ended_underneath(session):
                 refusal = ApplyRefusedError(NOT_YOURS, loose=True)

@@ -105,6 +105,7 @@ class BatchJob:
         workers: int = 1,
         arguments: Mapping[str, str] = NO_ARGUMENTS,
         resume_changed: bool = False,
+        idempotency_key: str | None = None,
         stop: Stop | None = None,
         on_progress: OnProgress | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -113,6 +114,8 @@ class BatchJob:
         Start a run, or take part in the one that there is, and return how it stands.
 
         `resume_changed`: go on, too, with a run that was begun with other conditions.
+        `idempotency_key`: one run for each key, whoever starts it how often: one that is done
+        is returned as it is, one with other arguments is refused.
         `workers` tasks, each with a connection, and one more connection for the heartbeat.
         Raises `JobError` for a row that fails beyond `skip_limit`, `DatabaseError` when the
         server stays away for longer than `patience`.
@@ -120,7 +123,9 @@ class BatchJob:
         stop = stop or Stop()
         stop.heeded = True
         async with self.taking_part(sessions, workers=workers, clock=clock) as part:
-            run = await part.begin(arguments, resume_changed=resume_changed)
+            run = await part.begin(
+                arguments, resume_changed=resume_changed, idempotency_key=idempotency_key
+            )
             return await part.work_on(run, workers=workers, stop=stop, on_progress=on_progress)
 
     def taking_part(

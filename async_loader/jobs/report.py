@@ -31,8 +31,9 @@ def progress_line(status: JobStatus) -> str:
 
 def summary(status: JobStatus) -> str:
     """Return a run's lines for a terminal."""
+    state = "done already" if status.done_already else status.state
     lines = [
-        f"{status.state}  {_title(status)}: {_rows(status)} in {status.chunks:,} chunks",
+        f"{state}  {_title(status)}: {_rows(status)} in {status.chunks:,} chunks",
         f"rows      read {status.rows_read:,}, written {status.rows_written:,}, "
         f"skipped {status.rows_skipped:,}, chunks retried {status.retried:,}",
     ]

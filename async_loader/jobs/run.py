@@ -6,8 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,13 +21,14 @@ from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
 from .definition import Apply, Arguments, Definition, Sessions, canonical
 from .guard import Guard, alone
+from .idempotency import adopt, check_key, run_of_key
 from .identity import refuse_another
 from .keyset import Keyset
 from .outcomes import LeaseLostError
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
-from .store import Store
+from .store import Names, Store
 from .tables import make_tables
 from .worker import Party, Worker
 
@@ -48,18 +50,29 @@ class Part:
     store: Store
     reader: Reader
 
-    async def begin(self, arguments: Arguments, *, resume_changed: bool = False) -> int:
+    async def begin(
+        self,
+        arguments: Arguments,
+        *,
+        resume_changed: bool = False,
+        idempotency_key: str | None = None,
+    ) -> int:
         """
         Make the run of these arguments, or let the one that there is go on; its number.
 
-        `resume_changed`: also where it was begun with other conditions.
+        `resume_changed`: also where it was begun with other conditions. `idempotency_key`: or
+        the run that has it, also where it is done.
         """
+        check_key(idempotency_key)
         if self.definition.setup is not None:
             await self.definition.setup(self.sessions, arguments)
         examined = await self._examine(arguments)
         return await self.reader.patiently(
-            lambda: _open_run(self, examined, arguments, resume_changed=resume_changed)
-        )
+            lambda: _open_run(
+                self, examined, arguments,
+                resume_changed=resume_changed, idempotency_key=idempotency_key,
+            )
+        )  # fmt: skip
 
     async def _examine(self, arguments: Arguments) -> Examined:
         keyset = self.definition.keyset(arguments)
@@ -97,7 +110,7 @@ class Part:
                 chunks = self._chunks(run, guard.me, examined.keyset, arguments)
                 party = Party(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(party, workers, on_progress)
-        return await self.status(run)
+        return replace(await self.status(run), done_already=now["state"] == "done")
 
     async def leave(self, run: int) -> JobStatus:
         """Pause a run that nobody works on any more."""
@@ -154,22 +167,29 @@ def _check_room(engine: AsyncEngine, workers: int) -> None:
 
 
 async def _open_run(
-    part: Part, examined: Examined, arguments: Arguments, *, resume_changed: bool
+    part: Part,
+    examined: Examined,
+    arguments: Arguments,
+    *,
+    resume_changed: bool,
+    idempotency_key: str | None,
 ) -> int:
     """Return the run to take part in: the one that is there, or a new one."""
     store, keyset = part.store, examined.keyset
     names = {
         "job": part.definition.name, "arguments": canonical(arguments),
         "target": examined.target, "key": keyset.key if keyset else "",
-        "selected": examined.selected,
+        "selected": examined.selected, "idempotency_key": idempotency_key,
     }  # fmt: skip
-    wanted = names["job"], names["arguments"], names["target"]
-    run = await store.active_run(*wanted)
+    run = await _run_there(store, names)
     while run is None:
         first = await part.first_plan(keyset)
         run = await store.start_run(
             names, first, total_known=keyset is not None and not part.definition.until_empty
-        ) or await store.active_run(*wanted)
+        ) or await _run_there(store, names)
+    if run["state"] == "done":
+        return int(run["id"])
+    await adopt(store, run, names)
     if resume_changed and run["selected"] is not None:
         await store.select_now(run["id"], examined.selected)
         run = await store.run_of(run["id"])
@@ -177,6 +197,12 @@ async def _open_run(
     if run["state"] != "running":
         await store.resume(run["id"])
     return int(run["id"])
+
+
+async def _run_there(store: Store, names: Names) -> RowMapping | None:
+    """Return the run to go on with, or the one that has done the work of this key already."""
+    active = str(names["job"]), str(names["arguments"]), str(names["target"])
+    return await run_of_key(store, names) or await store.active_run(*active)
 
 
 @asynccontextmanager

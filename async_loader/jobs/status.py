@@ -21,7 +21,7 @@ class JobStatus:
 
     `total` and `eta_seconds` are None where nobody can know. `busy_seconds` is the time in
     chunks, of all tasks together; pauses and throttles are none of it, and `rate` and
-    `eta_seconds` go by it.
+    `eta_seconds` go by it. `done_already`: whoever asked for it to be run found it done.
     """
 
     run: int
@@ -41,6 +41,7 @@ class JobStatus:
     tasks: int
     throttled_seconds: float
     throttled_why: str | None
+    done_already: bool = False
 
     @property
     def rate(self) -> float | None:

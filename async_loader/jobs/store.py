@@ -35,6 +35,8 @@ from .states import ACTIVE, State, check
 from .tables import CHUNK_LOCK_CLASS, LOCK_CLASS, Tables, lock_key
 
 Executor = AsyncConnection | AsyncSession
+Names = Mapping[str, str | None]
+"""What a run is found by: job, arguments, target, key, selected and idempotency_key."""
 
 
 class Store:
@@ -59,13 +61,11 @@ class Store:
         async with self.reading.connect() as connection:
             return (await connection.execute(query)).mappings().first()
 
-    async def start_run(
-        self, names: Mapping[str, str], plan: Plan, *, total_known: bool
-    ) -> RowMapping | None:
+    async def start_run(self, names: Names, plan: Plan, *, total_known: bool) -> RowMapping | None:
         """
         Add a run with its partitions and return it; None if somebody else was faster.
 
-        `names`: its job, arguments, target, key and select.
+        `names`: its job, arguments, target, key, select and idempotency key.
         """
         flavour = postgresql if self.has_advisory_locks else sqlite
         run = self.tables.run
@@ -97,6 +97,24 @@ class Store:
             return (
                 await connection.execute(select(self.tables.run).where(self.tables.run.c.id == run))
             ).mappings().one()  # fmt: skip
+
+    async def run_with_key(self, names: Names) -> RowMapping | None:
+        """Return the run of a job that has an idempotency key."""
+        run = self.tables.run
+        query = select(run).where(
+            run.c.job == names["job"], run.c.target == names["target"],
+            run.c.idempotency_key == names["idempotency_key"],
+        )  # fmt: skip
+        async with self.reading.connect() as connection:
+            return (await connection.execute(query)).mappings().first()
+
+    async def give_key(self, run: int, key: str) -> bool:
+        """Give a run an idempotency key; False where it has one by now."""
+        table = self.tables.run
+        here = and_(table.c.id == run, table.c.idempotency_key.is_(None))
+        async with self.engine.begin() as connection:
+            giving = update(table).where(here).values(idempotency_key=key).returning(table.c.id)
+            return (await connection.execute(giving)).first() is not None
 
     async def runs_of(self, job: str, arguments: str | None) -> Sequence[RowMapping]:
         """Return all runs of a job, or those of these arguments, the latest first."""

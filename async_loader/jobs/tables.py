@@ -132,6 +132,7 @@ def _run(metadata: MetaData, prefix: str) -> Table:
         Column("target", Text, nullable=False, server_default=text("''")),  # of whom
         Column("key", Text, nullable=False),  # the key's columns, with what orders them
         Column("selected", Text),  # the select, in a form that only its meaning changes
+        Column("idempotency_key", Text),  # one run for each, where whoever started it gave one
         Column("state", Text, nullable=False),
         Column("message", AnyText),  # why it failed
         Column("round", Integer, nullable=False),  # of `until_empty`; others have one
@@ -143,6 +144,10 @@ def _run(metadata: MetaData, prefix: str) -> Table:
     Index(
         f"{prefix}one_active_run", table.c.job, table.c.arguments, table.c.target, unique=True,
         postgresql_where=active, sqlite_where=active,
+    )  # fmt: skip
+    Index(
+        f"{prefix}one_run_of_a_key", table.c.job, table.c.target, table.c.idempotency_key,
+        unique=True,
     )  # fmt: skip
     return table
 

@@ -36,7 +36,7 @@ from .outcomes import ApplyRefusedError, Retry
 from .transient import is_transient
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
-_CAUGHT = (
+CAUGHT = (
     "apply caught a database error and went on, but the error had given up the transaction and "
     "all that was done in it: put `async with session.begin_nested()` around what may fail"
 )
@@ -51,6 +51,11 @@ _ENDS = re.compile(
 _ABORTED = "25P02"
 
 LastAct = Callable[[Connection], bool]
+
+
+def gave_up(error: BaseException) -> bool:
+    """Return whether an error says that there was one before it, which ended the transaction."""
+    return isinstance(error, PendingRollbackError) or sqlstate_of(error) == _ABORTED
 
 
 class ChunkTransaction:
@@ -107,10 +112,6 @@ class ChunkTransaction:
         self._last_act = last_act
         try:
             await session.commit()
-        except PendingRollbackError as error:
-            if self._is_lost():
-                raise
-            raise ApplyRefusedError(_CAUGHT) from error
         except AsyncLoaderError:
             raise
         except Exception as error:
@@ -191,9 +192,7 @@ class ChunkTransaction:
         try:
             here = self._last_act(connection)
         except DBAPIError as error:
-            if sqlstate_of(error) == _ABORTED:
-                raise ApplyRefusedError(_CAUGHT) from error
-            if is_transient(error):
+            if gave_up(error) or is_transient(error):
                 raise
             raise JobError(
                 f"a chunk's position could not be written: {first_line(error)} "
@@ -212,7 +211,3 @@ class ChunkTransaction:
             connection.invalidate()
             if not isinstance(error, Exception):
                 raise
-
-    def _is_lost(self) -> bool:
-        connection = None if self._connection is None else self._connection()
-        return connection is None or connection.invalidated

@@ -50,9 +50,7 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
         return True
     if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
         return True
-    if classify(error) is CLOSED:
-        return True
-    if any(_is_unconnected(link) for link in links):
+    if classify(error) is CLOSED or any(_is_unconnected(link) for link in links):
         return True
     passing = (ConnectionError, PoolTimeoutError)
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)

@@ -61,6 +61,11 @@ class JobRunOptions(Group):
     resume_changed: bool = Field(
         False, description="go on, too, with a run that was begun with other conditions"
     )
+    idempotency_key: Annotated[
+        str | None,
+        Field(description="one run for each key: once it is done, a start changes nothing"),
+        Metavar("KEY"),
+    ] = None
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
     )

@@ -78,6 +78,7 @@ async def _run_job(
             workers=settings.workers,
             arguments=settings.arguments,
             resume_changed=settings.resume_changed,
+            idempotency_key=settings.idempotency_key,
             stop=stop,
             on_progress=view.update,
         )
@@ -101,7 +102,8 @@ async def _run_spread(
             return await spread(
                 part, workers, order,
                 begin=partial(
-                    part.begin, settings.arguments, resume_changed=settings.resume_changed
+                    part.begin, settings.arguments, resume_changed=settings.resume_changed,
+                    idempotency_key=settings.idempotency_key,
                 ),
                 stop=stop, on_progress=view.update, say=view.say,
             )  # fmt: skip

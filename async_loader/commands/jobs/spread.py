@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -89,6 +89,9 @@ async def spread(
     """
     stop.heeded = True
     run = await begin()
+    now = await part.status(run)
+    if now.state == "done":
+        return replace(now, done_already=True)
     calls = [
         asyncio.wrap_future(workers.submit(index, work, order(run)))
         for index in range(len(workers.names))
