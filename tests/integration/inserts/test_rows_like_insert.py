@@ -122,6 +122,10 @@ class Colour(enum.Enum):
     BLUE = 2
 
 
+class Letter(enum.StrEnum):
+    A = "a"
+
+
 class Sealing(Base):
     __tablename__ = "sealing"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -386,6 +390,13 @@ ROWS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "aware_for_naive": (Types, [{"naive": NOW.replace(tzinfo=ZONE)}, {"naive": NOW}]),
     "naive_for_aware": (Types, [{"aware": NOW}, {"aware": NOW.replace(tzinfo=ZONE)}]),
     "str_for_uuid": (Types, [{"key": str(uuid.UUID(int=3))}, {"key": uuid.UUID(int=5)}]),
+    "real_underflows": (Types, [{"real": 1e-50}]),
+    "real_overflows": (Types, [{"real": 1e39}]),
+    "expression": (Types, [{"short": func.lower("A")}]),
+    "list_for_str": (Types, [{"short": ["a"]}]),
+    "dict_for_str": (Types, [{"short": {"a": 1}}]),
+    "str_enum": (Types, [{"short": Letter.A}]),
+    "limits": (Types, [{"naive": dt.datetime.min}, {"naive": dt.datetime.max}]),
     "not_a_number": (Types, [{"double": float("nan"), "number": Decimal("NaN")}]),
     "nul": (Types, [{"short": "a\0b"}]),
     "surrogate": (Types, [{"short": "\udc80"}]),
