@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+from ..failures import classify
 from .statements import Sort, first_word
 
 _IN_ERROR = 3  # libpq's PQTRANS_INERROR
@@ -91,7 +92,7 @@ class Effects:
         if _is_broken(connection, error):
             self._of(connection).broken = True
         if sort == "write":
-            self.refused, self.rolled_back = type(error).__name__, False
+            self.refused, self.rolled_back = classify(error).name, False
         elif sort == "unknown" and is_idle(connection) and first_word(sql) in ("call", "do"):
             self.committed = True  # what a procedure committed before it raised
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
 from .effects import Effects, current_effects, is_idle, strays
-from .statements import sort_of
+from .statements import first_word, sort_of
 
 
 @contextmanager
@@ -81,8 +81,8 @@ def _execute(method: Callable[..., Any]) -> Callable[..., Any]:
         effects = _effects()
         if effects is None:
             result = method(cursor, statement, *args, **kwargs)
-            connection = root.connection.dbapi_connection
-            if sort == "commit" or (sort in ("write", "unknown") and is_idle(connection)):
+            writes = sort == "write" or first_word(statement) in ("call", "do")
+            if sort == "commit" or (writes and is_idle(root.connection.dbapi_connection)):
                 strays.count += 1
             return result
         connection = root.connection.dbapi_connection

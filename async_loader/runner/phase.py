@@ -48,6 +48,7 @@ class Phase:
         self,
         *,
         workload: str,
+        planned: int | None,
         mix: Mix,
         throttle: Throttle,
         shared: Any,
@@ -66,6 +67,7 @@ class Phase:
     ) -> None:
         self._mix = mix
         self._workload = workload
+        self._planned = planned
         self.meter = ProcessMeter()
         self.seed = mix.seed
         self.limit = Limit(ops=0)
@@ -165,7 +167,7 @@ class Phase:
             mode=self._throttle.mode,
             workload=self._workload,
             seconds=seconds,
-            planned=self.limit.ops,
+            planned=self._planned,
             pool=self._pool,
             process=self.meter.result(metrics.loop_lag, 1.0 if where else None),
         )
@@ -174,7 +176,7 @@ class Phase:
         """Return the counts so far, in a thread beside the loop's, too."""
         while True:
             try:
-                return replace(self._metrics.interim(), planned=self.limit.ops)
+                return replace(self._metrics.interim(), planned=self._planned)
             except RuntimeError:  # something was counted for the first time meanwhile
                 continue
 

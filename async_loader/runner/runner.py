@@ -124,6 +124,7 @@ async def run(
             server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
             phase = Phase(
                 workload=workload.name,
+                planned=ops,
                 mix=mix,
                 throttle=throttle,
                 shared=shared,

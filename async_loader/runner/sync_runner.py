@@ -5,6 +5,7 @@ thread or in several.
 
 from __future__ import annotations
 
+import contextvars
 import math
 import threading
 import time
@@ -221,7 +222,7 @@ class _Crew:
             if index is None:
                 busy.append(thread_busy_seconds() - started)
                 return
-            self._perform(index)
+            contextvars.copy_context().run(self._perform, index)
             if think := self._mix.think_time(index):
                 self._think(think)
 

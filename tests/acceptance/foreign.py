@@ -1,0 +1,391 @@
+"""
+Operations and hooks as applications have them, one kind of them by the variable KIND.
+
+Each operation is odd where its number is ODD, and a read of nothing else. What the command makes
+of it is told in `test_foreign_operations`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from async_loader import OperationContext, Workload
+
+ODD = 7
+KIND = os.environ["KIND"]
+URL = os.environ.get("SHOP_URL", "postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+engine = create_async_engine(URL)
+Session = async_sessionmaker(engine)
+kept: list[object] = []
+leaking: ContextVar[int] = ContextVar("leaking", default=-1)
+Odd = Callable[[OperationContext], Awaitable[object]]
+KINDS: dict[str, Odd] = {}
+
+
+class Abort(BaseException):
+    """As gevent's and pytest's own."""
+
+
+class Base(DeclarativeBase): ...
+
+
+class Payment(Base):
+    __tablename__ = "payment"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+
+
+class Response:
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+
+def kind(function: Odd) -> Odd:
+    KINDS[function.__name__] = function
+    return function
+
+
+async def raising(error: BaseException) -> None:
+    raise error
+
+
+async def nothing() -> None: ...
+
+
+@kind
+async def raises(_op: OperationContext) -> None:
+    raise ValueError("wrong")
+
+
+@kind
+async def raises_stop_iteration(_op: OperationContext) -> None:
+    raise StopIteration
+
+
+@kind
+async def recurses(op: OperationContext) -> None:
+    await recurses(op)
+
+
+@kind
+async def raises_cancelled(_op: OperationContext) -> None:
+    raise asyncio.CancelledError
+
+
+@kind
+async def awaits_a_cancelled_task(_op: OperationContext) -> None:
+    inner = asyncio.create_task(asyncio.sleep(3600))
+    inner.cancel()
+    await inner
+
+
+@kind
+async def cancels_itself(_op: OperationContext) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(1)
+
+
+@kind
+async def cancels_all(_op: OperationContext) -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(1)
+
+
+@kind
+async def exits(_op: OperationContext) -> None:
+    sys.exit(0)
+
+
+@kind
+async def exits_in_a_task_group(_op: OperationContext) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(raising(SystemExit(0)))
+
+
+@kind
+async def exits_in_a_thread(_op: OperationContext) -> None:
+    await asyncio.to_thread(sys.exit, 0)
+
+
+@kind
+async def exits_in_a_callback(_op: OperationContext) -> None:
+    asyncio.get_running_loop().call_soon(sys.exit, 0)
+
+
+@kind
+async def exits_at_once(_op: OperationContext) -> None:
+    os._exit(0)
+
+
+@kind
+async def kills_its_process(_op: OperationContext) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(1)
+
+
+@kind
+async def raises_generator_exit(_op: OperationContext) -> None:
+    raise GeneratorExit
+
+
+@kind
+async def raises_its_own(_op: OperationContext) -> None:
+    raise Abort("stop")
+
+
+@kind
+async def raises_a_group(_op: OperationContext) -> None:
+    raise BaseExceptionGroup("two", [Abort(), Abort()])
+
+
+@kind
+async def interrupts(_op: OperationContext) -> None:
+    raise KeyboardInterrupt
+
+
+@kind
+async def stops_the_loop(_op: OperationContext) -> None:
+    asyncio.get_running_loop().stop()
+
+
+@kind
+async def returns_a_coroutine(_op: OperationContext) -> object:
+    return nothing()
+
+
+@kind
+async def returns_a_generator(_op: OperationContext) -> object:
+    async def rows() -> AsyncIterator[int]:
+        yield 1
+
+    return rows()
+
+
+@kind
+async def returns_coroutines(_op: OperationContext) -> object:
+    return [nothing(), nothing()]
+
+
+@kind
+async def drops_a_coroutine(_op: OperationContext) -> None:
+    nothing()  # type: ignore[unused-coroutine]  # the point
+
+
+@kind
+async def returns_503(_op: OperationContext) -> object:
+    return Response(503)
+
+
+@kind
+async def returns_404(_op: OperationContext) -> object:
+    return Response(404)
+
+
+@kind
+async def gathers_exceptions(_op: OperationContext) -> object:
+    return await asyncio.gather(raising(KeyError("row")), return_exceptions=True)
+
+
+@kind
+async def leaves_a_task_that_fails(_op: OperationContext) -> None:
+    asyncio.create_task(raising(ValueError("late")))  # noqa: RUF006  as applications do
+
+
+@kind
+async def leaves_a_task_that_exits(_op: OperationContext) -> None:
+    asyncio.create_task(raising(SystemExit(0)))  # noqa: RUF006  as applications do
+
+
+@kind
+async def leaves_a_task_for_ever(_op: OperationContext) -> None:
+    kept.append(asyncio.create_task(asyncio.sleep(3600)))
+
+
+@kind
+async def leaves_a_task_for_a_moment(_op: OperationContext) -> None:
+    kept.append(asyncio.create_task(asyncio.sleep(0.1)))
+
+
+@kind
+async def hangs(_op: OperationContext) -> None:
+    await asyncio.Event().wait()
+
+
+@kind
+async def swallows_its_cancellation(_op: OperationContext) -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@kind
+async def blocks_the_loop(_op: OperationContext) -> None:
+    time.sleep(3600)
+
+
+@kind
+async def holds_the_interpreter(_op: OperationContext) -> None:
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+@kind
+async def hangs_in_a_thread(_op: OperationContext) -> None:
+    await asyncio.to_thread(time.sleep, 3600)
+
+
+@kind
+async def starts_a_thread(_op: OperationContext) -> None:
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+
+
+@kind
+async def does_not_commit(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(amount=1))
+        await session.flush()
+
+
+@kind
+async def does_not_flush(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(amount=1))
+
+
+@kind
+async def changes_and_does_not_flush(_op: OperationContext) -> None:
+    async with Session() as session:
+        payment = await session.get(Payment, 1)
+        assert payment is not None
+        payment.amount = 2
+
+
+@kind
+async def rolls_back(op: OperationContext) -> None:
+    await does_not_commit(op)
+
+
+@kind
+async def swallows_its_error(_op: OperationContext) -> None:
+    with suppress(DBAPIError):
+        async with Session() as session:
+            session.add(Payment(id=1, amount=1))
+            await session.commit()
+
+
+@kind
+async def commits_what_is_broken(_op: OperationContext) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO payment (amount) VALUES (1)"))
+        with suppress(DBAPIError):
+            await connection.execute(text("SELECT 1/0"))
+        await connection.commit()
+
+
+@kind
+async def takes_what_is_there(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(id=1, amount=1))
+        try:
+            await session.commit()
+        except DBAPIError:
+            await session.rollback()
+            assert await session.get(Payment, 1)
+
+
+@kind
+async def is_given_up_after_a_commit(_op: OperationContext) -> None:
+    async with Session.begin() as session:
+        session.add(Payment(amount=1))
+    await given_up()
+
+
+@kind
+async def is_given_up_once(_op: OperationContext) -> None:
+    if not kept:
+        kept.append(1)
+        await given_up()
+
+
+async def given_up() -> None:
+    async with engine.begin() as connection:
+        raised = "DO $$ BEGIN RAISE 'not now' USING ERRCODE = '40001'; END $$"
+        await connection.execute(text(raised))
+
+
+@kind
+async def leaves_an_engine_open(_op: OperationContext) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+workload = Workload("foreign")
+
+
+@workload.operation("odd", kind="read", rolls_back=KIND == "rolls_back")
+async def odd(op: OperationContext) -> object:
+    await asyncio.sleep(0)
+    assert leaking.get() in (-1, op.index), "what an operation sets is not the next one's"
+    leaking.set(op.index)
+    return await KINDS[KIND](op) if op.index == ODD and KIND in KINDS else None
+
+
+if KIND == "a session of the hook that exits":
+
+    @workload.sessions
+    def sessions() -> async_sessionmaker[AsyncSession]:
+        sys.exit(0)
+
+
+if KIND == "an import that exits":
+    sys.exit(0)
+if KIND == "an import that exits at once":
+    os._exit(0)
+
+
+async def hook(when: str) -> Any:
+    what = KIND.removeprefix(f"{when} ") if KIND.startswith(when) else ""
+    match what:
+        case "exits":
+            sys.exit(0)
+        case "exits at once":
+            os._exit(0)
+        case "is cancelled":
+            await awaits_a_cancelled_task(None)  # type: ignore[arg-type]  # it does not look
+        case "hangs":
+            await asyncio.Event().wait()
+        case "blocks":
+            time.sleep(3600)
+
+
+@workload.setup
+async def prepare() -> None:
+    await hook("set-up")
+
+
+if KIND == "a second set-up":
+
+    @workload.setup
+    async def prepare_more() -> None: ...
+
+
+@workload.teardown
+async def clear_up() -> None:
+    await hook("tear-down")

@@ -1,0 +1,166 @@
+"""What an operation or a hook of somebody else's does, and what the command says: a table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from .conftest import ROOT, Command
+
+OPS = 40
+ARGV = ["--workload", f"{ROOT / 'tests/acceptance/foreign.py'}:workload", "--ops", str(OPS)]
+ARGV += ["--concurrency", "4", "--op-timeout", "1s", "--grace", "1s", "--out", "json=found.json"]
+ARGV += ["--threshold", "errors:count<1", "--max-error-rate", "1"]
+
+PASSED, FAILED, STOPPED, UNUSABLE, LOST = 0, 99, 105, 107, 113
+
+# One operation of forty does this: the exit code, how many failed, and what is said of it.
+OPERATIONS = [
+    ("raises", FAILED, 1, ["ValueError", "wrong", "foreign.py:"]),
+    ("raises_stop_iteration", FAILED, 1, ["RuntimeError"]),
+    ("recurses", FAILED, 1, ["RecursionError"]),
+    ("raises_cancelled", FAILED, 1, ["CancelledError", "in raises_cancelled"]),
+    ("awaits_a_cancelled_task", FAILED, 1, ["CancelledError"]),
+    ("cancels_itself", FAILED, 1, ["CancelledError"]),
+    ("cancels_all", FAILED, None, ["CancelledError"]),
+    ("exits", FAILED, 1, ["SystemExit", "in exits"]),
+    ("exits_in_a_task_group", FAILED, 1, ["SystemExit"]),
+    ("exits_in_a_thread", FAILED, 1, ["SystemExit"]),
+    ("exits_in_a_callback", PASSED, 0, ["went on after", "SystemExit"]),
+    ("exits_at_once", LOST, None, ["os._exit(0)", "in exits_at_once"]),
+    ("kills_its_process", LOST, None, ["was killed by SIGKILL"]),
+    ("raises_generator_exit", FAILED, 1, ["GeneratorExit"]),
+    ("raises_its_own", FAILED, 1, ["Abort"]),
+    ("raises_a_group", FAILED, 1, ["Abort"]),
+    ("interrupts", STOPPED, 1, ["interrupted", "KeyboardInterrupt"]),
+    ("stops_the_loop", PASSED, 0, ["went on after", "loop.stop()"]),
+    ("returns_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("returns_a_generator", FAILED, 1, ["not awaited", "async generator"]),
+    ("returns_coroutines", FAILED, 1, ["not awaited"]),
+    ("drops_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("returns_503", FAILED, 1, ["HTTP 503"]),
+    ("returns_404", PASSED, 0, []),
+    ("gathers_exceptions", FAILED, 1, ["KeyError"]),
+    ("leaves_a_task_that_fails", FAILED, 1, ["background task: ValueError", "late"]),
+    ("leaves_a_task_that_exits", FAILED, 1, ["background task: SystemExit"]),
+    ("leaves_a_task_for_ever", FAILED, 1, ["background task cut off"]),
+    ("leaves_a_task_for_a_moment", PASSED, 0, []),
+    ("hangs", FAILED, 1, ["timeout", "in hangs"]),
+    ("swallows_its_cancellation", FAILED, 1, ["abandoned", "in swallows_its_cancellation"]),
+    ("blocks_the_loop", FAILED, None, ["blocked the event loop", "in blocks_the_loop", "odd"]),
+    ("holds_the_interpreter", FAILED, None, ["stood still", "in holds_the_interpreter"]),
+    ("hangs_in_a_thread", FAILED, 1, ["timeout", "left behind"]),
+    ("starts_a_thread", PASSED, 0, ["left behind: thread"]),
+]
+# The same on a database, where there is one payment, of number 1: how many there are then.
+ON_A_DATABASE = [
+    ("does_not_commit", FAILED, 1, ["not committed", "rolls_back=True"], 1),
+    ("does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("changes_and_does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("rolls_back", PASSED, 0, [], 1),
+    ("swallows_its_error", FAILED, 1, ["not committed", "23505 unique_violation"], 1),
+    ("commits_what_is_broken", FAILED, 1, ["not committed"], 1),
+    ("takes_what_is_there", PASSED, 0, [], 1),
+    ("is_given_up_after_a_commit", FAILED, 1, ["40001", "1 failed after commit"], 2),
+    ("is_given_up_once", PASSED, 0, ["retr"], 1),
+    ("leaves_an_engine_open", PASSED, 0, [], 1),
+]
+# What goes before and after: whether there is a report, and what is said.
+HOOKS = [
+    ("set-up exits", UNUSABLE, False, ["the set-up", "SystemExit", "foreign.py:"]),
+    ("set-up is cancelled", UNUSABLE, False, ["the set-up", "CancelledError", "foreign.py:"]),
+    ("set-up exits at once", UNUSABLE, False, ["the set-up", "os._exit(0)", "foreign.py:"]),
+    ("tear-down exits", UNUSABLE, True, ["the tear-down", "SystemExit", "foreign.py:"]),
+    ("tear-down is cancelled", UNUSABLE, True, ["the tear-down", "CancelledError"]),
+    ("tear-down exits at once", UNUSABLE, True, ["the tear-down", "os._exit(0)", "foreign.py:"]),
+    ("tear-down hangs", UNUSABLE, True, ["the tear-down", "had not ended", "foreign.py:"]),
+    ("tear-down blocks", UNUSABLE, True, ["the tear-down", "stood still", "foreign.py:"]),
+    ("a session of the hook that exits", UNUSABLE, False, ["SystemExit", "foreign.py:"]),
+    ("an import that exits", UNUSABLE, False, ["SystemExit", "foreign.py:"]),
+    ("an import that exits at once", LOST, False, ["os._exit(0)", "foreign.py:"]),
+    ("a second set-up", UNUSABLE, False, ["set-up already", "foreign.py:"]),
+]
+
+
+def found(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "found.json").read_text())  # type: ignore[no-any-return]
+
+
+def check(
+    done: subprocess.CompletedProcess[str], folder: Path, code: int, failed: int | None
+) -> None:
+    """Hold the counts against each other: nothing that was asked for is lost between them."""
+    assert done.returncode == code, done.stderr
+    counted = found(folder)["operations"]
+    parts = ("completed", "failed", "indeterminate", "dropped", "not_started")
+    assert sum(counted[part] for part in parts) == counted["planned"] == OPS
+    if failed is not None:
+        assert counted["failed"] == failed
+    assert "operations in" in done.stdout, "the report"
+
+
+def check_words(done: subprocess.CompletedProcess[str], words: list[str]) -> None:
+    said = " ".join((done.stdout + done.stderr).split())
+    missing = [word for word in words if word not in said]
+    assert not missing, said
+    assert "unexpected" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "failed", "words"), OPERATIONS, ids=[row[0] for row in OPERATIONS]
+)
+def test_an_operation_that(
+    *, command: Command, tmp_path: Path, kind: str, code: int, failed: int | None, words: list[str]
+) -> None:
+    done = command(*ARGV, KIND=kind, PYTHONWARNINGS="ignore")
+    check(done, tmp_path, code, failed)
+    check_words(done, words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "failed", "words", "payments"),
+    ON_A_DATABASE,
+    ids=[row[0] for row in ON_A_DATABASE],
+)
+async def test_on_a_database_an_operation_that(
+    *,
+    command: Command,
+    database_url: str,
+    engine: AsyncEngine,
+    tmp_path: Path,
+    kind: str,
+    code: int,
+    failed: int,
+    words: list[str],
+    payments: int,
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE payment (id serial PRIMARY KEY, amount int)"))
+        await connection.execute(text("INSERT INTO payment (amount) VALUES (1)"))
+    warnings = "error" if kind == "leaves_an_engine_open" else "ignore"
+    options = {"KIND": kind, "SHOP_URL": database_url, "PYTHONWARNINGS": warnings}
+    done = command(*ARGV, "--max-tries", "3", **options)
+    check(done, tmp_path, code, failed)
+    check_words(done, words)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM payment")) == payments
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "reported", "words"), HOOKS, ids=[row[0] for row in HOOKS]
+)
+def test_a_workload_of_which(
+    *, command: Command, tmp_path: Path, kind: str, code: int, reported: bool, words: list[str]
+) -> None:
+    done = command(*ARGV, KIND=kind, PYTHONWARNINGS="ignore")
+    assert done.returncode == code, done.stderr
+    check_words(done, words)
+    assert ("operations in" in done.stdout) == reported
+    if reported:
+        assert found(tmp_path)["operations"]["completed"] == OPS
