@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from ..clock import SECOND_NS
 from ..errors import AsyncLoaderError, WorkerLostError
@@ -30,6 +31,8 @@ from .snapshots import Standings, snapshot
 # From the order to start until the start: time for it to arrive everywhere.
 _NOTICE = 0.2
 _TICK = 1.0
+# Beyond what an operation was given, for its loop to be at work again and to tell.
+_MORE = 3.0
 
 
 class ShardError(AsyncLoaderError):
@@ -65,10 +68,14 @@ class Split:
         self._started = False
         self._results: dict[int, RunResult] = {}
         self._lost: dict[int, WorkerLostError] = {}
+        self._heard: dict[int, float] = {}  # when, by `time.monotonic`, of those under way
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._cause: Outcome | None = None
 
     def hear(self, index: int, message: Message) -> None:
         """Take a message from a worker."""
+        if index in self._heard:
+            self._heard[index] = time.monotonic()
         match message["is"]:
             case "ready":
                 self._ready[index].set()
@@ -109,12 +116,14 @@ class Split:
         for index in range(len(self._ready)):
             theirs = at_ns + self._workers.clock_offset_ns(index)
             self._workers.tell(index, {"do": "start", "at_ns": theirs})
+            if not self._answers[index].done():
+                self._heard[index] = time.monotonic()
         self._started = True
 
     async def _follow(self, index: int, task: Task) -> None:
         """Have a shard performed, and keep what comes of it."""
         try:
-            answer = await asyncio.wrap_future(self._workers.submit(index, perform, task))
+            answer = await self._answer(index, task)
         except WorkerLostError as error:
             if not self._started:
                 raise
@@ -130,6 +139,26 @@ class Split:
         finally:
             self._ready[index].set()
             self._standings.ended(index)
+
+    async def _answer(self, index: int, task: Task) -> dict[str, Any]:
+        """Return what a shard answers; raises `WorkerLostError` for one that has fallen silent."""
+        answer = asyncio.wrap_future(self._workers.submit(index, perform, task))
+        self._answers[index] = answer
+        await asyncio.wait({answer})
+        if answer.cancelled():
+            silent = time.monotonic() - self._heard.pop(index)
+            raise WorkerLostError(
+                self._workers.names[index], f"has stood still for {silent:.0f} s and was given up"
+            )
+        self._heard.pop(index, None)
+        return answer.result()
+
+    def _give_up_silent(self) -> None:
+        """Wait no longer for shards whose event loops stand still: they tell each second."""
+        bound = self._settings.op_timeout + self._settings.grace + _MORE
+        for index, heard in self._heard.items():
+            if time.monotonic() - heard > bound:
+                self._answers[index].cancel()
 
     def _lose(self, index: int, part: Part, error: WorkerLostError) -> None:
         """Make the best of what is known of a shard whose worker has died."""
@@ -175,6 +204,7 @@ class Split:
         """Show each second how far all are, and judge them where a threshold is to end the run."""
         while True:
             await asyncio.sleep(_TICK)
+            self._give_up_silent()
             so_far = self._progress()
             delay = self._settings.abort_on_fail
             judged = delay is not None and so_far.seconds >= delay
