@@ -57,7 +57,10 @@ class Stop:
         self.at_once = asyncio.Event()
         self.heeded = False
         """Whether a run has begun to listen."""
+        self.by: str | None = None
+        """Who asked first, for people: a signal's name."""
 
-    def request(self) -> None:
+    def request(self, by: str | None = None) -> None:
         """Ask for the end; call it on the event loop's thread."""
+        self.by = self.by or by
         (self.at_once if self.requested.is_set() else self.requested).set()

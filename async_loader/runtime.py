@@ -104,7 +104,8 @@ class Signals:
         finally:
             self._interrupt = None
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.stop.by = self.stop.by or signal.Signals(number).name
         self.asked_at.append(time.monotonic())
         if self._interrupt is not None:
             self._interrupt()

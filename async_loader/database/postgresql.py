@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -273,7 +274,7 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
         "28000": f"PostgreSQL at {where} refuses {user}: {first_line(error)}",
         "3D000": f"database {database!r} does not exist at {where}: create it, or name another",
         "42501": f"{user} may not do this in {database!r}: {first_line(error)}; "
-        f"GRANT CREATE ON DATABASE is needed",
+        f"{_grant(error, user)}",
         "25006": f"{where} is read-only (a standby?): a run needs a server that it may write to",
         "53300": f"{where} has no connection left: raise max_connections or stop other clients",
         "57P03": f"{where} is starting up or shutting down: try again in a moment",
@@ -288,6 +289,27 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
     }
     name = classify(error).name
     return DatabaseError(by_failure.get(name, f"{where}: {first_line(error)}"))
+
+
+_DENIED = re.compile(r'permission denied for (\w+) "?([^"\s]+)"?')
+
+
+def _grant(error: BaseException, user: str) -> str:
+    """Return what gives a role the privilege that it lacks."""
+    statement = str(getattr(error, "statement", None) or "")
+    denied = _DENIED.search(first_line(error))
+    if denied is None:
+        return "its owner may"
+    kind, name = denied[1].upper(), denied[2]
+    making = statement.lstrip()[:6].upper() == "CREATE"
+    privilege = {
+        "DATABASE": "CREATE", "SCHEMA": "CREATE, USAGE" if making else "USAGE",
+        "SEQUENCE": "USAGE", "FUNCTION": "EXECUTE",
+    }.get(kind, "SELECT, INSERT, UPDATE, DELETE")  # fmt: skip
+    qualified = re.search(rf'["\w]+\."?{re.escape(name)}"?(?![\w"])', statement)
+    if kind in ("TABLE", "VIEW", "RELATION"):
+        return f"GRANT {privilege} ON {qualified[0] if qualified else name} TO {user} is needed"
+    return f"GRANT {privilege} ON {kind} {name} TO {user} is needed"
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,14 @@ Database effects in the job's database are exactly-once across kill -9, connecti
 competing workers. Effects outside it are at-least-once, with a stable key (run, partition, chunk).
 
     states.py, tables.py    where a run can be, and the tables that say where it is
+    layout.py               their version, and from the one before to ours
+    checks.py               what a job is held against before it begins:
+      selects.py              selects that have no pages
+      catalog.py              what the database says of tables
+      uniqueness.py           whether a key is unique in what a select yields
+      identity.py             which run is the same work
     keyset.py, plan.py      pages by key, and the ranges that a run is cut into
+    rows.py, moves.py       a chunk's rows, and an apply that moves their key
     store.py                every statement to those tables
     chunks.py               one chunk, one transaction
     worker.py, guard.py     who does it, and how the others know that he lives

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import JobError
@@ -58,8 +59,16 @@ async def _move(
             f"{name!r} has {len(runs)} active runs ({', '.join(map(str, runs))}): "
             "give one of these numbers"
         )
-    await store.move(runs[0], after)
+    await store.move(runs[0], after, message=await _who(engine))
     return await status_of(store, runs[0])
+
+
+async def _who(engine: AsyncEngine) -> str:
+    """Return who steers a run, for the others: the database's user, or the system's."""
+    if engine.dialect.name != "postgresql":
+        return f"user {getpass.getuser()}"
+    async with engine.connect() as connection:
+        return f"user {await connection.scalar(text('SELECT session_user'))}"
 
 
 async def _store_if_any(engine: AsyncEngine) -> Store | None:

@@ -43,6 +43,8 @@ def summary(status: JobStatus) -> str:
     if status.throttled_seconds:
         why = f" ({status.throttled_why})" if status.throttled_why else ""
         lines.append(f"throttled {status.throttled_seconds:.1f} s{why}")
+    if status.state == "done" and status.message:
+        lines.append(f"but       {status.message}")
     lines.append(f"run       {status.run}, {_standing(status)}")
     return "\n".join(lines) + "\n"
 
@@ -74,4 +76,7 @@ def _standing(status: JobStatus) -> str:
         return f"{status.tasks} at work" if status.tasks else f"interrupted: {_RESUME}"
     if status.state == "failed":
         return f"failed: {status.message}"
-    return f"paused: {_RESUME}" if status.state == "paused" else status.state
+    by = f" by {status.message}" if status.message else ""
+    if status.state == "paused":
+        return f"paused{by}: {_RESUME}"
+    return f"cancelled{by}" if status.state == "cancelled" else status.state

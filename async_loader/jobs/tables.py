@@ -134,7 +134,7 @@ def _run(metadata: MetaData, prefix: str) -> Table:
         Column("selected", Text),  # the select, in a form that only its meaning changes
         Column("idempotency_key", Text),  # one run for each, where whoever started it gave one
         Column("state", Text, nullable=False),
-        Column("message", AnyText),  # why it failed
+        Column("message", AnyText),  # why it failed, who paused it, why done is not all
         Column("round", Integer, nullable=False),  # of `until_empty`; others have one
         Column("total", _Number),  # rows; null where nobody can know
         Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),

@@ -172,26 +172,39 @@ def _check_data(data: Path, version: str) -> None:
 
 def _forget_reused_pid(data: Path) -> None:
     """
-    Remove a dead server's pid file if its pid now is some other process, or a zombie.
+    Remove a dead server's pid file if it names no process of the data's, or none at all.
 
-    PostgreSQL would take that process for a live server. In doubt the file stays: it refuses then.
+    PostgreSQL would take that process for a live server, and an empty file for one that is about
+    to be. In doubt the file stays: it refuses then.
     """
-    lines = _pid_file(data)
-    if lines is None:
+    path = data / "postmaster.pid"
+    if not path.exists():
         return
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(int(lines[0]), 0)
-        if "postgres" not in _command_line(int(lines[0])):
-            (data / "postmaster.pid").unlink()
+    lines = _pid_file(data)
+    if lines is None or _is_foreign(int(lines[0]), data):
+        path.unlink(missing_ok=True)
+
+
+def _is_foreign(pid: int, data: Path) -> bool:
+    """Return whether a number is that of a process which is surely no server of the data."""
+    try:
+        os.kill(pid, 0)
+        if "postgres" not in _command_line(pid):
+            return True
+        return (PROC / str(pid) / "cwd").readlink() != data.resolve()  # a server's is its data
+    except OverflowError:
+        return True
+    except OSError:  # it is gone, or others': PostgreSQL sees that itself
+        return False
 
 
 def _pid_file(data: Path) -> list[str] | None:
     """Return the eight lines of postmaster.pid, empty where not yet written; None without a pid."""
     try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
+        lines = (data / "postmaster.pid").read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return None
-    return lines + [""] * (8 - len(lines)) if lines and lines[0].isdigit() else None
+    return lines + [""] * (8 - len(lines)) if lines and lines[0].isdecimal() else None
 
 
 def _command_line(pid: int) -> str:

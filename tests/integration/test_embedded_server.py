@@ -369,6 +369,26 @@ async def test_pid_of_a_dead_server_now_another_process(folder: Path) -> None:
             stranger.kill()
 
 
+@pytest.mark.parametrize("lines", ["", "\n", "-7\n", "99999999999999999999\n", "\0\1\n"])
+async def test_a_pid_file_that_names_nobody(folder: Path, lines: str) -> None:
+    with embedded_server(folder / "home") as server:
+        pid_file = server.data_directory / "postmaster.pid"
+    pid_file.write_text(lines)
+    with embedded_server(folder / "home") as server:
+        assert await ask(server, "SELECT 1") == 1
+
+
+async def test_a_pid_file_that_names_another_server(folder: Path) -> None:
+    with embedded_server(folder / "home") as server:
+        pid_file = server.data_directory / "postmaster.pid"
+    with embedded_server(folder / "other") as other:
+        described = (other.data_directory / "postmaster.pid").read_text()
+        pid_file.write_text(described.replace(str(other.data_directory), str(pid_file.parent)))
+        with embedded_server(folder / "home") as server:
+            assert server.pid != other.pid
+            assert await ask(server, "SELECT 1") == await ask(other, "SELECT 1") == 1
+
+
 def test_server_that_is_still_stopping_is_waited_for(folder: Path) -> None:
     lease = acquire(folder / "home")
     lease.release(grace=0)
