@@ -112,9 +112,9 @@ class Part:
                 await _take_part(party, workers, on_progress)
         return replace(await self.status(run), done_already=now["state"] == "done")
 
-    async def leave(self, run: int) -> JobStatus:
-        """Pause a run that nobody works on any more."""
-        await self.reader.patiently(lambda: self.store.leave_if_last(run, 0, "paused"))
+    async def leave(self, run: int, by: str | None = None) -> JobStatus:
+        """Pause a run that nobody works on any more; `by`: who wanted that, for people."""
+        await self.reader.patiently(lambda: self.store.leave_if_last(run, 0, "paused", by))
         return await self.status(run)
 
     async def latest(self, arguments: Arguments) -> Chunks:
@@ -275,7 +275,8 @@ async def _leave(party: Party, error: Exception | None) -> None:
             message = str(error) if isinstance(error, AsyncLoaderError) else repr(error)
             await chunks.store.move(chunks.run, "failed", message=message)
     elif party.stop.requested.is_set():
-        await chunks.store.leave_if_last(chunks.run, chunks.me, "paused")
+        by = party.stop.by or "its own program"
+        await chunks.store.leave_if_last(chunks.run, chunks.me, "paused", by)
     await chunks.store.release(chunks.run, chunks.me)
 
 

@@ -29,7 +29,6 @@ Say = Callable[[str], None]
 
 # The heartbeat's, and those for short reads of the progress.
 SPARE_CONNECTIONS = 3
-_STOP: Message = {"stop": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,10 @@ def work(link: Link, order: Order) -> None:
 async def _work(link: Link, order: Order) -> None:
     loop, stop = asyncio.get_running_loop(), Stop()
 
-    def heard(_message: Message | None) -> None:
+    def heard(message: Message | None) -> None:
+        by = str((message or {}).get("by") or "its command")
         with suppress(RuntimeError):  # the loop has ended, and with it what was to be stopped
-            loop.call_soon_threadsafe(stop.request)
+            loop.call_soon_threadsafe(stop.request, by)
 
     link.listen(heard)
     job = load_job(order.target)
@@ -115,7 +115,7 @@ async def _standing(
     errors = [error for call in calls if (error := call.exception()) is not None]
     others = [error for error in errors if not isinstance(error, WorkerLostError)]
     # Of those that end at the same time each sees the others, and none is the last.
-    status = await (part.leave(run) if stop.requested.is_set() else part.status(run))
+    status = await (part.leave(run, stop.by) if stop.requested.is_set() else part.status(run))
     if status.state == "done":
         return status
     if others:
@@ -136,7 +136,7 @@ async def _pass_on(stop: Stop, workers: Workers) -> None:
     for asked in (stop.requested, stop.at_once):
         await asked.wait()
         for index in range(len(workers.names)):
-            workers.tell(index, _STOP)
+            workers.tell(index, {"stop": True, "by": stop.by})
 
 
 async def _show(part: Part, run: int, on_progress: OnProgress) -> None:
