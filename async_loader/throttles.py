@@ -251,8 +251,8 @@ class ArrivalRate:
                 if number % _BURST == 0:
                     await asyncio.sleep(0)
                 await _until(due_ns, work)
-                if clock.now_ns() < due_ns:
-                    return  # stopped: what comes due later is nobody's
+                if clock.now_ns() < due_ns or index is None:
+                    return  # stopped: what comes due later is nobody's; or all have arrived
                 if work.is_closed() or len(tasks) >= self.max_in_flight:
                     work.drop(index)
                     continue
@@ -260,19 +260,27 @@ class ArrivalRate:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
 
-    def _arrivals(self, work: Work) -> Iterator[tuple[int, int]]:
-        """Yield number and due time, from the start, of the arrivals within the run's limit."""
+    def _arrivals(self, work: Work) -> Iterator[tuple[int | None, int]]:
+        """
+        Yield number and due time, from the start, of the arrivals within the run's limit.
+
+        The last has no number: it is when the run is over, the duration or the time of the first
+        arrival that is not the run's. To end with the last one would shorten the run by the time
+        between two, and its rate would be more than was asked for.
+        """
         profile = Profile(self.rate, self.stages)
         dues = arrival_times(profile, self.arrivals, work.seed, self.shard, self.shards)
         arrivals = zip(work.numbers, dues, strict=False)
         duration = work.limit.duration
         if duration is None:
             yield from islice(arrivals, work.limit.ops)
+            yield from ((None, after_ns) for after_ns in islice(dues, 1))
             return
         for index, after_ns in arrivals:
             if after_ns >= duration * SECOND_NS:
-                return
+                break
             yield index, after_ns
+        yield None, int(duration * SECOND_NS)
 
 
 async def _until(due_ns: int, work: Work) -> None:
