@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from .database.backends import backend_of
@@ -35,7 +36,7 @@ from .workload import Workload
 from .workloads import mixed, noop, sequences
 
 # What changes nothing in a run.
-_NOT_SHOWN = {"debug", "config", "out", "html", "junit", "progress"}
+_NOT_SHOWN = {"profile", "debug", "config", "out", "html", "junit", "progress"}
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 
 
@@ -157,6 +158,7 @@ async def run_async(
         stop=stop,
         time_split=settings.time_split,
         n_plus_one=settings.n_plus_one,
+        profile=Path(settings.profile) if settings.profile is not None else None,
         server_side=settings.server_side and lead is None,
         on_progress=on_progress,
         lead=lead,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Collection, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy.ext.asyncio.engine
@@ -22,6 +24,7 @@ from .loop_meter import LoopMeter
 from .patches import Patches
 from .pools import Pools, PoolWatch, current_watch
 from .sampler import LoopSampler
+from .speedscope import write_profile
 from .steps import spawning, stepped
 from .times import OperationTimes, current_times
 
@@ -31,6 +34,9 @@ _SPAWNING = (
     sqlalchemy.ext.asyncio.result,
     sqlalchemy.ext.asyncio.session,
 )
+
+
+_log = logging.getLogger("async_loader")
 
 
 class Instruments:
@@ -81,6 +87,15 @@ class Instruments:
     def profile(self) -> LoopProfile | None:
         """Return what the sampler has seen; None where there is no event loop to sample."""
         return self.sampler.samples.result() if self.sampler is not None else None
+
+    def write_profile(self, path: Path, name: str) -> None:
+        """Write the stacks that were seen; log why where that cannot be: there is a result."""
+        if self.sampler is None:
+            return
+        try:
+            write_profile(path, self.sampler.samples.stacks, name)
+        except OSError as error:
+            _log.warning("the profile %s could not be written: %s", path, error.strerror)
 
     def leaks(self) -> tuple[Leak, ...]:
         """Return the connections that operations have not given back."""

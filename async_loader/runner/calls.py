@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ..effects import Effects, current_effects
 from ..failures import may_be_retried
 from ..workload import Kind, Mix, Operation
+from .try_checks import TryChecks, counted_when_kept, current_checks
 
 Sessions = async_sessionmaker[AsyncSession]
 SyncSessions = sessionmaker[Session]
@@ -29,6 +30,7 @@ def call_of(
     """Return the coroutine function that performs an operation, by its number in the stream."""
     function = operation.function
     context = mix.context
+    check = counted_when_kept(check)
     wants_op = "op" in operation.wants
     if "session" not in operation.wants:
         if not wants_op:
@@ -50,6 +52,8 @@ def retrying(call: Call, max_tries: int, on_retry: Callable[[bool], None]) -> Ca
     """
     Return the call, tried again at once while the server gives it up in favour of others.
 
+    What a try that is given up has checked does not count.
+
     Each try is the whole operation, with a session and a context of its own. `on_retry` is told
     of each after the first, and whether it is the second. A cancelled operation is not tried
     again, in whatever way it ends, and neither is one that may have committed something.
@@ -58,16 +62,32 @@ def retrying(call: Call, max_tries: int, on_retry: Callable[[bool], None]) -> Ca
     async def call_again(index: int) -> Any:
         task = current_task()
         for tried in range(1, max_tries):
+            checks = _of_this_try()
             try:
-                return await call(index)
+                value = await call(index)
             except Exception as error:
                 cancelled = task is not None and task.cancelling()
                 if cancelled or not may_be_retried(error) or not _to_begin_anew():
+                    checks.keep()
                     raise
                 on_retry(tried == 1)
+            except BaseException:
+                checks.keep()
+                raise
+            else:
+                checks.keep()
+                return value
+        current_checks.set(None)
         return await call(index)
 
     return call_again if max_tries > 1 else call
+
+
+def _of_this_try() -> TryChecks:
+    """Return where the checks of a try are held that begins now."""
+    checks = TryChecks()
+    current_checks.set(checks)
+    return checks
 
 
 def _to_begin_anew() -> bool:
@@ -89,12 +109,18 @@ def sync_retrying(
 
     def call_again(index: int) -> Any:
         for tried in range(1, max_tries):
+            checks = _of_this_try()
             try:
-                return call(index)
+                value = call(index)
             except Exception as error:
                 if not may_be_retried(error) or not _to_begin_anew():
+                    checks.keep()
                     raise
                 on_retry(tried == 1)
+            else:
+                checks.keep()
+                return value
+        current_checks.set(None)
         return call(index)
 
     return call_again if max_tries > 1 else call
@@ -108,6 +134,7 @@ def sync_call_of(
     check: Check,
 ) -> Callable[[int], Any]:
     """Return the plain function that performs an operation's sync twin, by its number."""
+    check = counted_when_kept(check)
     twin = operation.twin
     assert twin is not None
     function, wants_op = twin.function, "op" in twin.wants

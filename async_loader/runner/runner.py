@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..effects import watched
@@ -53,6 +54,7 @@ async def run(
     stop: Stop | None = None,
     time_split: bool = True,
     n_plus_one: int = LEAST,
+    profile: Path | None = None,
     server_side: bool = False,
     on_progress: OnProgress | None = None,
     lead: Lead | None = None,
@@ -78,7 +80,8 @@ async def run(
     checked-out connection.
 
     `time_split` also tells where each operation's time goes, for some 2 % of the throughput,
-    and names a statement that one operation executes `n_plus_one` times (0: none).
+    and names a statement that one operation executes `n_plus_one` times (0: none). `profile` is a
+    file for the stacks that the event loop was seen at, in speedscope's format.
     `server_side` asks the server for its own account of the run, on a connection of its own.
     With a `lead` this is one part of a run: the operations are its own ones only, `ops` is
     their number, and the workload's set-up and tear-down are the lead's.
@@ -118,6 +121,7 @@ async def run(
                 stack,
                 time_split=time_split and any(o.isolated for o in mix.operations),
                 n_plus_one=n_plus_one,
+                keep_stacks=profile is not None,
             )
             pool = instruments.pool
             engine = sessions.kw.get("bind") if sessions is not None else None
@@ -177,6 +181,8 @@ async def run(
                 loop_profile=instruments.profile(),
                 leaks=instruments.leaks(),
             )
+            if profile is not None:
+                instruments.write_profile(profile, workload.name)
             finished = result
             under_way.enter("tear-down", lambda _outcome, _where: finished)
     except TeardownError as error:

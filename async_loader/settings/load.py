@@ -76,7 +76,7 @@ class LoadOptions(Group):
         True, description="write new objects in batches (see enable_batch_inserting)"
     )
     time_split: bool = Field(
-        True, description="tell pool wait, database and ORM apart, and count statements"
+        True, description="tell where the time of operations goes, and count statements"
     )
     n_plus_one: Annotated[
         int,

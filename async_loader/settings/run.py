@@ -8,6 +8,7 @@ precedence, before the default. Reading them is `settings_sources.py`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
@@ -167,9 +168,23 @@ class ReportOptions(ResultOutputOptions):
     )
 
 
+class ProfileOptions(Group):
+    """What is written of the event loop."""
+
+    title: ClassVar[str] = "Report"
+
+    profile: Annotated[
+        str | None,
+        Field(min_length=1, description="write what the event loop ran, as speedscope takes it"),
+        AfterValidator(lambda path: path and str(Path(path).absolute())),
+        Metavar("FILE"),
+    ] = None
+
+
 class RunSettings(
     GeneralOptions,
     ReportOptions,
+    ProfileOptions,
     VerdictOptions,
     BaselineOptions,
     DatabaseOptions,
@@ -184,6 +199,14 @@ class RunSettings(
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         self.check_mode(self.mode)
+        if self.profile is not None:
+            if self.is_split or self.mode in SYNC_MODES or not self.time_split:
+                raise ValueError(
+                    "--profile is of one event loop that is timed: it excludes --processes, "
+                    "--cluster, the modes sync and threads, and --no-time-split"
+                )
+            if not os.access(Path(self.profile).parent, os.W_OK) or Path(self.profile).is_dir():
+                raise ValueError(f"--profile {self.profile}: cannot write a file there")
         return self
 
 

@@ -80,6 +80,11 @@ _TRENDS: dict[str, Callable[[Operations], Histogram]] = {
     "pool_wait": _durations("pool_wait"),
     "db_time": _durations("database"),
     "orm_time": _durations("orm"),
+    "connect_time": _durations("connect"),
+    "ping_time": _durations("ping"),
+    "app_time": _durations("application"),
+    "elsewhere_time": _durations("elsewhere"),
+    "loop_queue": _durations("loop_queue"),
 }
 _DURATIONS = (*_TRENDS, "schedule_lag")
 _AGGREGATES: Mapping[str, tuple[str, ...]] = {

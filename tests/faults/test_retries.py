@@ -79,6 +79,28 @@ async def test_the_tries_end(database_url: str) -> None:
     assert result.errors["40001 serialization_failure"].count == 3
 
 
+async def test_checks_of_a_try_that_was_given_up_do_not_count(engine: AsyncEngine) -> None:
+    workload = Workload("checks")
+    tried: list[int] = []
+
+    @workload.operation("write", kind="write")
+    async def write(session: AsyncSession, op: OperationContext) -> None:
+        tried.append(op.index)
+        op.check("begun", True)
+        if tried.count(op.index) < 3:
+            op.check("given up", False)
+            await session.execute(text("DO $$BEGIN RAISE SQLSTATE '40001'; END$$"))
+        if op.index == 1:
+            op.check("failed", False)
+            raise ValueError
+
+    result = await run(workload, sessions=create_sessions(engine), ops=4, max_tries=3)
+    assert {name: (c.passed, c.failed) for name, c in result.checks.items()} == {
+        "begun": (4, 0),
+        "failed": (0, 1),
+    }
+
+
 async def test_a_sync_twin_is_tried_again_too(database_url: str, engine: AsyncEngine) -> None:
     from sqlalchemy.orm import Session
 

@@ -31,6 +31,13 @@ def mistake(*argv: str) -> str:
     return message
 
 
+@pytest.mark.parametrize("other", ["--processes=2", "--mode=sync", "--no-time-split"])
+def test_a_profile_is_of_one_event_loop(other: str) -> None:
+    assert run_settings("--profile", "p.json").profile == str(Path("p.json").absolute())
+    assert "--profile is of one event loop" in mistake("--profile", "p.json", other)
+    assert "cannot write a file there" in mistake("--profile", "absent/p.json")
+
+
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each source in turn is overruled by the one above it."""
     file = tmp_path / "x.toml"
