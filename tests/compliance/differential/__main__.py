@@ -1,0 +1,102 @@
+"""Command line of the differential tester; see the package's docstring."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+import tests.compliance.differential as package
+from async_loader.postgres import embedded_server
+from tests.compliance.differential.campaign import Campaign, report
+from tests.compliance.differential.mutants import MUTANTS
+from tests.compliance.differential.performing import Performer
+from tests.folders import in_memory
+
+DRIVERS = ("asyncpg", "psycopg")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0 when nothing differs and enough was batched."""
+    options = _parse(argv)
+    if options.mutant:
+        MUTANTS[options.mutant].apply(_Lasting())
+    with _server(options.url) as url:
+        return max(_campaign(url, driver, options) for driver in options.driver or DRIVERS)
+
+
+class _Lasting:
+    """Patches until the process ends."""
+
+    def setattr(self, target: Any, name: str, value: Any, /) -> None:
+        """Set an attribute."""
+        setattr(target, name, value)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.compliance.differential",
+        description=(package.__doc__ or "").strip().splitlines()[0],
+    )
+    parser.add_argument("--examples", type=int, default=300, help="for each driver")
+    parser.add_argument("--driver", action="append", choices=DRIVERS)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
+    parser.add_argument("--url", help="a PostgreSQL server (default: an embedded one)")
+    parser.add_argument("--keep-going", action="store_true", help="report every difference")
+    parser.add_argument("--no-shrink", action="store_true", help="report them as they were found")
+    parser.add_argument("--only", action="append", default=[], metavar="FEATURE")
+    parser.add_argument("--without", action="append", default=[], metavar="FEATURE")
+    parser.add_argument("--control", action="store_true", help="perform stock on both sides")
+    parser.add_argument("--mutant", choices=list(MUTANTS), help="break this again before")
+    parser.add_argument("--features", action="store_true", help="list what was covered")
+    return parser.parse_args(argv)
+
+
+@contextmanager
+def _server(url: str | None) -> Iterator[str]:
+    if url is not None:
+        yield url
+        return
+    with tempfile.TemporaryDirectory(dir=in_memory(), prefix="differential-") as folder:
+        Path(folder).chmod(0o755)  # root's server runs as `nobody`
+        with embedded_server(Path(folder) / "server") as server:
+            yield server.url
+
+
+def _campaign(url: str, driver: str, options: argparse.Namespace) -> int:
+    print(f"SQLAlchemy {sqlalchemy.__version__}, {driver}, seed {options.seed}", flush=True)
+    started = time.perf_counter()
+    performer = Performer(url, driver, f"_{options.seed}", control=options.control)
+    campaign = Campaign(performer, only=tuple(options.only), without=tuple(options.without))
+    tally = campaign.tally
+    try:
+        number = options.seed
+        while tally.performed < options.examples:
+            wanted = min(options.examples - tally.performed, 2000)
+            failure = campaign.run(wanted, number, shrink=not options.no_shrink)
+            number += 1_000_000
+            if failure is not None:
+                tally.failures.append(failure)
+                print(f"\nexample {failure.at} differs: {failure.difference}")
+                print(failure.example.script, flush=True)
+                if not options.keep_going:
+                    break
+    finally:
+        performer.close()
+    report(tally, features=options.features)
+    print(f"{time.perf_counter() - started:.0f} s, {performer.number} performed", flush=True)
+    if options.control or options.mutant or tally.batched * 4 >= tally.performed:
+        return 1 if tally.failures else 0
+    print("too few of these flushes were batched to show anything")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,429 @@
+"""One example, performed stock and batched in two databases of one server, and compared."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy import create_mock_engine, event
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
+
+from async_loader.inserts import enable_batch_inserting
+from tests.compliance.differential import library
+from tests.compliance.differential.conditions import LOG_TABLE, ROLE, SCHEMAS
+from tests.compliance.differential.models import World
+from tests.compliance.differential.observation import Lens, described, in_order, listen
+
+T = TypeVar("T")
+
+SIDES = ("stock", "batched")
+_AFRESH_AFTER = 60  # examples, whose tables lie about till then
+_STOCK_RUNS = 2  # to see whether stock is always the same
+# What only statements of ours have.
+_OURS = ("unnest(", "generate_series(", "MERGE INTO")
+
+
+@dataclass
+class Example:
+    """A world and what a session does in it."""
+
+    world: World
+    steps: list[str]
+
+    @property
+    def script(self) -> str:
+        """Return it as something to read; @ stands for a prefix of names."""
+        sql = "\n".join(f"-- {statement}" for statement in self.world.conditions)
+        steps = "\n".join(self.steps)
+        return f"# {self.world.options}\n{self.world.source}\n{sql}\n{steps}"
+
+
+@dataclass
+class Observed:
+    """What one side left behind."""
+
+    steps: list[tuple[str, Any]] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    sequences: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    # At each step with an error: calls so far, and how far sequences are.
+    numbers: dict[int, Any] = field(default_factory=dict)
+    ours: int = 0  # statements, not compared
+    failed: bool = False
+    is_cut: bool = False  # compared as far as the first error that left other numbers
+
+
+class DifferenceError(AssertionError):
+    """Stock and batched are not the same."""
+
+
+class InvalidModelError(Exception):
+    """A model that SQLAlchemy or the server does not take."""
+
+
+class UnstableError(Exception):
+    """Stock and stock are not the same."""
+
+
+@dataclass
+class Side:
+    """One database, with its engines."""
+
+    batching: bool
+    url: str
+    driver: str
+    admin: Any
+    engines: dict[bool, AsyncEngine] = field(default_factory=dict)
+    count: int = 0  # statements of ours
+    examples: int = 0
+
+    def engine(self, heard: bool) -> AsyncEngine:
+        """Return the engine that somebody listens to, or the other one."""
+        if heard not in self.engines:
+            url = make_url(self.url).set(drivername=f"postgresql+{self.driver}")
+            engine = create_async_engine(url, pool_size=1, max_overflow=1)
+            if heard:
+                event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: None)
+            self._watch(engine.dialect)
+            self.engines[heard] = engine
+        return self.engines[heard]
+
+    def _watch(self, dialect: Any) -> None:
+        """Count statements of ours where all statements go through."""
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            original = getattr(dialect, name)
+
+            def count(cursor: Any, sql: str, *rest: Any, original: Any = original) -> Any:
+                self.count += any(mark in sql for mark in _OURS)
+                return original(cursor, sql, *rest)
+
+            setattr(dialect, name, count)
+
+    async def execute(self, sql: list[str]) -> None:
+        """Execute beside the sessions."""
+        await self.admin.execute(";\n".join(sql))
+
+
+class Performer:
+    """Keeps one server's databases and engines of one driver for many examples."""
+
+    def __init__(self, url: str, driver: str, suffix: str = "", *, control: bool = False) -> None:
+        self.url = url
+        self.control = control
+        self.driver = driver
+        self.suffix = suffix
+        self.sides: list[Side] = []
+        self.number = 0
+        self._loop = asyncio.new_event_loop()
+        self.run(self._open())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run in the one loop that the engines belong to."""
+        return self._loop.run_until_complete(coroutine)
+
+    async def _open(self) -> None:
+        plain = make_url(self.url).set(drivername="postgresql")
+        admin = await asyncpg.connect(plain.render_as_string(hide_password=False))
+        try:
+            for name in SIDES:
+                database = f"differential_{self.driver}_{name}{self.suffix}"
+                await admin.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+                await admin.execute(f"CREATE DATABASE {database} TEMPLATE template0")
+                url = plain.set(database=database).render_as_string(hide_password=False)
+                batching = name == "batched" and not self.control
+                side = Side(batching, url, self.driver, await asyncpg.connect(url))
+                self.sides.append(side)
+                await side.execute(_SERVER)
+        finally:
+            await admin.close()
+
+    def close(self) -> None:
+        """Close connections and drop the databases."""
+        self.run(self._close())
+        self._loop.close()
+
+    async def _close(self) -> None:
+        for side in self.sides:
+            for engine in side.engines.values():
+                await engine.dispose()
+            await side.admin.close()
+        plain = make_url(self.url).set(drivername="postgresql")
+        admin = await asyncpg.connect(plain.render_as_string(hide_password=False))
+        for side in self.sides:
+            name = make_url(side.url).database
+            await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await admin.close()
+
+    def check(self, example: Example) -> tuple[Observed, Observed]:
+        """Perform on both sides; raise DifferenceError for the first difference.
+
+        SQLAlchemy itself takes objects from sets here and there, so in some units of work two
+        stock runs differ: these say nothing about batching.
+        """
+        stock, batched = self._perform(example, self.sides)
+        try:
+            compare(stock, batched)
+        except DifferenceError:
+            for _ in range(_STOCK_RUNS):
+                (again,) = self._perform(example, self.sides[:1])
+                try:
+                    compare(stock, again)
+                except DifferenceError as error:
+                    raise UnstableError(str(error)) from error
+            raise
+        return stock, batched
+
+    def _perform(self, example: Example, sides: list[Side]) -> list[Observed]:
+        self.number += 1
+        prefix = f"x{self.number}_"
+        namespace = {name: getattr(library, name) for name in library.__all__}
+        namespace["prefix"] = prefix
+        try:
+            sql = _made(example.world, prefix, namespace)
+            return [self.run(self._on(side, example, sql, dict(namespace))) for side in sides]
+        finally:
+            if "Base" in namespace:
+                namespace["Base"].registry.dispose()
+
+    async def _on(
+        self, side: Side, example: Example, sql: list[str], namespace: dict[str, Any]
+    ) -> Observed:
+        side.examples += 1
+        if side.examples % _AFRESH_AFTER == 0:
+            await side.execute(_AFRESH)
+        try:
+            await side.execute(sql)
+        except asyncpg.PostgresError as error:
+            raise InvalidModelError(f"{type(error).__name__}: {error}") from error
+        return await _observe(side, example, namespace)
+
+
+_EXTENSIONS = [
+    f"CREATE EXTENSION IF NOT EXISTS {name} SCHEMA pg_catalog" for name in ("citext", "hstore")
+]
+_SERVER = [
+    *_EXTENSIONS,
+    *(f"CREATE SCHEMA {name}" for name in SCHEMAS),
+    f"DO $$ BEGIN CREATE ROLE {ROLE}; "
+    "EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$",
+    f"GRANT USAGE ON SCHEMA public, {', '.join(SCHEMAS)} TO {ROLE}",
+]
+_AFRESH = [
+    f"DROP SCHEMA public, {', '.join(SCHEMAS)} CASCADE",
+    "CREATE SCHEMA public",
+    *_SERVER[len(_EXTENSIONS) :],
+]
+
+
+def _made(world: World, prefix: str, namespace: dict[str, Any]) -> list[str]:
+    """Define the classes; return the SQL that makes their tables."""
+    statements: list[str] = [f"CREATE SEQUENCE {prefix}numbers", LOG_TABLE]
+    namespace["__name__"] = "example"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(world.source.replace("@", prefix), namespace)
+            base = namespace["Base"]
+            base.registry.configure()
+            dialect: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+            def remember(statement: Any, *_: Any, **__: Any) -> None:
+                compiled = statement.compile(dialect=dialect, schema_translate_map=_map(world))
+                statements.append(_rendered(compiled))
+
+            mock: Any = create_mock_engine("postgresql+asyncpg://", remember)
+            base.metadata.create_all(mock, checkfirst=False)
+    except Exception as error:
+        raise InvalidModelError(f"{type(error).__name__}: {error}") from error
+    for entity in world.entities:
+        if entity.partitioned:
+            table, name = world.table(entity), f'"@{entity.name.lower()}_part'
+            for part in range(2):
+                statements.append(
+                    f'CREATE TABLE {name}{part}" PARTITION OF {table} '
+                    f"FOR VALUES WITH (MODULUS 2, REMAINDER {part})"
+                )
+        for sql in entity.keys.sql if entity.base is None else ():
+            filled = sql.replace("{lower}", entity.name.lower())
+            statements.append(filled.replace("{table}", world.table(entity)))
+    statements += world.conditions
+    return [statement.replace("@", prefix) for statement in statements]
+
+
+def _map(world: World) -> dict[Any, Any] | None:
+    return {"home": "tenant"} if world.options.get("translate") else None
+
+
+def _rendered(compiled: Any) -> str:
+    text = str(compiled)
+    return text.replace("__[SCHEMA_home]", "tenant").replace("__[SCHEMA__none]", "public")
+
+
+async def _observe(side: Side, example: Example, namespace: dict[str, Any]) -> Observed:
+    options = example.world.options
+    engine = side.engine(bool(options.get("cursor_listener")))
+    bound = engine
+    if options.get("translate"):
+        bound = bound.execution_options(schema_translate_map=_map(example.world))
+    if options.get("autocommit"):
+        bound = bound.execution_options(isolation_level="AUTOCOMMIT")
+    sessions = async_sessionmaker(
+        bound,
+        expire_on_commit=bool(options.get("expire_on_commit")),
+        autoflush=not options.get("no_autoflush"),
+    )
+    if side.batching:
+        reserve: Any = options.get("reserve", 0)
+        enable_batch_inserting(sessions, reserve=reserve)
+    observed, lens = Observed(), Lens(namespace)
+    side.count = 0
+    library.memory.reset()
+    async with sessions() as session:
+        if options.get("role"):
+            event.listen(session.sync_session, "after_begin", _take_role)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await session.run_sync(_steps, side, example, lens, observed)
+            observed.warnings = [
+                lens.mask(f"{one.category.__name__} {one.message}") for one in caught
+            ]
+    observed.events = in_order(observed.events)
+    observed.calls = library.memory.calls
+    observed.ours = side.count
+    await _read(side, namespace["prefix"], lens, observed)
+    return observed
+
+
+def _take_role(_session: Session, _transaction: Any, connection: Any) -> None:
+    connection.exec_driver_sql(f"SET LOCAL ROLE {ROLE}")
+
+
+def _steps(
+    session: Session,
+    side: Side,
+    example: Example,
+    lens: Lens,
+    observed: Observed,
+) -> None:
+    namespace, prefix = lens.namespace, lens.namespace["prefix"]
+
+    def numbers() -> Any:
+        sequences = await_only(side.admin.fetch(_SEQUENCES, _like(prefix)))
+        return len(library.memory.calls), [tuple(row) for row in sequences]
+
+    def read(one: Any) -> None:
+        for key in type(one).__mapper__.attrs.keys():  # noqa: SIM118 - no dictionary
+            values.append(f"{key} {lens.show(getattr(one, key))}")
+
+    values: list[str] = []
+    pending = 0
+    namespace.update(session=session, read=read)
+    kind = str(example.world.options.get("listeners", ""))
+    classes = [namespace[entity.name] for entity in example.world.entities]
+    observed.events = listen(kind, session, classes, lens)
+    finish = ["session.commit()", *(f"read({name})" for name, _ in _names(example))]
+    for line in [*example.steps, *finish]:
+        values.clear()
+        error = None
+        try:
+            exec(line.replace("@", prefix), namespace)
+        except Exception as raised:
+            error = described(raised)
+            observed.failed = True
+            observed.numbers[len(observed.steps)] = numbers()
+        seen: dict[str, Any] = {"error": error, "read": [lens.mask(value) for value in values]}
+        if line[0] != "o" or error is not None or len(session.new) < pending:
+            seen |= {"session": lens.session(session), **lens.states()}
+        pending = len(session.new)
+        observed.steps.append((line, seen))
+        if error is not None and not session.is_active:
+            session.rollback()
+            observed.steps.append(
+                ("(rollback)", {"session": lens.session(session), **lens.states()})
+            )
+
+
+def _names(example: Example) -> list[tuple[str, str]]:
+    return [
+        (line.split(" = ")[0], line)
+        for line in example.steps
+        if line[0] == "o" and line.split(" = ")[0][1:].isdigit()
+    ]
+
+
+_TABLES = """
+SELECT format('SELECT %L AS t, (%s)::text AS v FROM %s%s', c.relname,
+       (SELECT 'ROW(' || string_agg(CASE WHEN t.typname IN ('timestamptz') THEN
+                  quote_ident(attname) || ' IS NULL' ELSE quote_ident(attname) END,
+                  ',' ORDER BY attnum) || ')'
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+       c.oid::regclass, CASE WHEN c.relname LIKE '%\\_log' THEN ' ORDER BY n' END)
+FROM pg_class c WHERE relkind IN ('r', 'p') AND NOT relispartition AND relname LIKE $1
+"""
+_SEQUENCES = """
+SELECT sequencename, last_value FROM pg_sequences WHERE sequencename LIKE $1
+"""
+
+
+def _like(prefix: str) -> str:
+    return prefix.replace("_", "\\_") + "%"
+
+
+async def _read(side: Side, prefix: str, lens: Lens, observed: Observed) -> None:
+    like = _like(prefix)
+    queries = [row[0] for row in await side.admin.fetch(_TABLES, like)]
+    for query in queries:
+        for table, value in await side.admin.fetch(query):
+            observed.rows.setdefault(table[len(prefix) :], []).append(lens.mask(value))
+    for table, rows in observed.rows.items():
+        if table != "log":
+            rows.sort()
+    for name, value in await side.admin.fetch(_SEQUENCES, like):
+        observed.sequences[name[len(prefix) :]] = value
+
+
+def compare(stock: Observed, batched: Observed) -> None:
+    """Raise DifferenceError for the first difference."""
+    steps = zip(stock.steps, batched.steps, strict=False)
+    for number, ((line, one), (_, other)) in enumerate(steps):
+        for key in one:
+            if one[key] != other.get(key):
+                raise DifferenceError(f"after {line}: {_difference(key, one[key], other.get(key))}")
+        if stock.numbers.get(number) != batched.numbers.get(number):
+            # A flush that fails has called as many defaults and drawn as many numbers as it came
+            # to; from here on both count from another number.
+            batched.is_cut = True
+            return
+    for name in ("steps", "rows", "events", "calls", "sequences", "warnings"):
+        one, other = getattr(stock, name), getattr(batched, name)
+        if one != other:
+            raise DifferenceError(_difference(name, one, other))
+
+
+def _difference(name: str, stock: Any, batched: Any) -> str:
+    """Go down to where they differ."""
+    if isinstance(stock, dict) and isinstance(batched, dict):
+        for key in [*stock, *(key for key in batched if key not in stock)]:
+            if stock.get(key) != batched.get(key):
+                return _difference(f"{name} {key}", stock.get(key), batched.get(key))
+    if isinstance(stock, list) and isinstance(batched, list) and len(stock) == len(batched):
+        for number, (one, other) in enumerate(zip(stock, batched, strict=True)):
+            if one != other:
+                return _difference(f"{name}[{number}]", one, other)
+    if isinstance(stock, list) and isinstance(batched, list):
+        for number, (one, other) in enumerate(zip(stock, batched, strict=False)):
+            if one != other:
+                name, stock, batched = f"{name}[{number}]", stock[number:], batched[number:]
+                break
+    return f"{name}\n    stock   {stock}\n    batched {batched}"
