@@ -48,7 +48,7 @@ class Tally:
     batched: int = 0  # with at least one statement of ours
     statements: int = 0
     failed: int = 0  # with an error in some step
-    cut: int = 0  # compared as far as an error that left other numbers
+    jumped: int = 0  # where an error left other numbers than stock's
     unstable: Counter[str] = field(default_factory=Counter)  # stock itself comes out twice
     invalid: Counter[str] = field(default_factory=Counter)
     features: Counter[str] = field(default_factory=Counter)
@@ -146,7 +146,7 @@ class Campaign:
         tally.statements += batched.ours
         tally.batched += batched.ours > 0
         tally.failed += stock.failed
-        tally.cut += batched.is_cut
+        tally.jumped += batched.jumped
         tally.features.update(features)
         if batched.ours:
             tally.batched_features.update(features)
@@ -158,7 +158,7 @@ def report(tally: Tally, *, features: bool = False, file: Any = None) -> None:
     print(
         f"{tally.performed} examples, {tally.batched} with batched flushes "
         f"({tally.statements} statements of ours), {tally.failed} with an error in some step "
-        f"({tally.cut} compared as far as that), "
+        f"({tally.jumped} with other numbers after it), "
         f"{sum(tally.invalid.values())} models that nobody can make, "
         f"{sum(tally.unstable.values())} where stock itself comes out in several ways, "
         f"{len(tally.failures)} differences",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import itertools
 from array import array
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -184,16 +183,16 @@ class Memory:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self._counters: dict[str, itertools.count[int]] = {}
+        self.counters: dict[str, int] = {}
 
     def reset(self) -> None:
         """Forget: the next call of each counter is its first."""
         self.calls = []
-        self._counters = {}
+        self.counters = {}
 
     def next(self, name: str) -> int:
         """Count, and remember who did."""
-        number = next(self._counters.setdefault(name, itertools.count(1)))
+        number = self.counters[name] = self.counters.get(name, 0) + 1
         self.calls.append(f"{name} {number}")
         return number
 

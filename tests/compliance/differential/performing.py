@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 from sqlalchemy import create_mock_engine, event
@@ -46,6 +46,14 @@ class Example:
         return f"# {self.world.options}\n{self.world.source}\n{sql}\n{steps}"
 
 
+class Numbers(NamedTuple):
+    """How far everything has counted."""
+
+    calls: tuple[str, ...]
+    counters: dict[str, int]
+    sequences: tuple[tuple[str, int, bool], ...]  # name, value, whether it was drawn
+
+
 @dataclass
 class Observed:
     """What one side left behind."""
@@ -56,11 +64,12 @@ class Observed:
     rows: dict[str, list[str]] = field(default_factory=dict)
     sequences: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    # At each step with an error: calls so far, and how far sequences are.
-    numbers: dict[int, Any] = field(default_factory=dict)
+    # After each step with an error: what defaults and sequences came to.
+    numbers: dict[int, Numbers] = field(default_factory=dict)
+    stock: dict[int, Numbers] = field(default_factory=dict)  # those of the run before
     ours: int = 0  # statements, not compared
     failed: bool = False
-    is_cut: bool = False  # compared as far as the first error that left other numbers
+    jumped: bool = False  # an error left other numbers than stock's
 
 
 class DifferenceError(AssertionError):
@@ -190,13 +199,22 @@ class Performer:
         namespace["prefix"] = prefix
         try:
             sql = _made(example.world, prefix, namespace)
-            return [self.run(self._on(side, example, sql, dict(namespace))) for side in sides]
+            found: list[Observed] = []
+            for side in sides:
+                known = found[0].numbers if found else {}
+                found.append(self.run(self._on(side, example, sql, dict(namespace), known)))
+            return found
         finally:
             if "Base" in namespace:
                 namespace["Base"].registry.dispose()
 
     async def _on(
-        self, side: Side, example: Example, sql: list[str], namespace: dict[str, Any]
+        self,
+        side: Side,
+        example: Example,
+        sql: list[str],
+        namespace: dict[str, Any],
+        known: dict[int, Numbers],
     ) -> Observed:
         side.examples += 1
         if side.examples % _AFRESH_AFTER == 0:
@@ -205,7 +223,7 @@ class Performer:
             await side.execute(sql)
         except asyncpg.PostgresError as error:
             raise InvalidModelError(f"{type(error).__name__}: {error}") from error
-        return await _observe(side, example, namespace)
+        return await _observe(side, example, namespace, known)
 
 
 _EXTENSIONS = [
@@ -269,7 +287,9 @@ def _rendered(compiled: Any) -> str:
     return text.replace("__[SCHEMA_home]", "tenant").replace("__[SCHEMA__none]", "public")
 
 
-async def _observe(side: Side, example: Example, namespace: dict[str, Any]) -> Observed:
+async def _observe(
+    side: Side, example: Example, namespace: dict[str, Any], known: dict[int, Numbers]
+) -> Observed:
     options = example.world.options
     engine = side.engine(bool(options.get("cursor_listener")))
     bound = engine
@@ -285,7 +305,7 @@ async def _observe(side: Side, example: Example, namespace: dict[str, Any]) -> O
     if side.batching:
         reserve: Any = options.get("reserve", 0)
         enable_batch_inserting(sessions, reserve=reserve)
-    observed, lens = Observed(), Lens(namespace)
+    observed, lens = Observed(stock=known), Lens(namespace)
     side.count = 0
     library.memory.reset()
     async with sessions() as session:
@@ -317,10 +337,6 @@ def _steps(
 ) -> None:
     namespace, prefix = lens.namespace, lens.namespace["prefix"]
 
-    def numbers() -> Any:
-        sequences = await_only(side.admin.fetch(_SEQUENCES, _like(prefix)))
-        return len(library.memory.calls), [tuple(row) for row in sequences]
-
     def read(one: Any) -> None:
         for key in type(one).__mapper__.attrs.keys():  # noqa: SIM118 - no dictionary
             values.append(f"{key} {lens.show(getattr(one, key))}")
@@ -340,7 +356,13 @@ def _steps(
         except Exception as raised:
             error = described(raised)
             observed.failed = True
-            observed.numbers[len(observed.steps)] = numbers()
+            step = len(observed.steps)
+            observed.numbers[step] = await_only(
+                _count_as_stock(side, prefix, observed.stock.get(step))
+            )
+            observed.jumped |= (
+                observed.stock.get(step, observed.numbers[step]) != observed.numbers[step]
+            )
         seen: dict[str, Any] = {"error": error, "read": [lens.mask(value) for value in values]}
         if line[0] != "o" or error is not None or len(session.new) < pending:
             seen |= {"session": lens.session(session), **lens.states()}
@@ -351,6 +373,26 @@ def _steps(
             observed.steps.append(
                 ("(rollback)", {"session": lens.session(session), **lens.states()})
             )
+
+
+async def _count_as_stock(side: Side, prefix: str, stock: Numbers | None) -> Numbers:
+    """Return how far everything has counted; let it go on from where stock has come to.
+
+    A flush that fails has called as many defaults and drawn as many numbers as it came to.
+    """
+    memory = library.memory
+    rows = await side.admin.fetch(_SEQUENCES, _like(prefix))
+    sequences = tuple((row[0][len(prefix) :], row[1] or row[2], row[1] is not None) for row in rows)
+    found = Numbers(tuple(memory.calls), dict(memory.counters), sequences)
+    if stock is not None and stock != found:
+        memory.calls[:], memory.counters = stock.calls, dict(stock.counters)
+        schemas = {row[0][len(prefix) :]: row[3] for row in rows}
+        for name, value, is_called in stock.sequences:
+            quoted = f'{schemas[name]}."{prefix}{name}"'
+            await side.admin.execute(
+                "SELECT setval($1::regclass, $2, $3)", quoted, value, is_called
+            )
+    return found
 
 
 def _names(example: Example) -> list[tuple[str, str]]:
@@ -372,7 +414,8 @@ SELECT format('SELECT %L AS t, (%s)::text AS v FROM %s%s', c.relname,
 FROM pg_class c WHERE relkind IN ('r', 'p') AND NOT relispartition AND relname LIKE $1
 """
 _SEQUENCES = """
-SELECT sequencename, last_value FROM pg_sequences WHERE sequencename LIKE $1
+SELECT sequencename, last_value, start_value, schemaname FROM pg_sequences
+WHERE sequencename LIKE $1 ORDER BY 1
 """
 
 
@@ -389,22 +432,17 @@ async def _read(side: Side, prefix: str, lens: Lens, observed: Observed) -> None
     for table, rows in observed.rows.items():
         if table != "log":
             rows.sort()
-    for name, value in await side.admin.fetch(_SEQUENCES, like):
+    for name, value, *_ in await side.admin.fetch(_SEQUENCES, like):
         observed.sequences[name[len(prefix) :]] = value
 
 
 def compare(stock: Observed, batched: Observed) -> None:
     """Raise DifferenceError for the first difference."""
     steps = zip(stock.steps, batched.steps, strict=False)
-    for number, ((line, one), (_, other)) in enumerate(steps):
+    for (line, one), (_, other) in steps:
         for key in one:
             if one[key] != other.get(key):
                 raise DifferenceError(f"after {line}: {_difference(key, one[key], other.get(key))}")
-        if stock.numbers.get(number) != batched.numbers.get(number):
-            # A flush that fails has called as many defaults and drawn as many numbers as it came
-            # to; from here on both count from another number.
-            batched.is_cut = True
-            return
     for name in ("steps", "rows", "events", "calls", "sequences", "warnings"):
         one, other = getattr(stock, name), getattr(batched, name)
         if one != other:
