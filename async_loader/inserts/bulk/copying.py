@@ -1,8 +1,12 @@
-"""COPY through either driver, with the errors of a statement that SQLAlchemy had executed."""
+"""
+COPY through either driver, with the errors of a statement that SQLAlchemy had executed.
+
+What is private to asyncpg is used here only: its codecs, and COPY with columns asked for anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from typing import Any
 
@@ -29,6 +33,20 @@ def copy(connection: Connection, table: str, columns: Sequence[str], records: Re
             _by_psycopg(driver, statement, records)
     except BaseException as error:
         raise_as_executed(connection, error, statement)
+
+
+def binary_codecs(connection: Connection) -> Callable[[int], bool]:
+    """Return what tells whether a connection writes a type as binary, by its object id."""
+    if connection.dialect.driver != "asyncpg":
+        return lambda _oid: True
+    driver: Any = connection.connection.driver_connection
+    settings = driver._protocol.get_settings()
+
+    def has_codec(oid: int) -> bool:
+        # asyncpg looks up what it does not know yet, and then it is not a codec of somebody's.
+        return settings.get_data_codec(oid) is None or settings.get_data_codec(oid, 1) is not None
+
+    return has_codec
 
 
 async def _by_asyncpg(driver: Any, statement: str, columns: str, records: Records) -> None:

@@ -25,10 +25,9 @@ from async_loader.errors import ConfigurationError
 from async_loader.inserts._sqlalchemy import bind_processor, raise_as_statement
 from async_loader.inserts.bulk import catalogue
 from async_loader.inserts.bulk.catalogue import ColumnFacts, TableFacts
-from async_loader.inserts.bulk.copying import copy
+from async_loader.inserts.bulk.copying import binary_codecs, copy
 from async_loader.inserts.bulk.method import (
     are_as_typed,
-    binary_codecs,
     reason_of_column,
     reason_of_rows,
 )

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import CompileError
 from sqlalchemy.types import Enum
 
@@ -177,20 +177,6 @@ def explained(target: Target, dialect: Dialect) -> str | None:
         if reason is not None:
             return reason
     return facts.reason if facts is not None else None
-
-
-def binary_codecs(connection: Connection) -> Callable[[int], bool]:
-    """Return what tells whether a connection writes a type as binary, by its object id."""
-    if connection.dialect.driver != "asyncpg":
-        return lambda _oid: True
-    driver: Any = connection.connection.driver_connection
-    settings = driver._protocol.get_settings()
-
-    def has_codec(oid: int) -> bool:
-        # asyncpg looks up what it does not know yet, and then it is not a codec of somebody's.
-        return settings.get_data_codec(oid) is None or settings.get_data_codec(oid, 1) is not None
-
-    return has_codec
 
 
 def are_as_typed(

@@ -119,8 +119,12 @@ def target_of(model: Any) -> Target:
         raise ConfigurationError(
             f"insert_rows takes a mapped class or a Table, not {a_kind(model)}"
         )
-    (table, *more) = mapper.tables
-    return Target(mapper.class_, mapper, table if not more and isinstance(table, Table) else None)
+    table = mapper.local_table
+    if not isinstance(table, Table):
+        raise ConfigurationError(
+            f"insert_rows cannot insert {mapper.class_.__name__}: it is not mapped to a table"
+        )
+    return Target(mapper.class_, mapper, table if len(mapper.tables) == 1 else None)
 
 
 def a_kind(given: Any) -> str:

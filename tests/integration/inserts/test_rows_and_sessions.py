@@ -94,6 +94,11 @@ class Joined(Beast):
     __mapper_args__ = {"polymorphic_identity": "joined"}
 
 
+class Selected(Base):
+    __table__ = select(Item.id, Item.label).subquery("selected")
+    __mapper_args__ = {"primary_key": [__table__.c.id]}
+
+
 plain = Table(
     "plain",
     Base.metadata,
@@ -292,6 +297,7 @@ REFUSED: dict[str, Callable[[AsyncSession], Given]] = {
     "object_of_table": lambda s: Given(s, plain, [Item()], "row 1 is an Item, not a plain"),
     "model": lambda s: Given(s, "item", [], "a mapped class or a Table, not a str"),
     "class": lambda s: Given(s, int, [], "a mapped class or a Table, not the class int"),
+    "subquery": lambda s: Given(s, Selected, [], "insert Selected: it is not mapped to a table"),
     "statement": lambda s: Given(s, insert(Item), [], "a mapped class or a Table, not an Insert"),
     "engine": lambda s: Given(s.bind, Item, [], "a session or a connection, not an AsyncEngine"),
     "factory": lambda s: Given(async_sessionmaker(), Item, [], "not an async_sessionmaker"),
