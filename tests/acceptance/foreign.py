@@ -199,6 +199,39 @@ async def returns_404(_op: OperationContext) -> object:
     return Response(404)
 
 
+class HttpError(Exception):
+    """As FastAPI's HTTPException."""
+
+    def __init__(self, status_code: int, detail: str) -> None:
+        super().__init__(f"{status_code}: {detail}")
+        self.status_code, self.detail = status_code, detail
+
+
+@kind
+async def raises_404(_op: OperationContext) -> object:
+    raise HttpError(404, "Order is gone")
+
+
+@kind
+async def raises_a_token(_op: OperationContext) -> object:
+    raise ValueError("401 of https://api/?api_key=k-123, Authorization: Bearer eyJh.eyJz.c2ln")
+
+
+@kind
+async def raises_an_escape_code(_op: OperationContext) -> object:
+    raise ValueError("\x1b[2Jred")
+
+
+@kind
+async def raises_a_surrogate(_op: OperationContext) -> object:
+    raise FileNotFoundError("no " + os.fsdecode(b"caf\xe9"))
+
+
+@kind
+async def raises_a_huge_message(_op: OperationContext) -> object:
+    raise ValueError("token" * 10_000_000)
+
+
 @kind
 async def gathers_exceptions(_op: OperationContext) -> object:
     return await asyncio.gather(raising(KeyError("row")), return_exceptions=True)
@@ -334,6 +367,13 @@ async def given_up() -> None:
 async def leaves_an_engine_open(_op: OperationContext) -> None:
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
+
+
+@kind
+async def leaks_a_connection(_op: OperationContext) -> None:
+    connection = await engine.connect()
+    kept.append(connection)
+    await connection.execute(text("SELECT 1"))
 
 
 workload = Workload("foreign")

@@ -46,6 +46,11 @@ OPERATIONS = [
     ("drops_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
     ("returns_503", FAILED, 1, ["HTTP 503"]),
     ("returns_404", PASSED, 0, []),
+    ("raises_404", FAILED, 1, ["HttpError 404", "Order is gone"]),
+    ("raises_a_token", FAILED, 1, ["api_key=***"]),
+    ("raises_an_escape_code", FAILED, 1, [r"\x1b[2Jred"]),
+    ("raises_a_surrogate", FAILED, 1, [r"no caf\udce9"]),
+    ("raises_a_huge_message", FAILED, 1, ["tokentoken"]),
     ("gathers_exceptions", FAILED, 1, ["KeyError"]),
     ("leaves_a_task_that_fails", FAILED, 1, ["background task: ValueError", "late"]),
     ("leaves_a_task_that_exits", FAILED, 1, ["background task: SystemExit"]),
@@ -70,6 +75,13 @@ ON_A_DATABASE = [
     ("is_given_up_after_a_commit", FAILED, 1, ["40001", "1 failed after commit"], 2),
     ("is_given_up_once", PASSED, 0, [], 1),
     ("leaves_an_engine_open", PASSED, 0, [], 1),
+    (
+        "leaks_a_connection",
+        PASSED,
+        0,
+        ["'odd' ended with 1 connection still out", "in leaks_a_connection"],
+        1,
+    ),
 ]
 # What goes before and after: whether there is a report, and what is said.
 HOOKS = [
@@ -110,6 +122,8 @@ def check_words(done: subprocess.CompletedProcess[str], words: list[str]) -> Non
     missing = [word for word in words if word not in said]
     assert not missing, said
     assert "unexpected" not in said
+    assert "\x1b" not in said
+    assert "c2ln" not in said, "a token's"
 
 
 @pytest.mark.parametrize(
