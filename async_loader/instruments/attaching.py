@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import ConfigurationError
 from ..results.loop_profile import Leak, LoopProfile
+from .dialects import unattributed
 from .leaks import leaks_of
 from .loop_meter import LoopMeter
 from .patches import Patches
@@ -54,6 +55,7 @@ class Instruments:
         self._n_plus_one = n_plus_one
         self.meter = meter
         self.sampler: LoopSampler | None = None
+        self._unattributed = unattributed.statements
 
     def times(self, operation: str) -> OperationTimes | None:
         """Have what this task or thread does counted as an operation's; None: it is not split."""
@@ -81,6 +83,7 @@ class Instruments:
 
     def begin(self) -> None:
         """Forget what the warm-up showed."""
+        self._unattributed = unattributed.statements
         if self.sampler is not None:
             self.sampler.reset()
 
@@ -96,6 +99,17 @@ class Instruments:
             write_profile(path, self.sampler.samples.stacks, name)
         except OSError as error:
             _log.warning("the profile %s could not be written: %s", path, error.strerror)
+
+    def unseen(self) -> tuple[str, ...]:
+        """Return what of the run could not be seen, in a sentence each."""
+        statements = unattributed.statements - self._unattributed
+        if not statements:
+            return ()
+        return (
+            f"{statements:,} statements ran in threads that do not know their operation, as those "
+            "of run_in_executor: they are in nobody's split (asyncio.to_thread takes the "
+            "operation's context along).",
+        )
 
     def leaks(self) -> tuple[Leak, ...]:
         """Return the connections that operations have not given back."""

@@ -7,6 +7,7 @@ one dialect's: an engine that an application makes in the middle of a run has th
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -21,6 +22,15 @@ from .windows import awaited, waiting, window
 _EXECUTES = ("do_execute", "do_execute_no_params")
 _ENDS = ("do_begin", "do_commit", "do_rollback")
 _TWO_PHASE = ("do_begin_twophase", "do_prepare_twophase")
+
+
+class Unattributed:
+    """Statements of threads that do not know whose operation they work for."""
+
+    statements = 0
+
+
+unattributed = Unattributed()
 
 
 class DialectPatches:
@@ -85,6 +95,8 @@ def _timed_execute(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def execute(dialect: Any, cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
         times = current_times.get()
+        if times is None and not dialect.is_async and _get_running_loop() is None:
+            unattributed.statements += 1
         if times is None or not _is_new("database"):
             return method(dialect, cursor, statement, *args, **kwargs)
         _count(times, statement, args[0] if args else (), many=many)

@@ -86,6 +86,7 @@ def sentences(result: RunResult) -> list[str]:
     found = [
         blocked_loop(result),
         *leaked_connections(result),
+        *result.unseen,
         bottleneck(result),
         serialised_writes(result),
     ]

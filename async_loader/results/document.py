@@ -338,6 +338,7 @@ class Result(TypedDict):
     shards: list[Shard]
     loop_profile: NotRequired[LoopProfile | None]
     leaks: NotRequired[list[Leak]]
+    unseen: NotRequired[Annotated[list[str], Field(description="what could not be measured")]]
     settings: Settings
     environment: Environment
 

@@ -48,7 +48,8 @@ class RunResult:
     the N+1 of its operations, most executions first. `server_side` is None where no server
     was asked, `slices` in a result of an older version, `schedule` in a closed model,
     `baseline` where the run was held against none, `loop_profile` where
-    no event loop was sampled. `shards` is empty for one process.
+    no event loop was sampled. `unseen`: sentences on what could not be measured. `shards` is
+    empty for one process.
     """
 
     outcome: Outcome
@@ -72,6 +73,7 @@ class RunResult:
     shards: tuple[ShardResult, ...] = ()
     loop_profile: LoopProfile | None = None
     leaks: tuple[Leak, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     @property
     def completed(self) -> int:
@@ -159,6 +161,7 @@ class RunResult:
             shards=(*self.shards, *other.shards),
             loop_profile=optional(LoopProfile.merged, self.loop_profile, other.loop_profile),
             leaks=(*self.leaks, *other.leaks),
+            unseen=(*self.unseen, *other.unseen),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +196,7 @@ class RunResult:
             "shards": [shard.to_dict() for shard in self.shards],
             "loop_profile": self.loop_profile.to_dict() if self.loop_profile else None,
             "leaks": [leak.to_dict() for leak in self.leaks],
+            "unseen": list(self.unseen),
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -235,6 +239,7 @@ class RunResult:
                 shards=tuple(map(ShardResult.from_dict, data.get("shards", ()))),
                 loop_profile=_optional_part(LoopProfile, data.get("loop_profile")),
                 leaks=tuple(Leak(**leak) for leak in data.get("leaks", ())),
+                unseen=tuple(data.get("unseen", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

@@ -180,6 +180,7 @@ async def run(
                 server_side=await server.end(),
                 loop_profile=instruments.profile(),
                 leaks=instruments.leaks(),
+                unseen=instruments.unseen(),
             )
             if profile is not None:
                 instruments.write_profile(profile, workload.name)

@@ -230,6 +230,27 @@ async def test_sync_engines_count_in_threads_and_on_the_loop(
     sync.dispose()
 
 
+async def test_statements_that_are_nobodys_are_told_of(
+    instruments: Instruments, engine: AsyncEngine
+) -> None:
+    sync = create_engine(engine.url.set(drivername="postgresql+psycopg"))
+
+    def ask() -> None:
+        with sync.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    async def in_an_executor() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, ask)
+
+    instruments.begin()
+    assert (await of(instruments, in_an_executor())).statements == 0
+    (sentence,) = instruments.unseen()
+    assert "run_in_executor" in sentence
+    instruments.begin()
+    assert instruments.unseen() == ()
+    sync.dispose()
+
+
 async def test_what_the_application_does_itself_is_its_own(
     instruments: Instruments, engine: AsyncEngine
 ) -> None:
