@@ -106,7 +106,7 @@ async def test_a_signal_pauses_and_says_how_to_resume(
     finally:
         end(process)
     assert process.returncode == 105, errors
-    assert "paused: `job run` goes on with it" in output
+    assert f"paused by {number.name}: `job run` goes on with it" in output
     paused = await status(engine, "counting")
     assert (paused.state, paused.rows_read) == ("paused", (await tally(engine))[1])
     done = command("job", "run", TARGET, "--database-url", database_url)

@@ -111,7 +111,7 @@ async def test_ctrl_c_pauses_all_of_them(database_url: str, engine: AsyncEngine)
         end(process)
     assert process.returncode == 105, errors
     assert errors == ""
-    assert "paused: `job run` goes on with it" in output
+    assert "paused by SIGINT: `job run` goes on with it" in output
     paused = await status(engine, "counting")
     assert (paused.state, paused.rows_read) == ("paused", (await tally(engine)).get(1, 0))
     finish(start(database_url))
