@@ -20,12 +20,14 @@ from typing import Any
 
 from ..app import Finished
 from ..errors import AsyncLoaderError
+from ..event_loop import threads_left
 from ..limits import Stop
 from ..progress import Style, progress_view
 from ..results.run import RunResult
-from ..runtime import SIGNALS, leave_errors_to_the_report, run_until_stopped
+from ..runtime import SIGNALS, Signals, leave_errors_to_the_report
 from ..settings.run import RunSettings
 from ..shards import run_as_asked
+from ..supervision import Line, watched_by
 
 
 class ChildError(AsyncLoaderError):
@@ -113,14 +115,40 @@ def main() -> int:
 
         answer: dict[str, Any]
         try:
-            finished = run_until_stopped(work, settings.loop)
+            with (
+                Signals() as signals,
+                watched_by(_Answer(), signals, settings.op_timeout, settings.grace),
+            ):
+                finished = signals.run(work, settings.loop)
             answer = {"result": finished.result.to_dict()}
         except (asyncio.CancelledError, KeyboardInterrupt):
             answer = {"stopped": True}
         except AsyncLoaderError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}
     sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    if left := threads_left():  # the command waits for the end of this process
+        sys.stderr.write(f"async_loader: left behind: {', '.join(left)}\n")
+        sys.stderr.flush()
+        os._exit(0)
     return 0
+
+
+class _Answer(Line):
+    """The line of a run that cannot answer itself any more: of it the figures are the answer."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout.fileno())
+
+    def tell(self, **message: Any) -> None:
+        """See `Line.tell`; that it is alive nobody asks."""
+        if "hung" not in message:
+            return
+        sys.stderr.write(f"async_loader: {message['hung']}, at {message['where']}\n")
+        result = message["so_far"]
+        error = {"error": f"{message['hung']}, and nothing is known of its run", "exit_code": 1}
+        text = json.dumps({"result": result} if result is not None else error)
+        os.write(sys.stdout.fileno(), text.encode())
 
 
 def _on_parent_gone(stop: Stop) -> None:

@@ -42,7 +42,7 @@ def sweep(settings: SweepSettings, say: Say) -> Iterator[RunResult]:
             except Stopped:
                 return
             yield done[-1]
-            if done[-1].outcome in ("interrupted", "aborted", "lost"):
+            if done[-1].outcome in ("interrupted", "aborted", "lost", "hung"):
                 return
 
 
