@@ -99,8 +99,13 @@ def user_place_here() -> Place | None:
 
     Some two microseconds: for each connection that is taken, say. See `user_line`.
     """
+    return place_in(frames_outwards())
+
+
+def place_in(frames: Iterable[FrameType]) -> Place | None:
+    """Return the place of the user's own innermost line in frames, the innermost first."""
     installed: FrameType | None = None
-    for frame in frames_outwards():
+    for frame in frames:
         origin = _origins.get(frame.f_code)
         if origin is None:
             origin = _origins[frame.f_code] = origin_of(frame.f_code.co_filename)

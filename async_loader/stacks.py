@@ -7,12 +7,11 @@ import os
 import selectors
 import sys
 from collections.abc import Collection, Iterator
-from itertools import takewhile
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Literal
 
-from .source_lines import Place, line_of, origin_of, user_place
+from .source_lines import origin_of
 
 Owner = Literal["sqlalchemy", "driver", "application", "async_loader", "loop"]
 
@@ -34,8 +33,12 @@ def stack_of(thread: int, base: Collection[CodeType] = ()) -> list[FrameType]:
 
     None of a thread that is no more.
     """
-    frames = _outwards(sys._current_frames().get(thread))
-    return list(takewhile(lambda frame: frame.f_code not in base, frames))
+    found: list[FrameType] = []
+    frame = sys._current_frames().get(thread)
+    while frame is not None and frame.f_code not in base and len(found) < _MOST_FRAMES:
+        found.append(frame)
+        frame = frame.f_back
+    return found
 
 
 def loop_frames() -> set[CodeType]:
@@ -83,8 +86,3 @@ def _owner_of_file(filename: str) -> Owner | Literal[""]:
     if any(driver in parts for driver in _DRIVERS):
         return "driver"
     return "" if origin_of(filename) == "machinery" else "application"
-
-
-def place_in(stack: list[FrameType]) -> Place | None:
-    """Return where the user's innermost line is in a stack, if there is one."""
-    return user_place(map(line_of, stack))
