@@ -178,16 +178,28 @@ class TableSender:
         if ordered:
             drawn = self._with_keys(group, ordered) if not any(reasons.values()) else None
             return self._pages(group) if drawn is None else self._sends(drawn)
+        if len(fields) == 1:
+            ((kind, reason),) = reasons.items()
+            return self._pages(group) if reason or not fields[kind] else self._copies(group, kind)
+        all_copied = all(fields.values()) and not any(reasons.values())
+        is_bound = self._dialect.driver == "asyncpg" and all_copied
+        if is_bound:  # in the order of the rows, which a type of somebody's own may see
+            group = group._replace(rows=self._bound(group))
         rows: dict[tuple[int, ...], list[Values]] = {kind: [] for kind in fields}
-        if len(fields) > 1:
-            for kind, row in zip(absent, group.rows, strict=True):
-                rows[kind].append(row)
+        for kind, row in zip(absent, group.rows, strict=True):
+            rows[kind].append(row)
         sends: list[Send] = []
         for kind, reason in reasons.items():
-            part = group._replace(rows=rows[kind]) if len(fields) > 1 else group
+            part = group._replace(rows=rows[kind])
             by_copy = reason is None and fields[kind]  # a COPY names a column at least
-            sends += self._copies(part, kind) if by_copy else self._pages(part)
+            copies = partial(self._copies, is_bound=is_bound)
+            sends += copies(part, kind) if by_copy else self._pages(part)
         return sends
+
+    def _bound(self, group: _Group) -> Sequence[Values]:
+        complete = not group.may_lack
+        with self._errors_of("COPY"):
+            return bound(group.fields, group.rows, self._dialect, complete=complete)
 
     def _absent(self, group: _Group) -> Sequence[tuple[int, ...]]:
         """Return, for each row, the places of what it leaves to others than COPY to fill."""
@@ -247,19 +259,23 @@ class TableSender:
         ]
         return _Group(group.fields, rows, {*group.may_lack} - {field})
 
-    def _copies(self, group: _Group, absent: tuple[int, ...]) -> list[Send]:
+    def _copies(
+        self, group: _Group, absent: tuple[int, ...], *, is_bound: bool = False
+    ) -> list[Send]:
         """Return the COPY of rows that all lack the same of what the server fills."""
-        fields, rows = _without(group.fields, absent), group.rows
+        part = group
         if absent:
             kept = [n for n in range(len(group.fields)) if n not in absent]
-            rows = [[row[n] for n in kept] for row in rows]
-        complete = not any(f in group.may_lack and not self._is_elsewhere(f) for f in fields)
-        with self._errors_of("COPY"):
-            records = bound(fields, rows, self._dialect, complete=complete)
+            rows = [[row[n] for n in kept] for row in group.rows]
+            fields = _without(group.fields, absent)
+            part = _Group(fields, rows, [f for f in fields if f in group.may_lack])
+        records = part.rows if is_bound else self._bound(part)
         assert self._facts is not None
-        if self._dialect.driver != "asyncpg" and not are_as_typed(fields, self._facts, records):
+        if self._dialect.driver != "asyncpg" and not are_as_typed(
+            part.fields, self._facts, records
+        ):
             return self._pages(group)
-        columns = [field.column.name for field in fields]
+        columns = [field.column.name for field in part.fields]
         return [partial(copy, self._connection, self._name, columns, records)]
 
     def _pages(self, group: _Group) -> list[Send]:

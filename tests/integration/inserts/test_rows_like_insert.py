@@ -145,6 +145,7 @@ class Marked(Base):
     one = mapped_column(Numbered)
     two = mapped_column(Numbered)
     made: Mapped[int] = mapped_column(default=lambda: next(defaults))
+    state: Mapped[str | None] = mapped_column(server_default="new")
 
 
 class Texts(Base):
@@ -329,7 +330,7 @@ async def outcome(engine: AsyncEngine, write: Write, model: Any, rows: list[Any]
             orig = getattr(error, "orig", None)
             return type(error), type(orig), getattr(orig, "sqlstate", None)
         found = await session.execute(text(f"SELECT t::text FROM {table.name} t"))
-        result = found.scalars().all()
+        result = sorted(found.scalars())  # keys tell the order
         await session.commit()
     return result
 
@@ -347,6 +348,10 @@ ROWS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "sealed_left_out": (Sealing, [{"note": "b"}, {"note": "c"}]),
     "sealed_variant": (Sealings, [{"secret": "a"}, {"secret": "b"}]),
     "memory": (Marked, [{"one": "a", "two": "b"}, {"one": "c", "two": "d"}]),
+    "memory_of_mixed_rows": (
+        Marked,
+        [{"one": "a", "two": "b"}, {"one": "c", "two": "d", "state": "s"}, {"one": "e"}] * 2,
+    ),
     "memory_none": (Marked, [{"one": "a", "two": None}, {"one": None, "two": "d"}]),
     "texts": (
         Texts,
