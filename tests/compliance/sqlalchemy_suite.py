@@ -1,13 +1,16 @@
 """
-Run SQLAlchemy's own ORM tests without and with batched inserts, and compare.
+Run SQLAlchemy's own tests without and with batched inserts, and compare.
 
-    python tests/compliance/sqlalchemy_suite.py [--sqlalchemy 2.0.40] [--url URL] [files ...]
+    python tests/compliance/sqlalchemy_suite.py [--sqlalchemy 2.0.40] [--driver psycopg]
+        [--part orm|sql|dialect/postgresql] [--url URL] [files ...]
 
 Downloads the source distribution of the wanted SQLAlchemy into a temporary folder, makes a
 virtual environment for it, makes two databases on the server of `--url` (default: an embedded
 one, in a folder of its own), runs every file in each and prints what passes without
 batching and does not pass with it. Exit code 1 when there is such a test that is not in
-`EXPECTED`. Files are paths below `test/orm/`; without any, the ones that the project promises.
+`EXPECTED`. Files are paths below `test/orm/`, or another part of the suite; without any, the
+ones that the project promises, or all of another part. The last column is the number of batched
+statements: a file with none shows nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ class Outcomes:
 
     by_test: dict[str, str]
     detail: dict[str, str]
+    batched: int = 0  # statements
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,11 +71,14 @@ def main(argv: list[str] | None = None) -> int:
         work.mkdir(parents=True, exist_ok=True)
         python = _environment(work, options.sqlalchemy)
         suite = _source(work, python, options.sqlalchemy)
-        files = _files(suite, options.files)
-        with _server(options.url, work) as url, _databases(url) as (plain_url, batched_url):
+        files = _files(suite / "test" / options.part, options)
+        with (
+            _server(options.url, work) as url,
+            _databases(url, options.driver) as (plain_url, batched_url),
+        ):
             runs = [
-                Run(python, suite, work, plain_url, batched=False),
-                Run(python, suite, work, batched_url, batched=True),
+                Run(python, suite, work, plain_url, options.part, batched=False),
+                Run(python, suite, work, batched_url, options.part, batched=True),
             ]
             return _compare(options.sqlalchemy, files, runs)
 
@@ -79,12 +86,14 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--sqlalchemy", default=sqlalchemy.__version__, metavar="VERSION")
+    parser.add_argument("--driver", choices=["asyncpg", "psycopg"], default="asyncpg")
+    parser.add_argument("--part", choices=["orm", "sql", "dialect/postgresql"], default="orm")
     parser.add_argument("--url", help="a PostgreSQL server (default: an embedded one)")
     parser.add_argument("--work", help="keep the environment and the sources in this folder")
-    parser.add_argument("--all", action="store_true", help="every file of test/orm")
-    parser.add_argument("files", nargs="*", help="below test/orm/, such as test_cascade.py")
+    parser.add_argument("--all", action="store_true", help="every file of the part")
+    parser.add_argument("files", nargs="*", help="below the part, such as test_cascade.py")
     options = parser.parse_args(argv)
-    if options.all:
+    if options.all or (options.part != "orm" and not options.files):
         options.files = ["*"]
     return options
 
@@ -105,6 +114,7 @@ def _environment(work: Path, version: str) -> Path:
     if not python.exists():
         venv.create(python.parent.parent, with_pip=True)
         wanted = [f"sqlalchemy[asyncio]=={version}", "asyncpg", "hdrhistogram", "pytest"]
+        wanted.append("psycopg[binary]")
         _run([str(python), "-m", "pip", "install", "--quiet", *wanted])
     return python
 
@@ -125,8 +135,8 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _files(suite: Path, wanted: list[str]) -> list[str]:
-    folder = suite / "test" / "orm"
+def _files(folder: Path, options: argparse.Namespace) -> list[str]:
+    wanted: list[str] = options.files
     if wanted == ["*"]:
         return sorted(
             str(path.relative_to(folder))
@@ -137,10 +147,10 @@ def _files(suite: Path, wanted: list[str]) -> list[str]:
 
 
 @contextmanager
-def _databases(url: str) -> Iterator[tuple[str, str]]:
+def _databases(url: str, driver: str) -> Iterator[tuple[str, str]]:
     """Two databases with what the suite expects of one, dropped at the end."""
     names = [f"sqlalchemy_suite_{os.getpid()}_{side}" for side in ("plain", "batched")]
-    urls = [make_url(url).set(drivername="postgresql+asyncpg", database=name) for name in names]
+    urls = [make_url(url).set(drivername=f"postgresql+{driver}", database=name) for name in names]
     try:
         for name, target in zip(names, urls, strict=True):
             asyncio.run(_execute(url, f'CREATE DATABASE "{name}"'))
@@ -179,6 +189,7 @@ class Run:
     suite: Path
     work: Path
     url: str
+    part: str
     batched: bool
 
     def outcomes(self, file: str) -> Outcomes:
@@ -188,9 +199,11 @@ class Run:
         command = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += ["--maxfail=100000", "--tb=short", f"--junitxml={report}"]
         command += ["-p", "batching_plugin"] if self.batched else []
-        command += [f"test/orm/{file}", "--dburi", self.url]
+        command += [f"test/{self.part}/{file}", "--dburi", self.url]
+        count = report.with_suffix(".batched")
         environment = {
             **os.environ,
+            "BATCHED_STATEMENTS": str(count),
             # The suite must meet the installed SQLAlchemy and not the one beside it.
             "PYTHONNOUSERSITE": "1",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
@@ -205,12 +218,13 @@ class Run:
             timeout=1800,
         )
         try:
-            return _read(report)
+            return _read(report, count)
         finally:
             report.unlink(missing_ok=True)
+            count.unlink(missing_ok=True)
 
 
-def _read(report: Path) -> Outcomes:
+def _read(report: Path, count: Path) -> Outcomes:
     by_test: dict[str, str] = {}
     detail: dict[str, str] = {}
     if not report.exists():
@@ -223,7 +237,8 @@ def _read(report: Path) -> Outcomes:
             if found is not None:
                 by_test[test] = kind
                 detail[test] = (found.text or found.get("message") or "").strip()
-    return Outcomes(by_test, detail)
+    batched = int(count.read_text(encoding="utf-8")) if count.exists() else 0
+    return Outcomes(by_test, detail, batched)
 
 
 def _compare(version: str, files: Iterable[str], runs: list[Run]) -> int:
@@ -237,7 +252,9 @@ def _compare(version: str, files: Iterable[str], runs: list[Run]) -> int:
                 lost[file] = "no test of it ran: wrong name, or the suite did not start"
             broken.update(lost)
             print(
-                f"{file:40} {_passed(plain):5} {_passed(batched):5}  lost {len(lost)}", flush=True
+                f"{file:40} {_passed(plain):5} {_passed(batched):5}  lost {len(lost)}"
+                f"  batched {batched.batched}",
+                flush=True,
             )
     unexpected = {test: why for test, why in broken.items() if test not in EXPECTED}
     for test in sorted(broken.keys() & EXPECTED.keys()):
