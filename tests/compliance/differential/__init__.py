@@ -16,8 +16,8 @@ step, what ORM events saw and in which order, calls of defaults and of types, ro
     conditions.py   what a server can have beside tables
     library.py      what scripts may use: types of their own, defaults with a memory
     observation.py  what is seen of objects, errors, rows and events
-    performing.py   engines and databases; one example performed and compared
+    comparing.py    what a run left behind, and how two are compared
+    performing.py   engines and databases; one example performed
     campaign.py     many examples, and what they covered
     mutants.py      mended faults, broken again: each has to be found
-    stock_faults.py where SQLAlchemy itself is wrong and we are right
 """

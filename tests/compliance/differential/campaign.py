@@ -12,13 +12,12 @@ from hypothesis import HealthCheck, Phase, given, reject, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
+from tests.compliance.differential.comparing import DifferenceError, Observed
 from tests.compliance.differential.generation import worlds
 from tests.compliance.differential.operations import steps
 from tests.compliance.differential.performing import (
-    DifferenceError,
     Example,
     InvalidModelError,
-    Observed,
     Performer,
     UnstableError,
 )

@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import create_mock_engine, event
@@ -18,6 +18,12 @@ from sqlalchemy.util import await_only
 
 from async_loader.inserts import enable_batch_inserting
 from tests.compliance.differential import library
+from tests.compliance.differential.comparing import (
+    DifferenceError,
+    Numbers,
+    Observed,
+    compare,
+)
 from tests.compliance.differential.conditions import LOG_TABLE, ROLE, SCHEMAS
 from tests.compliance.differential.models import World
 from tests.compliance.differential.observation import Lens, described, in_order, listen
@@ -44,36 +50,6 @@ class Example:
         sql = "\n".join(f"-- {statement}" for statement in self.world.conditions)
         steps = "\n".join(self.steps)
         return f"# {self.world.options}\n{self.world.source}\n{sql}\n{steps}"
-
-
-class Numbers(NamedTuple):
-    """How far everything has counted."""
-
-    calls: tuple[str, ...]
-    counters: dict[str, int]
-    sequences: tuple[tuple[str, int, bool], ...]  # name, value, whether it was drawn
-
-
-@dataclass
-class Observed:
-    """What one side left behind."""
-
-    steps: list[tuple[str, Any]] = field(default_factory=list)
-    events: list[Any] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    rows: dict[str, list[str]] = field(default_factory=dict)
-    sequences: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    # After each step with an error: what defaults and sequences came to.
-    numbers: dict[int, Numbers] = field(default_factory=dict)
-    stock: dict[int, Numbers] = field(default_factory=dict)  # those of the run before
-    ours: int = 0  # statements, not compared
-    failed: bool = False
-    jumped: bool = False  # an error left other numbers than stock's
-
-
-class DifferenceError(AssertionError):
-    """Stock and batched are not the same."""
 
 
 class InvalidModelError(Exception):
@@ -434,34 +410,3 @@ async def _read(side: Side, prefix: str, lens: Lens, observed: Observed) -> None
             rows.sort()
     for name, value, *_ in await side.admin.fetch(_SEQUENCES, like):
         observed.sequences[name[len(prefix) :]] = value
-
-
-def compare(stock: Observed, batched: Observed) -> None:
-    """Raise DifferenceError for the first difference."""
-    steps = zip(stock.steps, batched.steps, strict=False)
-    for (line, one), (_, other) in steps:
-        for key in one:
-            if one[key] != other.get(key):
-                raise DifferenceError(f"after {line}: {_difference(key, one[key], other.get(key))}")
-    for name in ("steps", "rows", "events", "calls", "sequences", "warnings"):
-        one, other = getattr(stock, name), getattr(batched, name)
-        if one != other:
-            raise DifferenceError(_difference(name, one, other))
-
-
-def _difference(name: str, stock: Any, batched: Any) -> str:
-    """Go down to where they differ."""
-    if isinstance(stock, dict) and isinstance(batched, dict):
-        for key in [*stock, *(key for key in batched if key not in stock)]:
-            if stock.get(key) != batched.get(key):
-                return _difference(f"{name} {key}", stock.get(key), batched.get(key))
-    if isinstance(stock, list) and isinstance(batched, list) and len(stock) == len(batched):
-        for number, (one, other) in enumerate(zip(stock, batched, strict=True)):
-            if one != other:
-                return _difference(f"{name}[{number}]", one, other)
-    if isinstance(stock, list) and isinstance(batched, list):
-        for number, (one, other) in enumerate(zip(stock, batched, strict=False)):
-            if one != other:
-                name, stock, batched = f"{name}[{number}]", stock[number:], batched[number:]
-                break
-    return f"{name}\n    stock   {stock}\n    batched {batched}"
