@@ -178,8 +178,10 @@ class Pools:
         for watch in self.watches:
             watch.gave_back(record)
 
-    def _reset(self, _connection: object, record: Any, _state: object) -> None:
-        if record is not None and record.needs_gc:
+    def _reset(self, _connection: object, record: Any, state: Any) -> None:
+        # SQLAlchemy 2.0 has no `needs_gc`; there only an async driver's state tells.
+        forgotten = getattr(record, "needs_gc", False) or not state.asyncio_safe
+        if record is not None and forgotten:
             for watch in self.watches:
                 watch.forgot(record)
 
