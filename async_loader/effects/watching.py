@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import event
@@ -189,9 +190,12 @@ _BETWEEN = frozenset({"sqlalchemy", "asyncpg", "psycopg", "psycopg_pool", "aiosq
 
 def _raw_drivers() -> list[Callable[[], None]]:
     undo = []
-    for module, classes in _RAW.items():
-        for class_name, methods in classes.items() if module in sys.modules else ():
-            owner = getattr(sys.modules[module], class_name, None)
+    for name, classes in _RAW.items():
+        module = None
+        with suppress(ImportError):  # of a driver that is used first within an operation, too
+            module = import_module(name)
+        for class_name, methods in classes.items():
+            owner = getattr(module, class_name, None)
             undo += [_replaced(owner, n, _raw_use) for n in methods.split() if hasattr(owner, n)]
     return undo
 
