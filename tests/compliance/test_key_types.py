@@ -279,10 +279,10 @@ async def hold(engine: AsyncEngine, example: Example) -> str:
     try:
         for after, place in example.kills:
             with suppress(Interrupted), interrupt_after(after, place):
-                if (await job.run(sessions, workers=2)).state == "done":
+                if (await job.run(sessions, workers=2, idempotency_key=name)).state == "done":
                     break
         else:
-            assert (await job.run(sessions, workers=2)).state == "done"
+            assert (await job.run(sessions, workers=2, idempotency_key=name)).state == "done"
     except ConfigurationError as error:
         note(str(error))
         assert (await reconcile(engine))[1] == []
