@@ -112,7 +112,7 @@ async def eager(session: AsyncSession) -> None:
     assert found.all()
 
 
-@workload.operation("batches", kind="write")
+@workload.operation("batches", kind="write", rolls_back=True)
 async def batches(session: AsyncSession) -> None:
     session.add_all(Song(title=f"{n}") for n in range(5_500))
     await session.flush()  # six insertmanyvalues of up to 1,000 rows
