@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,11 @@ class Fenced:
                 raise
             except Exception as error:
                 lost = connection is not None and connection.invalidated
-                self._raise_refusal(session, transaction, error, lost=lost)
+                try:
+                    self._raise_refusal(session, transaction, error, lost=lost)
+                except ApplyRefusedError:
+                    await _give_up(connection)
+                    raise
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
                     raise Retry from error
                 raise
@@ -129,3 +134,10 @@ class Fenced:
             raise refusal.about(self.rows()) from error
         if is_fenced(error):
             raise ConfigurationError(AUTOCOMMIT) from error
+
+
+async def _give_up(connection: AsyncConnection | None) -> None:
+    """Keep a connection from the pool of which nobody knows what transaction it is in."""
+    with suppress(Exception):  # it may be closed already
+        if connection is not None:
+            await connection.invalidate()

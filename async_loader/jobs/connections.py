@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Select, text
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from ..database.postgresql import unreachable
 from ..errors import ConfigurationError
+from ..failures import sqlstate_of
 from .definition import Sessions
+from .transient import is_transient
 
 AUTOCOMMIT = (
     "a job's sessions cannot be in AUTOCOMMIT: a chunk would not be one transaction; "
@@ -77,16 +80,32 @@ async def engine_of(sessions: Sessions) -> AsyncEngine:
         return bind
 
 
-async def check_transactions(sessions: Sessions) -> None:
-    """Raise `ConfigurationError` where a session's statements are no transaction."""
+async def check_transactions(sessions: Sessions) -> bool:
+    """
+    Return whether connections are direct; no transactions are a `ConfigurationError`.
+
+    Raises `DatabaseError` where nobody answers, or who does lets us not in.
+    """
     async with sessions() as session:
-        connection = await begin(session)
-        await connection.execute(text("SELECT 1"))
+        try:
+            connection = await begin(session)
+            on_postgresql = connection.dialect.name == "postgresql"
+            direct = on_postgresql and await is_direct(connection)
+        except Exception as error:
+            if sqlstate_of(error) is not None and is_transient(error):
+                raise  # there is a server, and its trouble passes
+            raise unreachable(error, _url_of(session)) from error
         sync = connection.sync_connection
         assert sync is not None
         # SQLite's driver begins with the first write: the first chunk will tell.
-        if sync.dialect.name == "postgresql" and not in_transaction(driver_of(sync)):
+        if on_postgresql and not in_transaction(driver_of(sync)):
             raise ConfigurationError(AUTOCOMMIT)
+        return direct
+
+
+def _url_of(session: AsyncSession) -> URL:
+    assert isinstance(session.bind, AsyncEngine)
+    return session.bind.url
 
 
 async def check_binds(sessions: Sessions, select: Select[Any]) -> None:

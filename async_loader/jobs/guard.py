@@ -140,7 +140,7 @@ class Guard:
 
     async def _connect(self) -> None:
         self._connection = await self._store.engine.connect()
-        if self._store.has_advisory_locks:
+        if self._store.direct:
             await self._connection.execution_options(isolation_level="AUTOCOMMIT")
             self._locks = await is_direct(self._connection)
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ..clock import Clock
 from ..database import sqlite
+from ..errors import AsyncLoaderError
 from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
@@ -19,10 +20,16 @@ from .transient import Patience, is_transient
 T = TypeVar("T")
 
 
-def reading(engine: AsyncEngine) -> AsyncEngine:
-    """Return an engine of the same pool whose transactions only read."""
-    if engine.dialect.name == "postgresql":  # a statement is a transaction: no BEGIN
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+def reading(engine: AsyncEngine, *, direct: bool = False) -> AsyncEngine:
+    """
+    Return an engine of the same pool whose transactions only read.
+
+    Where its connections are `direct`, a statement is a transaction: no BEGIN. A pooler may
+    execute a statement elsewhere than where it was prepared, but for within a transaction.
+    """
+    if engine.dialect.name == "postgresql":
+        level = "AUTOCOMMIT" if direct else "READ COMMITTED"
+        return engine.execution_options(isolation_level=level)
     return engine.execution_options(**sqlite.READING)
 
 
@@ -41,8 +48,10 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
 class Reader:
     """Sessions of its own, apart from those that write; `patience` in seconds."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, patience: float) -> None:
-        self.engine = reading(engine)
+    def __init__(
+        self, engine: AsyncEngine, clock: Clock, patience: float, *, direct: bool = False
+    ) -> None:
+        self.engine = reading(engine, direct=direct)
         self._clock = clock
         self._patience = patience
 
@@ -62,7 +71,7 @@ class Reader:
             try:
                 return await attempt()
             except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
-                if not is_transient(error):
+                if isinstance(error, AsyncLoaderError) or not is_transient(error):
                     raise
                 await self.sleep(patience.next_pause(error))
 

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..clock import Clock
@@ -142,9 +141,11 @@ async def taking_part(
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     _check_room(engine, workers)
-    await check_transactions(sessions)
-    store = Store(engine, await make_tables(engine))
     reader = Reader(engine, clock, definition.patience)
+    direct = await reader.patiently(lambda: check_transactions(sessions))
+    reader = Reader(engine, clock, definition.patience, direct=direct)
+    tables = await reader.patiently(lambda: make_tables(engine))
+    store = Store(engine, tables, direct=direct)
     async with alone(store):
         with elsewhere.listening():
             yield Part(definition, apply, sessions, clock, store, reader)
@@ -282,6 +283,6 @@ async def _leave(party: Party, error: Exception | None) -> None:
 
 async def _report(party: Party, on_progress: OnProgress | None) -> None:
     while on_progress is not None:
-        with suppress(SQLAlchemyError, OSError):
+        with suppress(Exception):  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
             on_progress(await status_of(party.chunks.store, party.chunks.run))
         await asyncio.sleep(PROGRESS_EVERY)

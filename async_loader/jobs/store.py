@@ -42,9 +42,10 @@ Names = Mapping[str, str | None]
 class Store:
     """The statements of one database; those of each chunk are built once."""
 
-    def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
+    def __init__(self, engine: AsyncEngine, tables: Tables, *, direct: bool = False) -> None:
         self.engine = writing(engine)
-        self.reading = reading(engine)
+        self.reading = reading(engine, direct=direct)
+        self.direct = direct  # whether a session's lock is its worker's
         self.tables = tables
         self.has_advisory_locks = engine.dialect.name == "postgresql"
         self.fence = partition_fence(tables)
