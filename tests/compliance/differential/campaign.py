@@ -14,9 +14,9 @@ from hypothesis.errors import Flaky
 
 from tests.compliance.differential.comparing import DifferenceError, Observed
 from tests.compliance.differential.generation import worlds
+from tests.compliance.differential.models import Example
 from tests.compliance.differential.operations import steps
 from tests.compliance.differential.performing import (
-    Example,
     InvalidModelError,
     Performer,
     UnstableError,

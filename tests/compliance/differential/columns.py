@@ -178,8 +178,8 @@ class Key:
     explicit: tuple[str, ...]  # a value for each column, of a number n; '' where never given
     required: bool = False  # an object without one cannot be inserted
     random: bool = False  # another one at each run
+    stock_mixes_up: bool = False  # SQLAlchemy sorts what is returned, and these do not ascend
     sql: tuple[str, ...] = ()  # beside the table; {table} is its quoted name
-    before: tuple[str, ...] = ()  # before it
 
 
 def _single(type_: str, arguments: str, explicit: str, **rest: object) -> Key:
@@ -210,7 +210,10 @@ KEYS: dict[str, Key] = {
     ),
     "identity_steps": _single("Integer", "Identity(start=100, increment=10)", _INT),
     "identity_cycle": _single(
-        "Integer", "Identity(minvalue=1, maxvalue=12, start=10, cycle=True)", _INT
+        "Integer",
+        "Identity(minvalue=1, maxvalue=12, start=10, cycle=True)",
+        _INT,
+        stock_mixes_up=True,
     ),
     "sequence": _single("Integer", "Sequence('@{lower}_own')", _INT),
     "sequence_descending": _single(
@@ -236,7 +239,9 @@ KEYS: dict[str, Key] = {
     "natural": _single("Integer", "autoincrement=False", _INT, required=True),
     "natural_string": _single("String(10)", "", "'k{n}'", required=True),
     "shown": _single("Shown", "default=words('{name}.id')", "'k{n}'"),
-    "flipped_by_trigger": _single("Integer", "", _INT, sql=_trigger("new.id := 1000 - new.id")),
+    "flipped_by_trigger": _single(
+        "Integer", "", _INT, sql=_trigger("new.id := 1000 - new.id"), stock_mixes_up=True
+    ),
     "by_trigger": _single(
         "Integer",
         "server_default=FetchedValue(), autoincrement=False",

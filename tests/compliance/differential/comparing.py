@@ -29,6 +29,8 @@ class Observed:
     stock: dict[int, Numbers] = field(default_factory=dict)  # those of the run before
     ours: int = 0  # statements, not compared
     failed: bool = False
+    mixed_up: bool = False  # an object has the key of another
+    tied: bool = False  # two new objects had the same number: their order is that of a set
     jumped: bool = False  # an error left other numbers than stock's
 
 

@@ -282,6 +282,21 @@ class World:
             yield f"    __table_args__ = ({', '.join(items)},)"
 
 
+@dataclass
+class Example:
+    """A world and what a session does in it."""
+
+    world: World
+    steps: list[str]
+
+    @property
+    def script(self) -> str:
+        """Return it as something to read; @ stands for a prefix of names."""
+        sql = "\n".join(f"-- {statement}" for statement in self.world.conditions)
+        steps = "\n".join(self.steps)
+        return f"# {self.world.options}\n{self.world.source}\n{sql}\n{steps}"
+
+
 _VERSIONS = {
     "counter": ("Integer", ""),
     "uuid": (
