@@ -20,6 +20,7 @@ from sqlalchemy.orm import (
     dependency,
     identity,
     persistence,
+    sync,
     unitofwork,
 )
 from sqlalchemy.orm.base import NO_VALUE
@@ -51,14 +52,19 @@ __all__ = [
     "has_bind_expression",
     "has_one_bind",
     "ignores_context",
+    "is_autocommit",
     "organize_states_for_save",
     "orm_defaults",
     "polymorphic_attribute",
+    "populate",
     "raise_as_executed",
     "raise_as_statement",
+    "render_translated",
     "save_obj",
+    "statement_context",
     "states_of",
     "topological",
+    "translating_preparer",
 ]
 
 
@@ -82,6 +88,7 @@ RELATIONSHIP_ATTRIBUTES = frozenset(
 )
 WeakInstanceDict: Any = _name(identity, "WeakInstanceDict")
 save_obj: Callable[..., None] = _name(persistence, "save_obj")
+populate: Callable[..., None] = _name(sync, "populate")
 
 collect_insert_commands: Any = persistence._collect_insert_commands
 connections_for_states: Any = persistence._connections_for_states
@@ -195,3 +202,29 @@ def _raise_handled(connection: Any, error: BaseException, statement: str) -> NoR
     shown = statement if is_of_driver else None
     connection._handle_dbapi_exception(error, shown, None, None, None)
     raise AssertionError
+
+
+def is_autocommit(connection: Any) -> bool:
+    """Tell whether each statement of a connection is a transaction of its own, whoever said so."""
+    if connection._is_autocommit_isolation():
+        return True
+    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+
+def statement_context(connection: Any, sql: str, parameters: tuple[Any, ...]) -> Any:
+    """Return the execution context that SQLAlchemy would have made for a statement in text."""
+    dialect = connection.dialect
+    return dialect.execution_ctx_cls._init_statement(
+        dialect, connection, connection._dbapi_connection, {}, sql, [parameters]
+    )
+
+
+def translating_preparer(dialect: Any, translation: Any) -> Any:
+    """Return what quotes names, with marks in the place of schemas that are translated."""
+    return dialect.identifier_preparer._with_schema_translate(translation)
+
+
+def render_translated(preparer: Any, sql: str, translation: Any) -> str:
+    """Return SQL with the schemas in the place of the marks."""
+    text: str = preparer._render_schema_translates(sql, translation)
+    return text

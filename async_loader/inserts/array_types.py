@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 # Name and OID of an array, and the OID of its elements. asyncpg knows text[].
 ARRAYS = (
+    ("_json", 199, 114),
     ("_bool", 1000, 16),
     ("_bytea", 1001, 17),
     ("_int2", 1005, 21),
@@ -32,6 +33,7 @@ ARRAYS = (
     ("_numeric", 1231, 1700),
     ("_timetz", 1270, 1266),
     ("_uuid", 2951, 2950),
+    ("_jsonb", 3807, 3802),
 )
 
 # Rows as `asyncpg/introspection.py` asks for them.

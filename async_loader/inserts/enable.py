@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from async_loader.errors import ConfigurationError
 from async_loader.inserts.adding import add_all, adds_like_stock
+from async_loader.inserts.sizes import STATEMENT_BYTES
 from async_loader.inserts.unit_of_work import before_flush
 
 Target = (
@@ -26,12 +27,25 @@ Target = (
 )
 
 
-def enable_batch_inserting(target: Target, *, reserve: int = 0) -> None:
+@dataclass(slots=True)
+class _Setting:
+    reserve: int
+    statement_bytes: int
+
+
+def enable_batch_inserting(
+    target: Target, *, reserve: int = 0, statement_bytes: int = STATEMENT_BYTES
+) -> None:
     """Write new objects of these sessions in few statements and with less CPU.
 
-    `target` is an `async_sessionmaker`, a `sessionmaker`, a scoped session, a class of
-    `AsyncSession` or `Session`, or one session. Turned on twice it is on once, with the last
-    `reserve`.
+    `target` is an `async_sessionmaker`, a `sessionmaker` of either kind of session, a scoped
+    session over one of them, a class of `AsyncSession` or `Session`, or one session. Turned on
+    twice it is on once, with the last settings.
+
+    What SQLAlchemy alone does right is left to it, and `explain` says so. A table is asked for
+    its triggers, rules, policies and defaults once on each connection; DDL of later on is seen
+    by connections that are opened after it. A statement carries at most `statement_bytes` bytes
+    of text and binary values (16 MiB), or one row.
 
     Some flushes have to ask a sequence for keys before they insert: trees, objects that differ
     in the columns they set, a `Sequence` of one's own. With `reserve=N` a block of N keys is
@@ -42,29 +56,34 @@ def enable_batch_inserting(target: Target, *, reserve: int = 0) -> None:
     for engines without a pool of lasting connections, or whose tables are dropped, emptied with
     RESTART IDENTITY, or change places in the `search_path`, while it lives.
 
-    Raises TypeError for any other target, and ConfigurationError for a negative `reserve`.
+    Raises TypeError for any other target, and ConfigurationError for settings out of range.
     """
     if reserve < 0:
         raise ConfigurationError(f"reserve must be 0 or more, not {reserve}")
+    if statement_bytes < 1:
+        raise ConfigurationError(f"statement_bytes must be 1 or more, not {statement_bytes}")
+    setting = _Setting(reserve, statement_bytes)
     if isinstance(target, async_scoped_session | scoped_session):
         target = target.session_factory
     if isinstance(target, async_sessionmaker):
-        _enable_async_factory(target, reserve)
+        _enable_factory(target, target.class_, setting)
     elif isinstance(target, AsyncSession):
-        _listen(target.sync_session, reserve)
+        _listen(target.sync_session, setting)
+    elif isinstance(target, sessionmaker) and issubclass(target.class_, AsyncSession):
+        _enable_factory(target, target.class_, setting)
     elif isinstance(target, sessionmaker):
-        _batch(target.class_, reserve)  # a subclass that every sessionmaker makes for itself
+        _batch(target.class_, setting)  # a subclass that every sessionmaker makes for itself
     elif isinstance(target, Session):
-        _listen(target, reserve)
+        _listen(target, setting)
     else:
-        _enable_class(target, reserve)
+        _enable_class(target, setting)
 
 
-def _enable_class(target: Any, reserve: int) -> None:
+def _enable_class(target: Any, setting: _Setting) -> None:
     if isinstance(target, type) and issubclass(target, AsyncSession):
-        target.sync_session_class = _batching_class(target.sync_session_class, reserve)
+        target.sync_session_class = _batching_class(target.sync_session_class, setting)
     elif isinstance(target, type) and issubclass(target, Session):
-        _listen(target, reserve)
+        _listen(target, setting)
     else:
         raise TypeError(
             "enable_batch_inserting takes a session, a class of sessions or a session "
@@ -72,45 +91,40 @@ def _enable_class(target: Any, reserve: int) -> None:
         )
 
 
-def _enable_async_factory(factory: async_sessionmaker[Any], reserve: int) -> None:
-    """Give it a session subclass: it takes no listeners itself."""
-    configured = factory.kw.get("sync_session_class")
-    current = configured or factory.class_.sync_session_class
-    factory.configure(sync_session_class=_batching_class(current, reserve))
+def _enable_factory(factory: Any, cls: Any, setting: _Setting) -> None:
+    """Give a factory of async sessions a class of sync sessions: it takes no listeners itself."""
+    current = factory.kw.get("sync_session_class") or cls.sync_session_class
+    factory.configure(sync_session_class=_batching_class(current, setting))
 
 
-def _batching_class(cls: type[Session], reserve: int) -> type[Session]:
+def _batching_class(cls: type[Session], setting: _Setting) -> type[Session]:
     if cls in _turned_on:
-        _listen(cls, reserve)
+        _listen(cls, setting)
         return cls
     subclass = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-    _batch(subclass, reserve)
+    _batch(subclass, setting)
     return subclass
 
 
-def _batch(cls: Any, reserve: int) -> None:
+def _batch(cls: Any, setting: _Setting) -> None:
     """Turn it on for a class that is ours to change: others keep their methods."""
     if adds_like_stock(cls):
         cls.add_all = add_all
-    _listen(cls, reserve)
-
-
-@dataclass(slots=True)
-class _Setting:
-    reserve: int
+    _listen(cls, setting)
 
 
 # Not `event.contains`: it goes by id(), which a new session may share with one long gone.
 _turned_on: WeakKeyDictionary[Any, _Setting] = WeakKeyDictionary()
 
 
-def _listen(target: Any, reserve: int) -> None:
+def _listen(target: Any, setting: _Setting) -> None:
     if target in _turned_on:
-        _turned_on[target].reserve = reserve
+        known = _turned_on[target]
+        known.reserve, known.statement_bytes = setting.reserve, setting.statement_bytes
         return
-    setting = _turned_on[target] = _Setting(reserve)
+    kept = _turned_on[target] = replace(setting)
 
     def listener(session: Session, uow: Any, _objects: Any) -> None:
-        before_flush(session, uow, setting.reserve)
+        before_flush(session, uow, kept.reserve, kept.statement_bytes)
 
     event.listen(target, "before_flush", listener)

@@ -9,10 +9,13 @@ cursor either, the statement goes to the cursor directly, errors to the same han
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
+from async_loader.inserts._sqlalchemy import statement_context
 from async_loader.inserts.array_types import tell_array_types
 
 
@@ -23,14 +26,26 @@ class Rows(NamedTuple):
     types: Sequence[Any]
 
 
+class NotSentError(Exception):
+    """A driver would not take the values: nothing was sent, and the transaction goes on."""
+
+
 def execute(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Rows:
-    """Execute in the connection's transaction; errors are SQLAlchemy's."""
+    """Execute in the connection's transaction; errors are SQLAlchemy's.
+
+    Raises NotSentError for what the driver itself refuses: its message shows all rows.
+    """
     raw: Any = connection
     if connection.dialect.driver == "asyncpg":
         tell_array_types(connection)
     if _is_plain(raw):
         return _directly(raw, sql, parameters)
-    result = connection.exec_driver_sql(sql, parameters)
+    try:
+        result = connection.exec_driver_sql(sql, parameters)
+    except DBAPIError as error:
+        if error.connection_invalidated or _sqlstate(error.orig) is not None:
+            raise
+        raise NotSentError from None
     if not result.returns_rows:
         return Rows((), ())
     types = [column[1] for column in result.cursor.description]
@@ -72,6 +87,23 @@ def _directly(connection: Any, sql: str, parameters: tuple[Any, ...]) -> Rows:
             rows = Rows(cursor.fetchall(), [column[1] for column in description])
         cursor.close()
     except BaseException as error:
-        connection._handle_dbapi_exception(error, sql, parameters, cursor, None)
+        if _was_not_sent(connection, error, cursor):
+            raise NotSentError from None
+        # With a context, as a listener to `handle_error` and the dialect's own caches expect.
+        context = None
+        with suppress(Exception):
+            context = statement_context(connection, sql, parameters)
+        connection._handle_dbapi_exception(error, sql, parameters, cursor, context)
         raise
     return rows
+
+
+def _was_not_sent(connection: Any, error: BaseException, cursor: Any) -> bool:
+    dialect = connection.dialect
+    if not isinstance(error, dialect.loaded_dbapi.Error) or _sqlstate(error) is not None:
+        return False
+    return not dialect.is_disconnect(error, connection._dbapi_connection, cursor)
+
+
+def _sqlstate(error: Any) -> Any:
+    return getattr(error, "sqlstate", None)

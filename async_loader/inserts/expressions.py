@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import literal_column
-from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import elements, visitors
 from sqlalchemy.sql.functions import FunctionElement
 
 from async_loader.inserts.column_types import Codec, codec
+from async_loader.inserts.names import Names
 
 _ELEMENTS = (
     elements.BinaryExpression,
@@ -35,7 +35,7 @@ _ELEMENTS = (
 
 # fmt: off
 _FUNCTIONS = frozenset((
-    "abs", "array_length", "ascii", "btrim", "ceil", "ceiling", "char_length", "clock_timestamp",
+    "abs", "array_length", "ascii", "btrim", "ceil", "ceiling", "char_length",
     "coalesce", "concat", "concat_ws", "current_date", "current_time", "current_timestamp",
     "current_user", "date", "date_part", "date_trunc", "decode", "encode", "exp", "floor",
     "format", "gen_random_uuid", "greatest", "initcap", "least", "left", "length", "ln",
@@ -45,7 +45,7 @@ _FUNCTIONS = frozenset((
     "replace", "reverse", "right", "round", "rpad", "rtrim", "session_user", "sha256", "sign",
     "split_part", "sqrt", "strpos", "substr", "substring", "to_char", "to_date", "to_hex",
     "to_number", "to_timestamp", "to_tsvector", "transaction_timestamp", "translate", "trim",
-    "trunc", "upper", "user", "uuidv4", "uuidv7",
+    "trunc", "upper", "user", "uuidv4",
 ))
 # fmt: on
 
@@ -66,31 +66,32 @@ class Expression:
     values: tuple[Any, ...]
 
 
-def understood(value: Any, dialect: Dialect) -> Expression | None:
+def understood(value: Any, names: Names) -> Expression | None:
     """Return the expression, or None when only SQLAlchemy itself should send it."""
     clause = value.__clause_element__() if hasattr(value, "__clause_element__") else value
-    binds: list[Any] = []
-    for element in visitors.iterate(clause):
-        if isinstance(element, elements.BindParameter):
-            if element.expanding or element in binds:
-                return None
-            binds.append(element)
-        elif isinstance(element, FunctionElement):
-            if str(getattr(element, "name", "")).lower() not in _FUNCTIONS:
-                return None
-            if getattr(element, "packagenames", ()):
-                return None
-        elif not isinstance(element, _ELEMENTS):
-            return None
-    codecs = tuple(codec(bind.type, dialect) for bind in binds)
-    if None in codecs:
+    if isinstance(clause, elements.BindParameter):
+        return None  # SQLAlchemy sends it as a value, and leaves it on the object as it is
+    binds = [one for one in visitors.iterate(clause) if isinstance(one, elements.BindParameter)]
+    if not all(map(_is_known, visitors.iterate(clause))) or len(set(binds)) < len(binds):
         return None
-    sql = _text(clause, binds, dialect)
-    known = tuple(way for way in codecs if way is not None)
+    codecs = tuple(codec(bind.type, names.dialect) for bind in binds)
+    known = tuple(way for way in codecs if way is not None and not way.foreign)
+    if len(known) != len(codecs):
+        return None
+    sql = _text(clause, binds, names)
     return Expression(Template(sql, known), tuple(bind.effective_value for bind in binds))
 
 
-def _text(clause: Any, binds: list[Any], dialect: Dialect) -> str:
+def _is_known(element: Any) -> bool:
+    if isinstance(element, elements.BindParameter):
+        return not element.expanding
+    if isinstance(element, FunctionElement):
+        name = str(getattr(element, "name", "")).lower()
+        return name in _FUNCTIONS and not getattr(element, "packagenames", ())
+    return isinstance(element, _ELEMENTS)
+
+
+def _text(clause: Any, binds: list[Any], names: Names) -> str:
     """Compile with a marker for each bound value."""
     markers = {id(bind): f"__value_{number}__" for number, bind in enumerate(binds)}
 
@@ -99,7 +100,10 @@ def _text(clause: Any, binds: list[Any], dialect: Dialect) -> str:
         return None if marker is None else literal_column(marker, type_=element.type)
 
     marked = visitors.replacement_traverse(clause, {}, replace)
-    text = str(marked.self_group().compile(dialect=dialect))
+    compiled: Any = marked.self_group().compile(
+        dialect=names.dialect, schema_translate_map=names.translation or None
+    )
+    text = names.translated(str(compiled))
     text = text.replace("{", "{{").replace("}", "}}")
     for number in range(len(binds)):
         text = text.replace(f"__value_{number}__", f"{{{number}}}")

@@ -13,14 +13,11 @@ from sqlalchemy.orm import exc as orm_exc
 from async_loader.inserts.execute import Rows, execute
 from async_loader.inserts.expressions import Template
 from async_loader.inserts.garbage import held_for
-from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Returned, TablePlan
+from async_loader.inserts.names import Names
+from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Returned, Role, TablePlan
 from async_loader.inserts.rows import Group, Pending, Values, collect
-from async_loader.inserts.statements import (
-    Translation,
-    insert_statement,
-    select_list,
-    table_name,
-)
+from async_loader.inserts.sizes import cut
+from async_loader.inserts.statements import InsertText
 
 
 class Statement(NamedTuple):
@@ -41,15 +38,16 @@ class Insert:
         mapper: Mapper[Any],
         plan: TablePlan,
         pending: Pending,
-        translation: Translation | None,
+        names: Names,
     ) -> None:
         self.connection = connection
         self.mapper = mapper
         self.plan = plan
         self.pending = pending
-        self.translation = translation
+        self.names = names
         self.drawn: tuple[Sequence[int], Values] = ([], [])  # rows, and keys asked for
-        self.sheet = collect(plan, pending.dicts, connection.dialect)
+        self.written: set[int] = set()
+        self.sheet = collect(plan, pending.dicts, names)
 
     def lacking(self) -> Sequence[int]:
         """Return the rows whose key the server has to make; refuse other missing keys."""
@@ -93,36 +91,37 @@ class Insert:
     def fill(self, rows: Sequence[int], raw: Values) -> None:
         """Take keys asked for beforehand; objects get them when their rows are in."""
         keys = self.processed(raw)
-        self.sheet.fill(self.generated, rows, keys)
+        self.sheet.fill(self.generated, rows, keys, raw)
         self.drawn = (rows, keys)
 
-    def run(self) -> None:
-        """Call defaults, insert, and write back what came of it."""
-        plan = self.plan
-        try:
-            with held_for(self.sheet.count):
-                groups = self.sheet.groups(keep_order=plan.refers_to_itself)
-        except Exception as error:
-            _as_statement_error(self.connection, error, f"INSERT INTO {plan.table.name}")
-        for group in groups:
-            self._emit(group)
+    def write_defaults(self) -> None:
+        """Put what was drawn and made into the objects, for SQLAlchemy to send it."""
+        rows, keys = self.drawn
+        self._write_keys(rows, keys)
+        for default in self.sheet.defaults:
+            if default.column.key is not None and default.column.role is Role.DEFAULT:
+                for row in default.rows:
+                    self.pending.dicts[row][default.column.key] = default.values[row]
+
+    def run(self, *, in_order: bool, statement_bytes: int) -> None:
+        """Insert what has been prepared, and write back what came of it."""
+        for group in self.sheet.groups(keep_order=in_order):
+            for piece in cut(group, statement_bytes):
+                self._emit(piece)
+                self.written.update(piece.rows)
 
     def _emit(self, group: Group) -> None:
-        connection = self.connection
         statement = self._statement(group)
-        try:
-            with held_for(len(group.rows)):
-                arrays = _arrays(group)
-        except Exception as error:
-            _as_statement_error(connection, error, statement.sql)
+        arrays = group.arrays
+        if len(group.rows) == 1:
+            arrays = [values[0] for values in arrays]
         with held_for(len(group.rows)):
-            result = execute(connection, statement.sql, arrays)
+            result = execute(self.connection, statement.sql, tuple(arrays))
             if self.drawn[0]:
                 self._write_drawn(group)
             if statement.by_server or statement.read_back:
                 self._read_back(group, result, statement)
-            if group.defaulted:
-                self._write_defaults(group)
+            self._write_defaults(group)
             if statement.expired:
                 self._expire(group, statement.expired)
 
@@ -131,8 +130,8 @@ class Insert:
         columns = [column for column, _ in group.columns]
         computed = [(column, template) for column, template, _ in group.computed]
         table = self.plan.name
-        if self.translation is not None:
-            table = table_name(self.plan.table, self.connection.dialect, self.translation)
+        if self.names.translation:
+            table = self.names.table(self.plan.table)
         signature = (table, len(group.rows) > 1, *columns, *computed)
         statement = self.plan.statements.get(signature)
         if statement is None:
@@ -147,26 +146,22 @@ class Insert:
         computed: list[tuple[ColumnPlan, Template]],
         several: bool,
     ) -> Statement:
-        plan, dialect = self.plan, self.connection.dialect
-        names = {column.column.key for column in columns}
-        by_server = plan.generated is not None and plan.generated.column.key not in names
+        plan = self.plan
+        named = {column.column.key for column in columns}
+        by_server = plan.generated is not None and plan.generated.column.key not in named
         read_back: tuple[Returned, ...] = ()
-        if plan.returned and not plan.server_keys <= names:
-            read_back = tuple(item for item in plan.returned if item.column.key not in names)
-        arrays, selected = select_list(columns, [template for _, template in computed])
+        if plan.returned and not plan.server_keys <= named:
+            read_back = tuple(item for item in plan.returned if item.column.key not in named)
+        text = InsertText(self.names, columns, [template for _, template in computed])
         targets = [column.sql for column in columns] + [column.sql for column, _ in computed]
         returning = [key.sql for key in plan.keys] if by_server or read_back else []
-        sql = insert_statement(
-            table,
-            targets,
-            arrays,
-            selected,
-            dialect,
-            ordered=by_server and several,
-            returning=[*returning, *(item.sql for item in read_back)],
-        )
+        returning += [item.sql for item in read_back]
+        if several:
+            sql = text.rows(table, targets, returning, ordered=by_server)
+        else:
+            sql = text.row(table, targets, returning)
         # What the server made and nobody reads back is loaded when it is looked at.
-        made = {key: name for name, key in plan.expires.items() if name not in names}
+        made = {key: name for name, key in plan.expires.items() if name not in named}
         made |= {column.key: column.column.key for column, _ in computed if column.key}
         back = {item.column.key for item in read_back}
         expired = tuple(key for key, name in made.items() if name not in back)
@@ -206,8 +201,8 @@ class Insert:
             place = plan.keys.index(self.generated)
             return sorted(rows, key=itemgetter(place))
         # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell.
-        given = dict(group.columns)
-        wanted = list(zip(*(given[key] for key in plan.keys), strict=True))
+        given = dict(self.sheet.whole)
+        wanted = [tuple([given[key][row] for key in plan.keys]) for row in group.rows]
         processed = [
             _processed(key.column, [row[n] for row in rows], self.connection, types[n])
             for n, key in enumerate(plan.keys)
@@ -240,28 +235,21 @@ class Insert:
             dicts[row][key] = value
 
     def _write_defaults(self, group: Group) -> None:
-        for column, values, rows in group.defaulted:
-            if column.key is not None:
-                for row in rows:
-                    place = group.rows[row]
-                    self.pending.dicts[place][column.key] = values[row]
-                    self.pending.states[place].committed_state.pop(column.key, None)
+        dicts, states = self.pending.dicts, self.pending.states
+        mine = set(group.rows) if len(group.rows) < self.sheet.count else None
+        for default in self.sheet.defaults:
+            key = default.column.key
+            if key is None:
+                continue
+            for row in default.rows:
+                if mine is None or row in mine:
+                    dicts[row][key] = default.values[row]
+                    states[row].committed_state.pop(key, None)
 
     def _expire(self, group: Group, keys: tuple[str, ...]) -> None:
         pending = self.pending
         for row in group.rows:
             pending.states[row]._expire_attributes(pending.dicts[row], keys)
-
-
-def _arrays(group: Group) -> tuple[Values, ...]:
-    arrays = [
-        values if (bind := column.codec.bind) is None else list(map(bind, values))
-        for column, values in group.columns
-    ]
-    for _, template, given in group.computed:
-        for way, values in zip(template.codecs, given, strict=True):
-            arrays.append(values if way.bind is None else list(map(way.bind, values)))
-    return tuple(arrays)
 
 
 def _rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
@@ -281,8 +269,3 @@ def _rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
 def _processed(column: Any, raw: Values, connection: Connection, code: int | None = None) -> Values:
     process = column.type._cached_result_processor(connection.dialect, code)
     return raw if process is None else list(map(process, raw))
-
-
-def _as_statement_error(connection: Any, error: Exception, sql: str) -> None:
-    """Raise what SQLAlchemy raises for an error while parameters are prepared."""
-    connection._handle_dbapi_exception(error, sql, None, None, None)

@@ -28,6 +28,7 @@ from async_loader.inserts._sqlalchemy import (
     OneToMany,
     ScalarAttributeImpl,
     UOWTransaction,
+    populate,
     topological,
 )
 from async_loader.inserts.keys import asks_ahead
@@ -238,7 +239,13 @@ def carry_keys(uow: UOWTransaction, links: list[Link]) -> None:
                 target[right] = source[left]
             else:
                 simple = False
-                value = parent.manager[left].impl.get(parent, source)
-                implementation.set(child, target, value, None)
+                break
         if simple:
             carried.add(link)
+        else:
+            processor = edge.processor
+            mappers = processor.parent, processor.mapper
+            if edge.kind is ManyToOne:
+                mappers = mappers[1], mappers[0]
+            pairs = processor.prop.synchronize_pairs
+            populate(parent, mappers[0], child, mappers[1], pairs, uow, False)

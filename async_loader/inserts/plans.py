@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import ignores_context, orm_defaults
-from async_loader.inserts.column_types import Codec, codec
+from async_loader.inserts.column_types import Codec, codec, is_foreign
 
 DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg_async"})
 
@@ -59,6 +59,7 @@ class ColumnPlan:
     is_callable: bool = False
     origin: object = None  # equal where two mappers' defaults are the same
     reason: str | None = None  # why only SQLAlchemy can send it
+    foreign: bool = False  # the application's own code is in its type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,6 +241,9 @@ def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> Tabl
 def _returned(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> tuple[Returned, ...]:
     """What SQLAlchemy's `return_defaults` names: an empty list means every column."""
     named = owner._server_default_cols[table]
+    for column in table.c:
+        if column.type._has_column_expression:
+            raise NotUnderstoodError(f"column {column.name} is read through an expression")
     properties = mapper._columntoproperty
     return tuple(
         Returned(column, properties[column].key, _quoted(column, dialect))
@@ -301,10 +305,11 @@ def _column(
         is_callable=is_callable,
         origin=origin,
         reason=reason,
+        foreign=is_foreign(column.type),
     )
 
 
-_NO_CODEC = Codec("", "", None)
+_NO_CODEC = Codec("", None)
 _CONSTANTS = (str, int, float, bool, bytes)
 
 

@@ -20,11 +20,14 @@ from async_loader.inserts._sqlalchemy import (
     emit_insert_statements,
     finalize_insert_update,
 )
+from async_loader.inserts.catalogue import facts_of
 from async_loader.inserts.keys import Wanted, draw
+from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     KeySource,
     Level,
     NotUnderstoodError,
+    Role,
     TablePlan,
     listens,
     mapper_plan,
@@ -34,6 +37,8 @@ from async_loader.inserts.save import Save
 State = Any
 Command = tuple[Any, ...]
 
+_MISSING: Any = object()
+
 
 def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> None:
     """Insert pending objects of one mapper with one table, in the order they were added.
@@ -42,13 +47,19 @@ def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> N
     """
     connection = save.connection_of(base_mapper)
     mapper, plan = _plan(save, connection, states)
+    names = Names.of(connection)
+    facts = facts_of(connection, plan, names)
+    if facts is None or facts.shows is not None or facts.in_order:
+        raise NotUnderstoodError("how its rows come can be seen")
     commands = _commands(mapper, plan, connection, states)
     lacking = [command for command in commands if not command[6]]
     regrouped = _regroup(commands)
+    _refuse_another_order(plan, commands)
     needs_no_keys = not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1)
     if needs_no_keys and len(regrouped) == _runs(commands):
         raise NotUnderstoodError("SQLAlchemy's own batches are as large")
-    given = _give_keys(plan, connection, lacking, save.reserve)
+    given = _give_keys(plan, connection, names, lacking, save.reserve)
+    given += _call_defaults(plan, states)
     try:
         for group in _regroup(_commands(mapper, plan, connection, states)):
             emit_insert_statements(base_mapper, save.uow, mapper, plan.table, group)
@@ -107,16 +118,47 @@ def _runs(commands: Sequence[Command]) -> int:
     return 1 + sum(one != other for one, other in pairwise(keys))
 
 
+def _refuse_another_order(plan: TablePlan, commands: Sequence[Command]) -> None:
+    """Refuse to regroup where code of the application's own would be called in another order."""
+    key = None if plan.generated is None else plan.generated.column.key
+    kinds = {(frozenset(set(command[2]) - {key}), bool(command[5])) for command in commands}
+    for column in plan.columns:
+        by_context = column.is_callable and column.default is None
+        if len(kinds) > 1 and (column.foreign or by_context):
+            raise NotUnderstoodError("its own code would be called in another order")
+
+
+def _call_defaults(plan: TablePlan, states: Sequence[State]) -> list[tuple[dict[str, Any], str]]:
+    """Call defaults in the order of the objects, which regrouped they would not be."""
+    columns = [
+        column
+        for column in plan.columns
+        if column.role is Role.DEFAULT and column.is_callable and column.key is not None
+    ]
+    given = []
+    for state in states:
+        attributes = state.dict
+        for column in columns:
+            absent = _MISSING if column.evaluates_none else None
+            if attributes.get(column.key, absent) is absent:
+                attributes[str(column.key)] = column.default() if column.default else None
+                given.append((attributes, str(column.key)))
+    return given
+
+
 def _give_keys(
-    plan: TablePlan, connection: Connection, lacking: Sequence[Command], reserve: int
+    plan: TablePlan,
+    connection: Connection,
+    names: Names,
+    lacking: Sequence[Command],
+    reserve: int,
 ) -> list[tuple[dict[str, Any], str]]:
     if not lacking:
         return []
     generated = plan.generated
     if generated is None or generated.key is None or len(plan.keys) != 1:
         raise NotUnderstoodError("nothing makes its key")
-    translation = connection.get_execution_options().get("schema_translate_map")
-    (raw,) = draw([Wanted(plan, len(lacking), connection, translation)], reserve)
+    (raw,) = draw([Wanted(plan, len(lacking), connection, names)], reserve)
     process: Any = generated.column.type._cached_result_processor(connection.dialect, None)
     given = []
     for command, value in zip(lacking, raw, strict=True):

@@ -1,24 +1,25 @@
 """
-From objects to columns: what SQLAlchemy's `_collect_insert_commands` and its execution context
-decide value by value, decided here column by column.
+From objects to columns: what SQLAlchemy's `_collect_insert_commands` decides value by value,
+decided here column by column.
 
-Rows whose inserts name the same columns form a group, which becomes one statement. Python
-defaults are called row by row in the order of the objects, as SQLAlchemy calls them.
+    attributes -> Sheet (collect) -> defaults called, values bound (calls.py) -> Groups
+
+Rows whose inserts name the same columns form a group, which becomes one statement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
 from async_loader.inserts.expressions import Expression, Template, understood
+from async_loader.inserts.names import Names
 from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Role, TablePlan
 
 Values = list[Any]
@@ -33,8 +34,6 @@ _PLAIN: frozenset[type] = frozenset(
         *(date, datetime, time, timedelta, Decimal, UUID),
     }
 )
-# What a driver would take for a further dimension of the array.
-_NESTED = (list, tuple, set, frozenset)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,21 +54,39 @@ class Group:
     """Rows that one statement inserts; `rows` are positions among the objects given."""
 
     rows: Sequence[int]
-    columns: list[tuple[ColumnPlan, Values]]
-    defaulted: list[tuple[ColumnPlan, Values, list[int]]]
+    columns: list[tuple[ColumnPlan, Values]]  # as the driver takes them
     computed: list[tuple[ColumnPlan, Template, list[Values]]]
+
+    @property
+    def arrays(self) -> list[Values]:
+        """The parameters, column by column."""
+        arrays = [values for _, values in self.columns]
+        for _, _, given in self.computed:
+            arrays += given
+        return arrays
+
+
+@dataclass(slots=True, eq=False)
+class Default:
+    """A column whose Python default is called in some of the rows."""
+
+    column: ColumnPlan
+    values: Values
+    rows: list[int]
 
 
 @dataclass(slots=True, eq=False)
 class Sheet:
-    """The values of all rows of one table, before defaults are called."""
+    """The values of all rows of one table."""
 
     count: int
-    whole: list[tuple[ColumnPlan, Values]]
-    partial: list[tuple[ColumnPlan, Values, list[bool]]]
-    calls: list[tuple[ColumnPlan, Values, list[int]]]
-    absent: set[ColumnPlan]  # columns without a value in any row
-    computed: list[tuple[ColumnPlan, dict[int, Expression]]]  # expressions, by row
+    whole: list[tuple[ColumnPlan, Values]] = field(default_factory=list)
+    partial: list[tuple[ColumnPlan, Values, list[bool]]] = field(default_factory=list)
+    defaults: list[Default] = field(default_factory=list)
+    absent: set[ColumnPlan] = field(default_factory=set)  # without a value in any row
+    computed: list[tuple[ColumnPlan, dict[int, Expression]]] = field(default_factory=list)
+    drawn: dict[ColumnPlan, dict[int, Any]] = field(default_factory=dict)  # raw keys, by row
+    bound: dict[ColumnPlan, Values] = field(default_factory=dict)  # as the driver takes them
 
     def rows_lacking(self, column: ColumnPlan) -> Sequence[int]:
         """Return the rows that have no value of a column that may be absent."""
@@ -80,19 +97,35 @@ class Sheet:
                 return [row for row, has in enumerate(present) if not has]
         return []
 
-    def fill(self, column: ColumnPlan, rows: Sequence[int], given: Values) -> None:
+    def fill(self, column: ColumnPlan, rows: Sequence[int], keys: Values, raw: Values) -> None:
         """Give a column its values in the rows that lack them."""
+        self.drawn[column] = dict(zip(rows, raw, strict=True))
         if column in self.absent:
             self.absent.discard(column)
-            self.whole.append((column, given))
+            self.whole.append((column, keys))
             return
         for index, (other, values, _) in enumerate(self.partial):
             if other is column:
-                for row, value in zip(rows, given, strict=True):
+                for row, value in zip(rows, keys, strict=True):
                     values[row] = value
                 del self.partial[index]
                 self.whole.append((column, values))
                 return
+
+    def value_columns(self) -> list[tuple[ColumnPlan, Values, Sequence[int]]]:
+        """Return the columns with values and the rows that have one, expressions aside."""
+        every: Sequence[int] = range(self.count)
+        found: list[tuple[ColumnPlan, Values, Sequence[int]]] = []
+        skipped = dict(self.computed)
+        for column, values in self.whole:
+            without = skipped.get(column)
+            rows = [row for row in every if row not in without] if without else every
+            found.append((column, values, rows))
+        for column, values, present in self.partial:
+            without = skipped.get(column, {})
+            rows = [row for row, has in enumerate(present) if has and row not in without]
+            found.append((column, values, rows))
+        return found
 
     def patterns(self, *, ignoring: ColumnPlan | None = None) -> int:
         """Return how many statements the rows need, one column apart."""
@@ -112,56 +145,54 @@ class Sheet:
         return masks
 
     def groups(self, *, keep_order: bool) -> list[Group]:
-        """Call the defaults and return the groups in the order of their first rows."""
-        _call_defaults(self.calls)
-        calls = [call for call in self.calls if call[2]]
+        """Return the groups in the order of their first rows; in the rows' own if need be."""
         masks = self._masks()
         if not masks:
-            return [Group(range(self.count), self.whole, calls, [])]
+            columns = [(column, self.bound[column]) for column, _ in self.whole]
+            return [Group(range(self.count), columns, [])]
         by_pattern: dict[tuple[Any, ...], list[int]] = {}
         for row, pattern in enumerate(zip(*masks, strict=True)):
             by_pattern.setdefault(pattern, []).append(row)
         runs = _runs(by_pattern, self.count) if keep_order else list(by_pattern.items())
-        return [self._group(pattern, rows, calls) for pattern, rows in runs]
+        return [self._group(pattern, rows) for pattern, rows in runs]
 
-    def _group(
-        self,
-        pattern: tuple[Any, ...],
-        rows: list[int],
-        calls: list[tuple[ColumnPlan, Values, list[int]]],
-    ) -> Group:
+    def _group(self, pattern: tuple[Any, ...], rows: list[int]) -> Group:
         computed: list[tuple[ColumnPlan, Template, list[Values]]] = []
         for (column, by_row), template in zip(
             self.computed, pattern[len(self.partial) :], strict=True
         ):
             if template is not None:
-                given = [
-                    list(values)
-                    for values in zip(*(by_row[row].values for row in rows), strict=True)
-                ]
-                computed.append((column, template, given))
+                given = zip(*(by_row[row].values for row in rows), strict=True)
+                computed.append((column, template, _bound_template(template, given)))
         skipped = {column for column, _, _ in computed}
-        columns = [
-            (column, [values[row] for row in rows])
-            for column, values in self.whole
-            if column not in skipped
+        present = [column for column, _ in self.whole]
+        present += [
+            column for (column, _, _), has in zip(self.partial, pattern, strict=False) if has
         ]
-        for (column, values, _), present in zip(self.partial, pattern, strict=False):
-            if present and column not in skipped:
+        columns = []
+        for column in present:
+            if column not in skipped:
+                values = self.bound[column]
                 columns.append((column, [values[row] for row in rows]))
-        mine = [call for call in calls if call[0] not in skipped]
-        return Group(rows, columns, _of_rows(mine, rows), computed)
+        return Group(rows, columns, computed)
 
 
-def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]], dialect: Dialect) -> Sheet:
+def _bound_template(template: Template, given: Any) -> list[Values]:
+    return [
+        list(values) if codec.bind is None else list(map(codec.bind, values))
+        for codec, values in zip(template.codecs, given, strict=True)
+    ]
+
+
+def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]], names: Names) -> Sheet:
     """Return the values of the objects whose attributes these are.
 
     Raises NotUnderstoodError for values that only SQLAlchemy can send.
     """
-    sheet = Sheet(len(dicts), [], [], [], set(), [])
+    sheet = Sheet(len(dicts))
     for column in plan.columns:
         values = _values(column, dicts)
-        expressions = _expressions(column, values, dialect)
+        expressions = _expressions(column, values, names)
         if expressions:
             sheet.computed.append((column, expressions))
         role = column.role
@@ -175,7 +206,9 @@ def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]], dialect: Dialect) 
                 sheet.partial.append((column, values, present))
             continue
         if role is not Role.NONE:
-            sheet.calls.append((column, values, _defaulted_rows(column, values)))
+            rows = _defaulted_rows(column, values)
+            if rows:
+                sheet.defaults.append(Default(column, values, rows))
         sheet.whole.append((column, values))
     return sheet
 
@@ -189,9 +222,7 @@ def _values(column: ColumnPlan, dicts: Sequence[dict[str, Any]]) -> Values:
     return [values.get(key) for values in dicts]
 
 
-def _expressions(
-    column: ColumnPlan, values: Values, dialect: Dialect
-) -> dict[int, Expression] | None:
+def _expressions(column: ColumnPlan, values: Values, names: Names) -> dict[int, Expression] | None:
     """Return the SQL expressions among the values, by row; refuse what has no column."""
     if _PLAIN.issuperset(map(type, values)):
         return None
@@ -201,12 +232,10 @@ def _expressions(
         if type(value) not in unknown:
             continue
         if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
-            expression = None if column.column.primary_key else understood(value, dialect)
+            expression = None if column.column.primary_key else understood(value, names)
             if expression is None:
                 raise NotUnderstoodError(f"column {column.column.name} is given a SQL expression")
             found[row] = expression
-        elif isinstance(value, _NESTED) and column.codec.bind is None:
-            raise NotUnderstoodError(f"column {column.column.name} is given a list")
     return found
 
 
@@ -224,24 +253,6 @@ def _defaulted_rows(column: ColumnPlan, values: Values) -> list[int]:
     return [row for row, value in enumerate(values) if value is absent]
 
 
-def _call_defaults(calls: list[tuple[ColumnPlan, Values, list[int]]]) -> None:
-    """Fill in Python defaults; several that are called take turns row by row."""
-    called = [call for call in calls if call[0].is_callable and call[2]]
-    for column, values, rows in calls:
-        if not column.is_callable or len(called) == 1:
-            for row in rows:
-                values[row] = _call(column)
-    if len(called) > 1:
-        turns = sorted((row, turn) for turn, (_, _, rows) in enumerate(called) for row in rows)
-        for row, turn in turns:
-            column, values, _ = called[turn]
-            values[row] = _call(column)
-
-
-def _call(column: ColumnPlan) -> Any:
-    return column.default() if column.default is not None else None
-
-
 def _runs(
     by_presence: dict[tuple[Any, ...], list[int]], count: int
 ) -> list[tuple[tuple[Any, ...], list[int]]]:
@@ -257,16 +268,3 @@ def _runs(
         else:
             runs.append((presence, [row]))
     return runs
-
-
-def _of_rows(
-    calls: list[tuple[ColumnPlan, Values, list[int]]], rows: list[int]
-) -> list[tuple[ColumnPlan, Values, list[int]]]:
-    position = {row: index for index, row in enumerate(rows)}
-    found = []
-    for column, values, defaulted in calls:
-        mine = [row for row in defaulted if row in position]
-        if mine:
-            own = [values[row] for row in rows]
-            found.append((column, own, [position[row] for row in mine]))
-    return found

@@ -17,12 +17,20 @@ from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import (
     UOWTransaction,
+    collect_insert_commands,
+    emit_insert_statements,
     finalize_insert_update,
     has_one_bind,
+    is_autocommit,
+    populate,
 )
+from async_loader.inserts.calls import bind, call_defaults
+from async_loader.inserts.catalogue import TableFacts, facts_of, later_in
+from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted, draw, must_ask
+from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     MapperPlan,
     NotUnderstoodError,
@@ -31,6 +39,7 @@ from async_loader.inserts.plans import (
     mapper_plan,
 )
 from async_loader.inserts.rows import Pending, collect
+from async_loader.inserts.sizes import refuse_long
 
 State = Any
 Part = tuple[MapperPlan, Pending]
@@ -39,9 +48,10 @@ Part = tuple[MapperPlan, Pending]
 class Save:
     """The inserts of one flush; it knows what it has inserted."""
 
-    def __init__(self, uow: UOWTransaction, reserve: int = 0) -> None:
+    def __init__(self, uow: UOWTransaction, reserve: int, statement_bytes: int) -> None:
         self.uow = uow
         self.reserve = reserve
+        self.statement_bytes = statement_bytes
         self.session = uow.session
         self.inserted: dict[Mapper[Any], Pending] = {}
         self.connection: Connection | None = None
@@ -59,21 +69,81 @@ class Save:
         else:
             self._refuse_values(connection, parts)
             tables = base_mapper._sorted_tables
-        written = False
         for table in tables:
-            inserts = _inserts(connection, table, parts)
-            try:
-                self._draw(connection, inserts)
-            except NotUnderstoodError as error:
-                if written:
-                    raise AssertionError(f"half of {base_mapper} is written: {error}") from error
-                raise
-            for insert in inserts:
-                insert.run()
-            _copy_keys_down(table, parts)
-            written = True
+            self._save_table(base_mapper, connection, table, parts)
+            _copy_keys_down(self.uow, table, parts)
         for plan, pending in parts:
             self._finish(base_mapper, connection, plan, pending)
+
+    def _save_table(
+        self, base_mapper: Any, connection: Connection, table: Table, parts: list[Part]
+    ) -> None:
+        """Insert the rows of one table: ours, or SQLAlchemy's where only it does right."""
+        inserts = _inserts(connection, table, parts)
+        if not inserts:
+            return
+        lacking = sum(len(insert.lacking()) for insert in inserts)
+        facts = None
+        if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
+            facts = facts_of(connection, inserts[0].plan, inserts[0].names)
+        # Where sorting says nothing, only a statement a row tells whose key comes back.
+        singly = facts is not None and lacking > 1 and not facts.keys_come_sorted
+        try:
+            _refuse_what_shows(facts)
+            self._draw(connection, inserts, facts)
+        except NotUnderstoodError:
+            self._by_sqlalchemy(base_mapper, connection, inserts, singly=singly)
+            return
+        in_order = facts is not None and (facts.in_order or bool(facts.own_keys))
+        try:
+            self._prepare(connection, inserts, facts)
+            for insert in inserts:
+                insert.run(in_order=in_order, statement_bytes=self.statement_bytes)
+        except (NotUnderstoodError, NotSentError):
+            # What SQLAlchemy makes of such a value, be it an error, concerns one row alone.
+            for insert in inserts:
+                insert.write_defaults()
+            self._by_sqlalchemy(base_mapper, connection, inserts, singly=False)
+
+    def _prepare(
+        self, connection: Connection, inserts: list[Insert], facts: TableFacts | None
+    ) -> None:
+        """Call defaults and bind processors; refuse what must not go in one statement."""
+        tables = [(insert.pending, insert.sheet) for insert in inserts]
+        try:
+            with held_for(sum(insert.sheet.count for insert in inserts)):
+                call_defaults(tables)
+                for insert in inserts:
+                    refuse_long(insert.sheet, connection.dialect.driver)
+                bind(tables, connection.dialect)
+        except NotUnderstoodError:
+            raise
+        except Exception as error:
+            as_statement_error(connection, error, f"INSERT INTO {inserts[0].plan.table.name}")
+        for insert in inserts:
+            if facts is not None:
+                _refuse_later(insert, facts)
+
+    def _by_sqlalchemy(
+        self, base_mapper: Any, connection: Connection, inserts: list[Insert], *, singly: bool
+    ) -> None:
+        """Let SQLAlchemy insert the rows of one table, one at a time where keys tell no order."""
+        table = inserts[0].plan.table
+        rows = [
+            (state, values, state.manager.mapper, connection)
+            for insert in inserts
+            for row, (state, values) in enumerate(
+                zip(insert.pending.states, insert.pending.dicts, strict=True)
+            )
+            if row not in insert.written
+        ]
+        if len(inserts) > 1:
+            rows.sort(key=lambda row: row[0].insert_order)
+        mapper = base_mapper._sorted_tables[table]
+        commands = collect_insert_commands(table, rows)
+        for command in commands if singly else [commands]:
+            batch = [command] if singly else command
+            emit_insert_statements(base_mapper, self.uow, mapper, table, batch)
 
     def understood(
         self, base_mapper: Mapper[Any], states: Sequence[State]
@@ -139,7 +209,7 @@ class Save:
         rows = insert.lacking()
         if not rows or not must_ask(insert.plan, len(rows)):
             return None
-        return Wanted(insert.plan, len(rows), connection, insert.translation)
+        return Wanted(insert.plan, len(rows), connection, insert.names)
 
     def inserts(self, connection: Connection, base_mapper: Any, parts: list[Part]) -> list[Insert]:
         """Return what goes into the first table of a hierarchy."""
@@ -149,11 +219,13 @@ class Save:
         """Look at the values of all tables before the first of them is written."""
         for plan, pending in parts:
             for number, table_plan in enumerate(plan.tables.values()):
-                sheet = collect(table_plan, pending.dicts, connection.dialect)
+                sheet = collect(table_plan, pending.dicts, Names.of(connection))
                 if number and sheet.computed and table_plan.keys[0] in sheet.absent:
                     raise NotUnderstoodError("a SQL expression beside inherited tables")
 
-    def _draw(self, connection: Connection, inserts: list[Insert]) -> None:
+    def _draw(
+        self, connection: Connection, inserts: list[Insert], facts: TableFacts | None
+    ) -> None:
         """Ask for the keys that the inserts themselves cannot give, in the objects' order."""
         lacking = [(insert, rows) for insert in inserts if (rows := insert.lacking())]
         if not lacking:
@@ -161,12 +233,12 @@ class Save:
         alone = len(lacking) == 1
         first, rows = lacking[0]
         total = sum(len(rows) for _, rows in lacking)
-        come_back = alone and first.has_array() and not must_ask(first.plan, total)
-        if come_back and (total == 1 or first.is_one_statement()):
+        come_back = alone and not must_ask(first.plan, total)
+        if come_back and (total == 1 or self._sortable(first, facts)):
             return
         keys = self.ahead.pop(first.plan.table, [])
         if len(keys) != total:
-            want = Wanted(first.plan, total, connection, first.translation)
+            want = Wanted(first.plan, total, connection, first.names)
             keys = draw([want], self.reserve)[0]
         if alone:
             first.fill(rows, keys)
@@ -182,6 +254,11 @@ class Save:
             shares[number][1].append(key)
         for (insert, _), share in zip(lacking, shares, strict=True):
             insert.fill(*share)
+
+    def _sortable(self, insert: Insert, facts: TableFacts | None) -> bool:
+        """Tell whether one statement makes all keys, and sorting them tells whose they are."""
+        sorted_keys = facts is not None and facts.keys_come_sorted
+        return sorted_keys and insert.has_array() and insert.is_one_statement()
 
     def _finish(
         self,
@@ -203,7 +280,39 @@ class Save:
             known.extend(pending)
 
 
+def refuse_table(insert: Insert) -> None:
+    """Refuse a table that is not there, or shows how its rows came."""
+    facts = facts_of(insert.connection, insert.plan, insert.names)
+    if facts is None:
+        raise NotUnderstoodError(f"{insert.plan.table.name} is not there")
+    _refuse_what_shows(facts)
+
+
+def _refuse_what_shows(facts: TableFacts | None) -> None:
+    if facts is not None and facts.shows is not None:
+        raise NotUnderstoodError(facts.shows)
+
+
+def _refuse_later(insert: Insert, facts: TableFacts) -> None:
+    """Refuse rows that refer to later ones of their table: one by one they are refused, too."""
+    values = {column.column.name: given for column, given, _ in insert.sheet.value_columns()}
+    for key in facts.own_keys:
+        if not (values.keys() >= {*key.columns, *key.referred}):
+            continue
+        rows = list(zip(*(values[name] for name in key.columns), strict=True))
+        referred = list(zip(*(values[name] for name in key.referred), strict=True))
+        if later_in(rows, referred):
+            raise NotUnderstoodError(f"{facts.table} has rows that refer to later ones")
+
+
+def as_statement_error(connection: Any, error: Exception, sql: str) -> None:
+    """Raise what SQLAlchemy raises for an error while parameters are prepared."""
+    connection._handle_dbapi_exception(error, sql, None, None, None)
+
+
 def _refuse_connection(connection: Any) -> None:
+    if is_autocommit(connection):
+        raise NotUnderstoodError("each statement of an AUTOCOMMIT connection is kept by itself")
     if "compiled_cache" in connection._execution_options:
         raise NotUnderstoodError("the connection has a compiled_cache of its own")
     if connection._has_events or connection.engine._has_events:
@@ -214,12 +323,12 @@ def _refuse_connection(connection: Any) -> None:
 
 def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[Insert]:
     """Return what goes into one table; mappers that fill it alike go together."""
-    translation = connection._execution_options.get("schema_translate_map")
+    names = Names.of(connection)
     if len(parts) == 1:
         plan, pending = parts[0]
         if table not in plan.tables:
             return []
-        return [Insert(connection, plan.mapper, plan.tables[table], pending, translation)]
+        return [Insert(connection, plan.mapper, plan.tables[table], pending, names)]
     by_shape: dict[Any, tuple[Any, TablePlan, Pending]] = {}
     for plan, pending in parts:
         table_plan = plan.tables.get(table)
@@ -231,15 +340,23 @@ def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[In
     inserts = []
     for mapper, table_plan, pending in by_shape.values():
         _sort(pending)
-        inserts.append(Insert(connection, mapper, table_plan, pending, translation))
+        inserts.append(Insert(connection, mapper, table_plan, pending, names))
     return inserts
 
 
-def _copy_keys_down(table: Table, parts: list[Part]) -> None:
+def _copy_keys_down(uow: UOWTransaction, table: Table, parts: list[Part]) -> None:
     """Give inheriting tables their keys: what `_postfetch` does with equated columns."""
     for plan, pending in parts:
         table_plan = plan.tables.get(table)
-        for source, target in table_plan.equated if table_plan is not None else ():
+        if table_plan is None:
+            continue
+        mapper: Any = plan.mapper
+        if any(mapper.class_manager[key].dispatch.set for key in plan.identity_keys):
+            for owner, pairs in mapper._table_to_equated[table]:
+                for state in pending.states:
+                    populate(state, owner, state, owner, pairs, uow, mapper.passive_updates)
+            continue
+        for source, target in table_plan.equated:
             for state, values in zip(pending.states, pending.dicts, strict=True):
                 state.manager[target].impl.set(state, values, values.get(source), None)
 

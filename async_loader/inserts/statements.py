@@ -1,70 +1,77 @@
 """
-The text of an insert: `INSERT ... SELECT ... FROM unnest(...)`.
+The text of an insert: `INSERT ... SELECT ... FROM unnest(...)`, or of one row `INSERT ... VALUES`.
 
 One array a column, so one prepared statement serves any number of rows and no limit on the
 number of parameters applies. Where the server numbers the rows, they are sorted first: since
 PostgreSQL 9.6 defaults are evaluated after the sort, which is what SQLAlchemy relies upon too.
+A single row goes without arrays: no driver then guesses a type from its elements, and a long
+value is not wrapped twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from sqlalchemy import Table
-from sqlalchemy.engine import Dialect
 
 from async_loader.inserts.column_types import Codec
 from async_loader.inserts.expressions import Template
+from async_loader.inserts.names import Names
 from async_loader.inserts.plans import ColumnPlan
 
-Translation = dict[str | None, str | None]
+
+class InsertText:
+    """The insert of some columns into one table."""
+
+    def __init__(self, names: Names, columns: Sequence[ColumnPlan], templates: Sequence[Template]):
+        self.names = names
+        self.codecs: list[Codec] = [column.codec for column in columns]
+        self._plain = len(self.codecs)
+        self._templates = templates
+        for template in templates:
+            self.codecs += template.codecs
+
+    def rows(
+        self, table: str, targets: Sequence[str], returning: Sequence[str], *, ordered: bool
+    ) -> str:
+        """Return the insert of any number of rows, in their order if it matters."""
+        parameters = ", ".join(f"{parameter}[]" for parameter in self._parameters())
+        aliases = ", ".join(f"c{number}" for number in range(len(self.codecs)))
+        source = f"unnest({parameters}) "
+        source += (
+            f"WITH ORDINALITY AS u({aliases}, n) ORDER BY u.n" if ordered else f"AS u({aliases})"
+        )
+        values = [f"u.c{number}" for number in range(len(self.codecs))]
+        selected = f"SELECT {', '.join(self._selected(values))} FROM {source}"
+        return _returning(f"INSERT INTO {table} ({', '.join(targets)}) {selected}", returning)
+
+    def row(self, table: str, targets: Sequence[str], returning: Sequence[str]) -> str:
+        """Return the insert of one row, whose parameters are no arrays."""
+        if not targets:
+            return _returning(f"INSERT INTO {table} DEFAULT VALUES", returning)
+        values = ", ".join(self._selected(self._parameters()))
+        return _returning(
+            f"INSERT INTO {table} ({', '.join(targets)}) VALUES ({values})", returning
+        )
+
+    def _parameters(self) -> list[str]:
+        mark = "${}::{}" if self.names.dialect.driver == "asyncpg" else "%s::{1}"
+        return [
+            mark.format(number, codec.element_sql(self.names))
+            for number, codec in enumerate(self.codecs, start=1)
+        ]
+
+    def _selected(self, values: Sequence[str]) -> list[str]:
+        """Return what the columns are given, by way of the expressions if there are any."""
+        cast = [
+            value + codec.cast_sql(self.names)
+            for value, codec in zip(values, self.codecs, strict=True)
+        ]
+        selected, first = cast[: self._plain], self._plain
+        for template in self._templates:
+            last = first + len(template.codecs)
+            selected.append(template.sql.format(*cast[first:last]))
+            first = last
+        return selected
 
 
-def table_name(table: Table, dialect: Dialect, translation: Translation | None) -> str:
-    """Return the quoted name, in the schema that `schema_translate_map` says."""
-    preparer: Any = dialect.identifier_preparer
-    schema = table.schema
-    if translation and schema in translation:
-        schema = translation[schema]
-    name: str = preparer.quote(table.name)
-    if schema is not None:
-        name = f"{preparer.quote_schema(schema)}.{name}"
-    return name
-
-
-def insert_statement(
-    table: str,
-    targets: Sequence[str],
-    arrays: Sequence[Codec],
-    selected: Sequence[str],
-    dialect: Dialect,
-    *,
-    ordered: bool,
-    returning: Sequence[str],
-) -> str:
-    """Return an insert; `selected` speaks of the arrays as u.c0, u.c1 and so on."""
-    asyncpg = dialect.driver == "asyncpg"
-    parameters = ", ".join(
-        f"${number}::{way.element}[]" if asyncpg else f"%s::{way.element}[]"
-        for number, way in enumerate(arrays, start=1)
-    )
-    names = ", ".join(f"c{number}" for number in range(len(arrays)))
-    source = f"unnest({parameters})"
-    source += f" WITH ORDINALITY AS u({names}, n) ORDER BY u.n" if ordered else f" AS u({names})"
-    sql = f"INSERT INTO {table} ({', '.join(targets)}) SELECT {', '.join(selected)} FROM {source}"
-    return f"{sql} RETURNING {', '.join(returning)}" if returning else sql
-
-
-def select_list(
-    columns: Sequence[ColumnPlan], templates: Sequence[Template]
-) -> tuple[list[Codec], list[str]]:
-    """Return the arrays that a statement takes and what it selects of them."""
-    arrays = [column.codec for column in columns]
-    selected = [f"u.c{number}{way.cast}" for number, way in enumerate(arrays)]
-    for template in templates:
-        first = len(arrays)
-        arrays += template.codecs
-        values = [f"u.c{first + n}{way.cast}" for n, way in enumerate(template.codecs)]
-        selected.append(template.sql.format(*values))
-    return arrays, selected
+def _returning(sql: str, columns: Sequence[str]) -> str:
+    return f"{sql} RETURNING {', '.join(columns)}" if columns else sql

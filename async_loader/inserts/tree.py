@@ -18,7 +18,7 @@ from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
 from async_loader.inserts.lane import Link, NotSimpleError, carry_keys
 from async_loader.inserts.plans import NotUnderstoodError
-from async_loader.inserts.save import Save
+from async_loader.inserts.save import Save, refuse_table
 
 State = Any
 _MISSING: Any = object()
@@ -41,10 +41,22 @@ class Tree:
         if len(inserts) != 1:
             raise NotUnderstoodError("a tree of several kinds of rows")
         self.insert = inserts[0]
+        refuse_table(self.insert)
         self.lacking = self.insert.lacking()
+        self._refuse_later_keys()
         if not self.lacking:
             return None
-        return Wanted(self.insert.plan, len(self.lacking), connection, self.insert.translation)
+        return Wanted(self.insert.plan, len(self.lacking), connection, self.insert.names)
+
+    def _refuse_later_keys(self) -> None:
+        """Refuse links to what a parent does not have yet, such as a Python default's value."""
+        lacking = set(self.lacking)
+        drawn = {self.states[row] for row in lacking}
+        name = self.insert.generated_key if self.insert is not None and drawn else None
+        for parent, _, edge in self.links:
+            for left, _ in edge.pairs:
+                if parent.dict.get(left) is None and not (left == name and parent in drawn):
+                    raise NotUnderstoodError(f"{left} is made by the insert")
 
     def run(self, save: Save, keys: Sequence[Any]) -> None:
         """Give keys to all objects, carry them to the children, and insert."""

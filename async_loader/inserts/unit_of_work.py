@@ -39,13 +39,13 @@ from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
 
 
-def before_flush(session: Session, uow: UOWTransaction, reserve: int) -> None:
+def before_flush(session: Session, uow: UOWTransaction, reserve: int, statement_bytes: int) -> None:
     """Make this unit of work a batching one; turned on at several places, it is so once."""
     if not session._new:
         return
     ours = uow.__dict__.get("execute")
     if ours is None:
-        BatchingUnitOfWork(uow, reserve).attach()
+        BatchingUnitOfWork(uow, Save(uow, reserve, statement_bytes)).attach()
     else:
         save = ours.__self__.save
         save.reserve = max(save.reserve, reserve)
@@ -61,9 +61,9 @@ def _later(_mapper: Any) -> None:
 class BatchingUnitOfWork:
     """What one UOWTransaction does instead."""
 
-    def __init__(self, uow: UOWTransaction, reserve: int) -> None:
+    def __init__(self, uow: UOWTransaction, save: Save) -> None:
         self.uow = uow
-        self.save = Save(uow, reserve)
+        self.save = save
 
     def attach(self) -> None:
         """Replace the methods, on this one instance."""

@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import types as sqltypes
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
 from async_loader.inserts.column_types import codec
+from async_loader.inserts.names import Names
 
 DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 
@@ -41,11 +43,11 @@ class Point(UserDefinedType[str]):
         (sqltypes.SmallInteger(), "SMALLINT", ""),
         (sqltypes.BigInteger(), "BIGINT", ""),
         (postgresql.TIMESTAMP(precision=3, timezone=True), "TIMESTAMP WITH TIME ZONE", ""),
-        (sqltypes.Enum("a", name="Mood"), "TEXT", '::"Mood"'),
-        (sqltypes.Enum("a", name="mood", schema="x"), "TEXT", "::x.mood"),
+        (sqltypes.Enum("a", name="Mood"), '"Mood"', ""),
+        (sqltypes.Enum("a", name="mood", schema="x"), "x.mood", ""),
         (sqltypes.Enum("a", native_enum=False), "VARCHAR", ""),
-        (sqltypes.JSON(), "TEXT", "::json"),
-        (postgresql.JSONB(), "TEXT", "::jsonb"),
+        (sqltypes.JSON(), "JSON", ""),
+        (postgresql.JSONB(), "JSONB", ""),
         (sqltypes.Uuid(), "UUID", ""),
         (sqltypes.Uuid(native_uuid=False), "TEXT", ""),
         (sqltypes.Interval(), "INTERVAL", ""),
@@ -56,7 +58,22 @@ class Point(UserDefinedType[str]):
 def test_understood(type_: TypeEngine[Any], element: str, cast: str) -> None:
     found = codec(type_, DIALECT)
     assert found is not None
-    assert (found.element, found.cast) == (element, cast)
+    names = Names(DIALECT, None)
+    assert (found.element_sql(names), found.cast_sql(names)) == (element, cast)
+
+
+def test_an_enum_in_the_schema_that_a_translation_says() -> None:
+    found = codec(sqltypes.Enum("a", name="mood", schema="x"), DIALECT)
+    assert found is not None
+    assert found.element_sql(Names(DIALECT, {"x": "tenant"})) == "tenant.mood"
+
+
+def test_psycopg_sends_an_enum_as_text() -> None:
+    dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    found = codec(sqltypes.Enum("a", name="mood"), dialect)
+    assert found is not None
+    names = Names(dialect, None)
+    assert (found.element_sql(names), found.cast_sql(names)) == ("TEXT", "::mood")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from sqlalchemy import Integer, String, cast, func, literal, literal_column, nul
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from async_loader.inserts.expressions import understood
+from async_loader.inserts.names import Names
 
 DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
+NAMES = Names(DIALECT, None)
 
 
 @pytest.mark.parametrize(
@@ -25,14 +27,14 @@ DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchem
     ids=str,
 )
 def test_understood(expression: Any, sql: str, values: tuple[Any, ...]) -> None:
-    found = understood(expression, DIALECT)
+    found = understood(expression, NAMES)
     assert found is not None
     assert found.template.sql == sql
     assert found.values == values
 
 
 def test_expressions_that_differ_in_values_share_a_template() -> None:
-    one, other = understood(func.lower("a"), DIALECT), understood(func.lower("b"), DIALECT)
+    one, other = understood(func.lower("a"), NAMES), understood(func.lower("b"), NAMES)
     assert one is not None
     assert other is not None
     assert one.template == other.template
@@ -50,8 +52,10 @@ def test_expressions_that_differ_in_values_share_a_template() -> None:
         text("now()"),
         literal_column("now()"),
         literal([1], type_=Integer).in_([1, 2]),
+        literal("a"),
+        func.clock_timestamp(),
     ],
     ids=str,
 )
 def test_left_to_sqlalchemy(expression: Any) -> None:
-    assert understood(expression, DIALECT) is None
+    assert understood(expression, NAMES) is None

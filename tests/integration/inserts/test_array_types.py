@@ -8,12 +8,23 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 from async_loader.inserts import enable_batch_inserting
 from async_loader.inserts.array_types import ARRAYS
+from async_loader.inserts.catalogue import facts_of
+from async_loader.inserts.names import Names
+from async_loader.inserts.plans import mapper_plan
 from async_loader.proxy import Proxy
 from tests.integration.inserts.models import Base, Plain, Types
 from tests.integration.inserts.test_round_trips import Make, big_family, plain, tree, uuid_keys
+
+
+def _ask_the_catalogue(session: Session) -> None:
+    connection = session.connection()
+    for mapper in Base.registry.mappers:
+        for plan in mapper_plan(mapper, connection.dialect).tables.values():
+            facts_of(connection, plan, Names.of(connection))
 
 
 async def test_what_is_told_is_what_the_server_says(engine: AsyncEngine) -> None:
@@ -39,11 +50,9 @@ async def test_the_first_flush_of_a_connection(
         enable_batch_inserting(sessions)
         async with engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
-        async with sessions.begin() as session:  # the catalogue is asked once per engine
-            session.add_all(make(10))
-        await engine.dispose()
         async with sessions() as session:
             await session.execute(text("SELECT 1"))
+            await session.run_sync(_ask_the_catalogue)  # once a connection
             session.add_all(make(12))
             before = proxy.round_trips
             await session.flush()

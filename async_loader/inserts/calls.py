@@ -1,0 +1,150 @@
+"""
+The application's own Python in an insert: column defaults and bind processors.
+
+Either may have a memory, such as a counter or a nonce, so each is called once, row by row in the
+order of the objects and column by column within a row, as SQLAlchemy calls them. Drivers guess
+the type of an array from its elements; what they would guess wrong is left to SQLAlchemy, and
+found out before code of the application's own is called wherever that can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.engine import Dialect
+
+from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError
+from async_loader.inserts.rows import Pending, Sheet, Values
+
+Rows = Sequence[tuple[Pending, Sheet]]
+
+
+def call_defaults(tables: Rows) -> None:
+    """Fill in Python defaults; rows of several mappers take turns as they were added."""
+    called = []
+    for number, (pending, sheet) in enumerate(tables):
+        for default in sheet.defaults:
+            if default.column.is_callable:
+                called.append((number, pending, default))
+            else:
+                for row in default.rows:
+                    default.values[row] = _call(default.column)
+    if len(called) == 1:
+        (_, _, default) = called[0]
+        for row in default.rows:
+            default.values[row] = _call(default.column)
+        return
+    turns: list[Any] = []
+    several = len(tables) > 1
+    for turn, (number, pending, default) in enumerate(called):
+        for row in default.rows:
+            order = pending.states[row].insert_order if several else row
+            turns.append((order, number, turn, row, default))
+    turns.sort(key=lambda one: one[:4])
+    for *_, row, default in turns:
+        default.values[row] = _call(default.column)
+
+
+def _call(column: ColumnPlan) -> Any:
+    return column.default() if column.default is not None else None
+
+
+def bind(tables: Rows, dialect: Dialect) -> None:
+    """Make the values that the driver takes; raise NotUnderstoodError for those it would not."""
+    foreign = []
+    for pending, sheet in tables:
+        for column, values, rows in sheet.value_columns():
+            drawn = sheet.drawn.get(column)
+            if column.codec.foreign and sheet.count:
+                given = [row for row in rows if row not in drawn] if drawn else rows
+                sheet.bound[column] = list(values)
+                foreign.append((pending, sheet, column, given))
+            else:
+                sheet.bound[column] = _bound(column, values, rows, sheet.count)
+            if drawn:
+                bound = sheet.bound[column] = list(sheet.bound[column])
+                for row, raw in drawn.items():
+                    bound[row] = raw
+            if not column.codec.foreign:
+                refuse_guesses(column, sheet.bound[column], rows, dialect)
+    _bind_foreign(foreign, several=len(tables) > 1)
+    for _, sheet, column, rows in foreign:
+        refuse_guesses(column, sheet.bound[column], rows, dialect)
+
+
+def _bound(column: ColumnPlan, values: Values, rows: Sequence[int], count: int) -> Values:
+    process = column.codec.bind
+    if process is None:
+        return values
+    if len(rows) == count:
+        return list(map(process, values))
+    bound = list(values)
+    for row in rows:
+        bound[row] = process(values[row])
+    return bound
+
+
+def _bind_foreign(foreign: list[Any], *, several: bool) -> None:
+    if len(foreign) == 1:
+        _, sheet, column, rows = foreign[0]
+        bound, process = sheet.bound[column], column.codec.bind
+        for row in rows:
+            bound[row] = process(bound[row])
+        return
+    turns = sorted(
+        (pending.states[row].insert_order if several else row, turn, row)
+        for turn, (pending, _, _, rows) in enumerate(foreign)
+        for row in rows
+    )
+    for _, turn, row in turns:
+        _, sheet, column, _ = foreign[turn]
+        bound = sheet.bound[column]
+        bound[row] = column.codec.bind(bound[row])
+
+
+# What asyncpg takes for one value; all else that has a length and can be walked is a dimension.
+_VALUES = (str, bytes, bytearray, memoryview, Mapping)
+_SCALARS: frozenset[type] = frozenset(
+    {
+        *(type(None), bool, int, float, str, bytes, object),
+        *(date, datetime, time, timedelta, Decimal, UUID),
+    }
+)
+
+
+def refuse_guesses(
+    column: ColumnPlan, values: Values, rows: Sequence[int], dialect: Dialect
+) -> None:
+    """Refuse values whose array would not say what one value says.
+
+    asyncpg takes a list for a further dimension; psycopg gives all elements the type of one.
+    A single value travels as itself.
+    """
+    if len(rows) < 2:
+        return
+    if dialect.driver == "asyncpg":
+        if not _SCALARS.issuperset(map(type, values)) and any(_is_nested(one) for one in values):
+            raise NotUnderstoodError(f"column {column.column.name} is given a collection")
+        return
+    given = values if len(rows) == len(values) else [values[row] for row in rows]
+    kinds = set(map(type, given)) - {type(None)}
+    if len(kinds) > 1 or not kinds <= _SCALARS:
+        raise NotUnderstoodError(f"column {column.column.name} is given values of several types")
+    if kinds & {datetime, time} and len(set(_zones(given))) > 1:
+        raise NotUnderstoodError(
+            f"column {column.column.name} is given times with and without zone"
+        )
+
+
+def _is_nested(value: Any) -> bool:
+    return (
+        isinstance(value, Sized) and hasattr(value, "__iter__") and not isinstance(value, _VALUES)
+    )
+
+
+def _zones(values: Values) -> Iterator[bool]:
+    return (value.tzinfo is None for value in values if value is not None)
