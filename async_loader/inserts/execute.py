@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from sqlalchemy.engine import Connection
+import asyncpg
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 
 from async_loader.inserts._sqlalchemy import statement_context
@@ -43,7 +44,7 @@ def execute(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Ro
     try:
         result = connection.exec_driver_sql(sql, parameters)
     except DBAPIError as error:
-        if error.connection_invalidated or _sqlstate(error.orig) is not None:
+        if error.connection_invalidated or not _is_of_client(error.orig, connection.dialect):
             raise
         raise NotSentError from None
     if not result.returns_rows:
@@ -100,10 +101,15 @@ def _directly(connection: Any, sql: str, parameters: tuple[Any, ...]) -> Rows:
 
 def _was_not_sent(connection: Any, error: BaseException, cursor: Any) -> bool:
     dialect = connection.dialect
-    if not isinstance(error, dialect.loaded_dbapi.Error) or _sqlstate(error) is not None:
+    if not isinstance(error, dialect.loaded_dbapi.Error) or not _is_of_client(error, dialect):
         return False
     return not dialect.is_disconnect(error, connection._dbapi_connection, cursor)
 
 
-def _sqlstate(error: Any) -> Any:
-    return getattr(error, "sqlstate", None)
+def _is_of_client(error: BaseException | None, dialect: Dialect) -> bool:
+    """Tell whether the driver made an error itself, of the values and not of an answer."""
+    if dialect.driver == "asyncpg":  # whose own errors are of the server's classes, but for this
+        cause: Any = None if error is None else error.__cause__
+        is_of_values = isinstance(cause, asyncpg.DataError | asyncpg.InterfaceError)
+        return is_of_values and getattr(cause, "severity", None) is None
+    return getattr(error, "sqlstate", None) is None

@@ -97,7 +97,8 @@ class Insert:
     def write_defaults(self) -> None:
         """Put what was drawn and made into the objects, for SQLAlchemy to send it."""
         rows, keys = self.drawn
-        self._write_keys(rows, keys)
+        if rows:
+            self._write_keys(rows, keys)
         for default in self.sheet.defaults:
             if default.column.key is not None and default.column.role is Role.DEFAULT:
                 for row in default.rows:
