@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from .database.postgresql import first_line
+from .instruments.pools import leave_out
 from .redaction import shortened
 from .results.findings import DatabaseCounts, ServerStatement
 
@@ -91,6 +92,7 @@ class Look:
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
         )
+        leave_out(own.sync_engine.pool)
         connection = await own.connect()
         return cls(engine, connection, (await connection.get_raw_connection()).dbapi_connection)
 

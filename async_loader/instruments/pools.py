@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -121,6 +122,15 @@ class PoolWatch:
             self.collected[taken.operation, taken.place] += 1
 
 
+# Pools that look at a run and are no part of it.
+_OUTSIDE: WeakSet[Pool] = WeakSet()
+
+
+def leave_out(pool: Pool) -> None:
+    """Let no run count the connections of a pool: one of ours, that looks at the server."""
+    _OUTSIDE.add(pool)
+
+
 # The run whose tasks and threads these are.
 current_watch: ContextVar[PoolWatch | None] = ContextVar("current_watch", default=None)
 
@@ -145,7 +155,9 @@ class Pools:
         event.remove(Pool, "checkin", self._returned)
         event.remove(Pool, "reset", self._reset)
 
-    def _whose(self) -> list[PoolWatch]:
+    def _whose(self, pool: Pool) -> list[PoolWatch]:
+        if pool in _OUTSIDE:
+            return []
         watch = current_watch.get()
         return [watch] if watch in self.watches and watch is not None else self.watches
 
@@ -155,7 +167,7 @@ class Pools:
             self._dialects.see(pool._dialect)
             times = current_times.get()
             asker: object = times or object()
-            watches = self._whose()
+            watches = self._whose(pool)
             for watch in watches:
                 watch.asks(asker, pool)
             try:
@@ -171,7 +183,7 @@ class Pools:
         operation = times.operation if times is not None else None
         place = user_place_here() if times is not None else None
         taken = Taken(holder.get(), connection, proxy._pool._dialect, operation, place)
-        for watch in self._whose():
+        for watch in self._whose(proxy._pool):
             watch.took(record, taken)
 
     def _returned(self, _connection: object, record: ConnectionPoolEntry) -> None:

@@ -273,6 +273,7 @@ class JobDocument(Document):
     tasks: int
     throttled_seconds: float
     throttled_why: str | None
+    done_already: bool
     rate: float | None
     eta_seconds: float | None
     can_resume: bool

@@ -53,7 +53,9 @@ async def test_operations_cancelled_at_random_points(
         f" {committed} of them committed; {ledger.count('ok')} ok"
     )
     assert ledger.cancelled >= count
-    assert result.errors["cancelled"].count == result.indeterminate
+    # Cancelled at one line or another: a fault each.
+    cancelled = [error for error in result.errors.values() if error.kind == "cancelled"]
+    assert sum(error.count for error in cancelled) == result.indeterminate
     assert result.failed == 0
 
 
