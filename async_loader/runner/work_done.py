@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..effects import Effects, current_effects
-from ..failures import Failure, classify
+from ..failures import CANCELLED, Failure, classify
 from ..source_lines import short_path
 from ..tasks import holder
 from ..workload import Operation
@@ -44,7 +44,9 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, WorkNotDone):
         return error.failure
     if isinstance(error, CancelledError):
-        return CANCELLED_INSIDE
+        # Cancelled while a COMMIT was under way, or after it, it may be kept.
+        effects = effects_so_far()
+        return CANCELLED if effects.committed or effects.raw else CANCELLED_INSIDE
     if not isinstance(error, Exception | BaseExceptionGroup):
         return Failure(type(error).__name__)
     return classify(error)

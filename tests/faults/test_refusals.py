@@ -129,6 +129,7 @@ def own_server() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.timeout(180)
 async def test_a_full_disk_of_the_server(
     own_server: Server, small_disk: Path, tmp_path: Path
 ) -> None:

@@ -53,10 +53,10 @@ async def test_operations_cancelled_at_random_points(
         f" {committed} of them committed; {ledger.count('ok')} ok"
     )
     assert ledger.cancelled >= count
-    # Cancelled at one line or another: a fault each.
-    cancelled = [error for error in result.errors.values() if error.kind == "cancelled"]
-    assert sum(error.count for error in cancelled) == result.indeterminate
-    assert result.failed == 0
+    # Cancelled by nobody of the runner's: failed, but where a COMMIT may have gone through.
+    cancelled = [e for e in result.errors.values() if e.kind in ("cancelled", "CancelledError")]
+    assert sum(error.count for error in cancelled) == result.failed + result.indeterminate
+    assert committed <= result.indeterminate
 
 
 async def ledger_is_written_again(engine: AsyncEngine) -> bool:
