@@ -58,6 +58,13 @@ class Noted(TypeDecorator[str]):
         return value
 
 
+class Named(TypeDecorator[str]):
+    """A type that only has a name of its own: values pass as they are."""
+
+    impl = String
+    cache_ok = True
+
+
 class Leaf(Base):
     __tablename__ = "seen_leaf"
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: f"k{next(counter)}")
@@ -68,7 +75,7 @@ class Leaf(Base):
 class Account(Base):
     __tablename__ = "seen_account"
     id: Mapped[int] = mapped_column(primary_key=True)
-    owner: Mapped[str]
+    owner: Mapped[str] = mapped_column(Named)
     note: Mapped[str] = mapped_column(server_default="none")
     amount = mapped_column(Numeric(10, 2))
     balance = mapped_column(Numeric(10, 2))
