@@ -92,7 +92,8 @@ def _add_foreign_keys(connection: Connection, inspector: Inspector, table: Table
         there = {key["name"] for key in inspector.get_foreign_keys(table.name, table.schema)}
         for key in table.foreign_key_constraints:
             if key.name is not None and key.name not in there:
-                connection.execute(AddConstraint(key))
+                # Else SQLAlchemy leaves it out of the tables that this process makes later on.
+                connection.execute(AddConstraint(key, isolate_from_table=False))
 
 
 def _remake_indexes(connection: Connection, inspector: Inspector, table: Table) -> None:

@@ -9,6 +9,7 @@ row is not there; or nobody told it, and it may be either.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -95,6 +96,14 @@ class Ledger:
             assert result.failed + result.indeterminate >= len(told) - len(ok)
             assert result.completed + result.failed + result.indeterminate == len(told)
         return len(found - ok)
+
+
+def by_kind(result: RunResult) -> Counter[str]:
+    """Return how many operations failed of what, at whatever line of theirs."""
+    counts: Counter[str] = Counter()
+    for error in result.errors.values():
+        counts[error.kind] += error.count
+    return counts
 
 
 @asynccontextmanager

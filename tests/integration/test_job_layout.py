@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from async_loader.errors import JobError
 from async_loader.jobs import cancel, list_runs, status
+from async_loader.jobs.tables import FENCE
 from tests.counting import counting, fill, tally
 
 # As version 1 made them.
@@ -68,6 +69,22 @@ async def test_what_is_over_stays_and_the_next_run_brings_the_tables_up_to_date(
         (2, "done", 150),
         (1, "done", 10),
     ]
+
+
+async def test_tables_made_after_some_were_brought_up_to_date_are_fenced_too(
+    engine: AsyncEngine,
+) -> None:
+    await fill(engine, 150)
+    await make_first(engine, "done")
+    await counting().run(async_sessionmaker(engine))
+    await execute(engine, "DROP SCHEMA async_loader_jobs CASCADE", "UPDATE counter SET n = 0")
+    await counting().run(async_sessionmaker(engine))
+    async with engine.connect() as connection:
+        fenced = await connection.scalars(
+            text("SELECT conrelid::regclass::text FROM pg_constraint WHERE conname = :name"),
+            {"name": FENCE},
+        )
+        assert set(fenced) == {"async_loader_jobs.partition", "async_loader_jobs.error"}
 
 
 async def test_a_run_that_an_earlier_version_began_is_named_and_can_be_given_up(
