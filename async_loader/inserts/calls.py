@@ -23,6 +23,22 @@ from async_loader.inserts.rows import Pending, Sheet, Values
 Rows = Sequence[tuple[Pending, Sheet]]
 
 
+def refuse_turns(tables: Rows) -> None:
+    """Refuse rows of several kinds whose defaults and bind processors would have to take turns.
+
+    SQLAlchemy calls the defaults of one statement, binds its values, and comes to the next.
+    """
+    sheets = [sheet for _, sheet in tables]
+    binds = any(column.codec.foreign for sheet in sheets for column, _, _ in sheet.value_columns())
+    defaults = [one for sheet in sheets for one in sheet.defaults if one.column.is_callable]
+    several = len(sheets) > 1 or any(
+        sheet.patterns() > 1 or any(len(one.rows) < sheet.count for one in sheet.defaults)
+        for sheet in sheets
+    )
+    if binds and defaults and several:
+        raise NotUnderstoodError("its defaults and its types are called in turns")
+
+
 def call_defaults(tables: Rows) -> None:
     """Fill in Python defaults; rows of several mappers take turns as they were added."""
     called = []

@@ -24,7 +24,7 @@ from async_loader.inserts._sqlalchemy import (
     is_autocommit,
     populate,
 )
-from async_loader.inserts.calls import bind, call_defaults
+from async_loader.inserts.calls import bind, call_defaults, refuse_turns
 from async_loader.inserts.catalogue import TableFacts, facts_of, later_in
 from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import held_for
@@ -112,6 +112,7 @@ class Save:
         tables = [(insert.pending, insert.sheet) for insert in inserts]
         try:
             with held_for(sum(insert.sheet.count for insert in inserts)):
+                refuse_turns(tables)
                 call_defaults(tables)
                 for insert in inserts:
                     refuse_long(insert.sheet, connection.dialect.driver)

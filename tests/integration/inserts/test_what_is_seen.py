@@ -47,6 +47,12 @@ ORDER: list[str] = []
 counter = itertools.count(1)
 
 
+def numbered() -> int:
+    """Return the next number, and note that it was asked for."""
+    ORDER.append("number")
+    return next(counter)
+
+
 class Noted(TypeDecorator[str]):
     """A type with a memory: it numbers what passes."""
 
@@ -85,7 +91,7 @@ class Shape(Base):
     __tablename__ = "seen_shape"
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    number: Mapped[int] = mapped_column(default=lambda: next(counter))
+    number: Mapped[int] = mapped_column(default=lambda: numbered())
     first = mapped_column(Noted)
     second = mapped_column(Noted)
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "shape"}  # noqa: RUF012  # as declarative reads it
@@ -179,6 +185,13 @@ def siblings(session: Session) -> Any:
     return [one.number for one in made], list(ORDER)
 
 
+def in_turns(session: Session) -> Any:
+    given: list[Any] = [{"number": 7}, {}, {"number": 9}, {}]
+    session.add_all([Shape(first=f"a{n}", **one) for n, one in enumerate(given)])
+    session.flush()
+    return list(ORDER)
+
+
 def regrouped(session: Session) -> Any:
     made = [Tagged(**({"tags": ["x"]} if n % 2 else {})) for n in range(6)]
     session.add_all(made)
@@ -210,6 +223,7 @@ def refused_child_first(session: Session) -> Any:
         (accounts, BALANCE),
         (accounts, (POLICY,)),
         (siblings, ()),
+        (in_turns, ()),
         (regrouped, ()),
         (mixed_numbers, ()),
         (a_wrong_value, ()),
