@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import selectors
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Literal
@@ -34,11 +36,32 @@ def stack_of(thread: int, base: Collection[CodeType] = ()) -> list[FrameType]:
     None of a thread that is no more.
     """
     found: list[FrameType] = []
-    frame = sys._current_frames().get(thread)
-    while frame is not None and frame.f_code not in base and len(found) < _MOST_FRAMES:
-        found.append(frame)
-        frame = frame.f_back
+    with _no_collection():
+        frame = sys._current_frames().get(thread)
+        while frame is not None and frame.f_code not in base and len(found) < _MOST_FRAMES:
+            found.append(frame)
+            frame = frame.f_back
     return found
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """
+    Keep the garbage collector from running within the block.
+
+    Before Python 3.12 to make a frame object may collect garbage, whose finalizers may let the
+    other thread go on; then its frame is no more, the object refers to memory of something else
+    and the process crashes (python/cpython#106883 is one form of it). Later ones collect between
+    two instructions only.
+    """
+    if sys.version_info >= (3, 12) or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def loop_frames() -> set[CodeType]:
