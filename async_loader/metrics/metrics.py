@@ -28,7 +28,7 @@ from .check_tally import CheckTally
 from .error_tally import ErrorTally
 from .repeats import RepeatTally
 from .slice_tally import RecentTally, SliceTally
-from .tallies import OperationTally, PoolGauge, SplitTally, Times
+from .tallies import OperationTally, PoolGauge, SplitTally, Times, pool_in_sight
 
 # Of which a snapshot tells: it is to be short, and their names are the application's.
 _MOST_ERRORS = 8
@@ -216,6 +216,7 @@ class Metrics:
             latency.add(operation.histogram)
         current = self._done[second - 1] if second else self._done[0]
         percentiles = latency.percentiles_ns(WATCHED.values())
+        pool = pool_in_sight(gauge)
         return Snapshot(
             seconds=elapsed / SECOND_NS,
             planned=planned,
@@ -224,11 +225,11 @@ class Metrics:
             bad=sum(self._bad.values()),
             rate=current / (1 if second else max(elapsed / SECOND_NS, 0.001)),
             p95_ms=percentiles[95.0] / 1e6,
-            in_use=gauge.in_use if gauge else None,
+            in_use=pool.in_use if pool else None,
             dropped=sum(tally.dropped for tally in self._operations.values()),
             p50_ms=percentiles[50.0] / 1e6,
             p99_ms=percentiles[99.0] / 1e6,
-            waiting=gauge.waiting if gauge else None,
+            waiting=pool.waiting if pool else None,
             time_split=self._time_split(),
             errors=dict(self._errors.by_kind().most_common(_MOST_ERRORS)),
             recent=self._recent.look(elapsed / SECOND_NS, WATCHED),
@@ -345,6 +346,5 @@ class Metrics:
 
 def pool_result(gauge: PoolGauge | None) -> PoolResult | None:
     """Return the peaks of a pool, None where there is no pool to watch."""
-    if gauge is None or not (gauge.size or gauge.peak_in_use or gauge.peak_waiting):
-        return None
-    return PoolResult(gauge.size, gauge.peak_in_use, gauge.peak_waiting)
+    pool = pool_in_sight(gauge)
+    return PoolResult(pool.size, pool.peak_in_use, pool.peak_waiting) if pool else None

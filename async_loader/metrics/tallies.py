@@ -34,6 +34,13 @@ class PoolGauge(Protocol):
         ...
 
 
+def pool_in_sight(gauge: PoolGauge | None) -> PoolGauge | None:
+    """Return the gauge where there is a pool: a workload need not have a database."""
+    if gauge is None or not (gauge.size or gauge.peak_in_use or gauge.peak_waiting):
+        return None
+    return gauge
+
+
 class Times(Statements, Protocol):
     """What was timed within one operation."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..histogram import Histogram
 from ..metrics.metrics import WATCHED, Snapshot
 from ..metrics.slice_tally import RecentTally
-from ..metrics.tallies import PoolGauge
+from ..metrics.tallies import PoolGauge, pool_in_sight
 from ..results.errors import ErrorResult
 from ..results.parts import CheckResult, OperationResult, ProcessResult, Series
 from ..results.run import RunResult
@@ -35,10 +35,11 @@ _ENDED = 4
 _ERRORS = 5
 
 
-def snapshot(so_far: RunResult, pool: PoolGauge | None, loop_busy: float) -> Message:
+def snapshot(so_far: RunResult, gauge: PoolGauge | None, loop_busy: float) -> Message:
     """Return the message that says what a shard has counted so far."""
     operations = list(so_far.by_operation.values())
     schedule = so_far.schedule
+    pool = pool_in_sight(gauge)
     message: dict[str, Any] = {
         "is": "snapshot",
         "seconds": round(so_far.seconds, 3),

@@ -22,10 +22,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, forking: Forks) -> Command:
+def command(request: pytest.FixtureRequest, tmp_path: Path, forking: Forks) -> Command:
     """Run the command in an empty folder and return what it printed."""
+    marked = request.node.get_closest_marker("timeout")
+    timeout = (marked.args[0] if marked else 120) - 10  # so that it ends before its test
 
     def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return forking.run(argv, cwd=tmp_path, env=environment(**extra), timeout=60)
+        return forking.run(argv, cwd=tmp_path, env=environment(**extra), timeout=timeout)
 
     return run

@@ -15,6 +15,7 @@ from async_loader import RunResult
 from .conftest import Command, environment
 
 
+@pytest.mark.timeout(300)  # ten processes, one after the other
 def test_every_way_does_the_same_work(command: Command, database_url: str, tmp_path: Path) -> None:
     done = command(
         "compare", "--ops", "120", "--concurrency", "6", "--rounds", "2",

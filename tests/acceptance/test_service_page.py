@@ -361,8 +361,8 @@ def test_what_fails_is_told_by_its_name(page: Browser, service: ServiceProcess) 
     until(lambda: len(errors()) == 2, "no errors are shown")
     assert all(count > 0 for count in errors().values())
     assert page.script("return document.querySelector('#others').hidden")  # no run but this one
-    until(lambda: len(charts(page)) == 2, "no charts")
-    assert charts(page) == ["throughput", "latency"]  # of a run without connections
+    until(lambda: len(charts(page)) == 3, "no charts")
+    assert charts(page) == ["throughput", "latency", "split"]  # of a run without connections
     page.press("#stop", "Enter")
     reads(page, "#state", "Stopped")
     run = ended(service, number)

@@ -91,7 +91,7 @@ class Shape(Base):
     __tablename__ = "seen_shape"
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    number: Mapped[int] = mapped_column(default=lambda: numbered())
+    number: Mapped[int] = mapped_column(default=numbered)
     first = mapped_column(Noted)
     second = mapped_column(Noted)
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "shape"}  # noqa: RUF012  # as declarative reads it
