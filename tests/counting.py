@@ -64,5 +64,6 @@ _PAUSE = float(os.environ.get("COUNTING_PAUSE", "0"))
 job = counting(
     chunk=int(os.environ.get("COUNTING_CHUNK", "100")),
     lease=float(os.environ.get("COUNTING_LEASE", "30")),
+    patience=float(os.environ.get("COUNTING_PATIENCE", "300")),
     throttles=[_pause] if _PAUSE else [],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -155,8 +156,17 @@ async def _close(engine: AsyncEngine, connections: Iterable[Any]) -> None:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await engine.dispose()
     for connection in tuple(connections):
-        if hasattr(connection, "terminate") and not connection.is_closed():
-            connection.terminate()
+        break_off(connection)
+
+
+def break_off(driver: Any) -> None:
+    """Break a driver's connection off, without a word to the server: who waits for it fails."""
+    if hasattr(driver, "terminate"):  # asyncpg
+        if not driver.is_closed():
+            driver.terminate()
+    elif hasattr(driver, "pgconn") and not driver.closed:  # psycopg: libpq sees the end of a stream
+        with suppress(OSError), socket.socket(fileno=os.dup(driver.pgconn.socket)) as its:
+            its.shutdown(socket.SHUT_RDWR)
 
 
 def create_sync_engine(

@@ -44,6 +44,7 @@ from async_loader.jobs.keyset import decode
 from async_loader.jobs.reader import Reader
 from async_loader.jobs.run import PROGRESS_EVERY
 from async_loader.jobs.tables import tables_of
+from async_loader.jobs.watchdog import Watchdog
 from async_loader.limits import Stop
 from async_loader.tasks import cancel
 
@@ -110,7 +111,7 @@ async def ingest(
     usual = usual_sizes(engine.dialect.name)
     workers = min(usual.writers, concurrency)
     share = concurrency // workers
-    reader = Reader(engine, SYSTEM_CLOCK, _PATIENCE)
+    reader = Reader(engine, SYSTEM_CLOCK, Watchdog(engine, _PATIENCE))
     listing = Listing(sessions, engine, reader, root)
     found, problems = await listing.update()
     async with (

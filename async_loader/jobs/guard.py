@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -32,19 +32,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..database.postgresql import break_off
 from ..errors import JobError
-from .connections import is_direct
+from ..tasks import within
+from .connections import driver_of, is_direct
 from .store import Store
 from .tables import LOCK_CLASS, SCHEMA
 
 BEATS_A_LEASE = 3  # the default lease of 30 s gives a heartbeat every 10 s
 _RECONNECT = 1.0
+# A link that is dead alone is given up when the lease is over, or behind this.
+_LEAST_ANSWER = 2.0
 
 
 class Guard:
     """This process as a worker on a run; `me` is its number."""
 
-    def __init__(self, store: Store, run: int, *, tasks: int, lease: float) -> None:
+    def __init__(
+        self, store: Store, run: int, *, tasks: int, lease: float, heard: Callable[[], None]
+    ) -> None:
         self.me = 0
         self.throttled = 0.0
         self.throttled_why: str | None = None
@@ -52,6 +58,7 @@ class Guard:
         self._run = run
         self._tasks = tasks
         self._lease = lease
+        self._heard = heard  # called with each answer of the server's
         self._connection: AsyncConnection | None = None
         self._locked = self._locks = False
         self._nudge = asyncio.Event()
@@ -98,7 +105,8 @@ class Guard:
                 await asyncio.wait_for(self._nudge.wait(), pause)
             self._nudge.clear()
             try:
-                await self.beat()
+                await within(self.beat(), max(self._lease, _LEAST_ANSWER), self._break_off)
+                self._heard()
                 pause = self._lease / BEATS_A_LEASE
             except Exception:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 await self._disconnect()
@@ -124,6 +132,12 @@ class Guard:
             row = {"id": self.me, "run": self._run, "tasks": self._tasks, **values}
             await self._connection.execute(insert(worker).values(row))
         await self._connection.commit()
+
+    def _break_off(self) -> None:
+        its = None if self._connection is None else self._connection.sync_connection
+        with suppress(Exception):  # it may be closed by now
+            if its is not None:
+                break_off(driver_of(its))
 
     async def retire(self) -> None:
         """Let go of the lock in good order, and give its connection back."""

@@ -22,6 +22,7 @@ from .store import Store
 from .tables import make_tables
 from .throttles import ThrottleHook
 from .transient import Patience
+from .watchdog import watching
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 NO_ARGUMENTS: Arguments = MappingProxyType({})
@@ -42,7 +43,7 @@ class BatchJob:
     a select whose rows apply clears. `skip_limit`: rows that may fail. `throttles`: hooks asked
     before each chunk.
     In seconds: `lease`, which a chunk must not exceed; `grace`, for a chunk after a request to
-    stop; `patience`, for a server that is gone. `setup` runs before anything is read.
+    stop; `patience`, for a server that is gone or silent. `setup` runs before anything is read.
 
     Raises `ConfigurationError` for what cannot be run so.
     """
@@ -150,13 +151,14 @@ class BatchJob:
     ) -> Retried:
         """Apply the rows of the latest run's error table again, each in its own transaction."""
         definition, engine = self.definition, await engine_of(sessions)
-        await check_transactions(sessions)
-        store = Store(engine, await make_tables(engine))
-        reader = Reader(engine, clock, definition.patience)
-        part = Part(definition, self._required_apply(), sessions, clock, store, reader)
-        chunks = await part.latest(arguments)
-        require_select(chunks)
-        return await retry_errors(chunks, reader, Patience(clock, definition.patience))
+        async with watching(engine, definition.patience) as watchdog:
+            reader = Reader(engine, clock, watchdog)
+            await reader.patiently(lambda: check_transactions(sessions))
+            store = Store(engine, await reader.patiently(lambda: make_tables(engine)))
+            part = Part(definition, self._required_apply(), sessions, clock, store, reader)
+            chunks = await part.latest(arguments)
+            require_select(chunks)
+            return await retry_errors(chunks, reader, Patience(clock, definition.patience))
 
     def _required_apply(self) -> Apply:
         if self._apply is None:

@@ -16,6 +16,7 @@ from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
 from .transient import Patience, is_transient
+from .watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -46,14 +47,14 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
 
 
 class Reader:
-    """Sessions of its own, apart from those that write; `patience` in seconds."""
+    """Sessions of its own, apart from those that write, for as long as a watchdog has patience."""
 
     def __init__(
-        self, engine: AsyncEngine, clock: Clock, patience: float, *, direct: bool = False
+        self, engine: AsyncEngine, clock: Clock, watchdog: Watchdog, *, direct: bool = False
     ) -> None:
         self.engine = reading(engine, direct=direct)
+        self.watchdog = watchdog
         self._clock = clock
-        self._patience = patience
 
     async def all(self, select: Executable) -> list[Any]:
         """Return the rows of a select."""
@@ -66,14 +67,18 @@ class Reader:
 
     async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat what can be repeated; raises `DatabaseError` when patience is at its end."""
-        patience = Patience(self._clock, self._patience)
+        patience = Patience(self._clock, self.watchdog.patience)
         while True:
+            self.watchdog.check()
             try:
-                return await attempt()
+                found = await attempt()
             except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 if isinstance(error, AsyncLoaderError) or not is_transient(error):
                     raise
                 await self.sleep(patience.next_pause(error))
+            else:
+                self.watchdog.heard()
+                return found
 
     async def sleep(self, seconds: float) -> None:
         """Wait by this reader's clock."""

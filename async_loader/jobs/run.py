@@ -29,6 +29,7 @@ from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
 from .store import Names, Store
 from .tables import make_tables
+from .watchdog import watching
 from .worker import Party, Worker
 
 OnProgress = Callable[[JobStatus], None]
@@ -36,6 +37,8 @@ OnProgress = Callable[[JobStatus], None]
 PROGRESS_EVERY = 1.0
 # Behind a cancelled chunk: a driver that waits for a dead network does not keep us.
 _ABANDON = 5.0
+# Where all is broken off, nothing has to be waited for.
+_ABANDON_GONE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,10 @@ class Part:
             arguments = json.loads(now["arguments"])
             examined = await self._examine(arguments)
             refuse_another(now, examined.keyset, examined.selected)
-            guard = Guard(self.store, run, tasks=workers, lease=self.definition.lease)
+            guard = Guard(
+                self.store, run, tasks=workers, lease=self.definition.lease,
+                heard=self.reader.watchdog.heard,
+            )  # fmt: skip
             async with _joined(guard, self.reader):
                 chunks = self._chunks(run, guard.me, examined.keyset, arguments)
                 party = Party(chunks, guard, self.reader, stop, self.clock)
@@ -141,14 +147,15 @@ async def taking_part(
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     _check_room(engine, workers)
-    reader = Reader(engine, clock, definition.patience)
-    direct = await reader.patiently(lambda: check_transactions(sessions))
-    reader = Reader(engine, clock, definition.patience, direct=direct)
-    tables = await reader.patiently(lambda: make_tables(engine))
-    store = Store(engine, tables, direct=direct)
-    async with alone(store):
-        with elsewhere.listening():
-            yield Part(definition, apply, sessions, clock, store, reader)
+    async with watching(engine, definition.patience) as watchdog:
+        reader = Reader(engine, clock, watchdog)
+        direct = await reader.patiently(lambda: check_transactions(sessions))
+        reader = Reader(engine, clock, watchdog, direct=direct)
+        tables = await reader.patiently(lambda: make_tables(engine))
+        store = Store(engine, tables, direct=direct)
+        async with alone(store):
+            with elsewhere.listening():
+                yield Part(definition, apply, sessions, clock, store, reader)
 
 
 def _check_room(engine: AsyncEngine, workers: int) -> None:
@@ -225,21 +232,26 @@ async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
 async def _take_part(party: Party, workers: int, on_progress: OnProgress | None) -> None:
     """Run the tasks to their end, and leave the run as it should be found."""
     tasks = {asyncio.create_task(Worker(party).work()) for _ in range(workers)}
-    watching = asyncio.create_task(_report(party, on_progress))
+    reporting = asyncio.create_task(_report(party, on_progress))
     cancelled = False
     try:
         await _until_done(tasks, party)
         cancelled = any(task.cancelled() for task in tasks)  # by whom, if not by us?
     finally:
-        watching.cancel()
+        reporting.cancel()
         for task in tasks:
             task.cancel()  # those that are done do not mind
-        await asyncio.wait({watching, *tasks}, timeout=_ABANDON)
+        gone = party.reader.watchdog.gone
+        await asyncio.wait({reporting, *tasks}, timeout=_ABANDON_GONE if gone else _ABANDON)
     error = _first_error(tasks)
     if error is None and cancelled:
         error = JobError("a task of the job was cancelled from within apply, select or a throttle")
     if not isinstance(error, DatabaseError) and (error is None or isinstance(error, Exception)):
-        await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
+        try:
+            await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
+        except DatabaseError:
+            if error is None:
+                raise
     if error is not None:
         raise error
 

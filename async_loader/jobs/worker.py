@@ -159,6 +159,7 @@ class Worker:
         ahead = await self._look_ahead(held)
         try:
             held.passed(await self._chunks.commit_next(held, ahead, busy), busy())
+            self._party.reader.watchdog.heard()
             self._patience = self._new_patience()
         except Retry as retry:
             held.busy = busy()

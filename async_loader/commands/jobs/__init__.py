@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from ...database.backends import SQLITE, backend_of
-from ...database.postgresql import parse_url, unreachable
+from ...database.postgresql import closing, parse_url, unreachable
 from ...errors import AsyncLoaderError, ConfigurationError
 from ...jobs import BatchJob, JobStatus, control, report
 from ...limits import Stop
@@ -173,8 +173,9 @@ async def _engine(settings: ServerOptions, connections: int) -> AsyncIterator[As
     """Yield an engine on the user's server, or on ours."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(server_url(settings, lambda _phase: None))
-        engine = backend_of(url).create_engine(url, pool_size=connections)
-        stack.push_async_callback(engine.dispose)
+        engine = await stack.enter_async_context(
+            closing(backend_of(url).create_engine(url, pool_size=connections))
+        )
         try:
             yield engine
         except AsyncLoaderError:

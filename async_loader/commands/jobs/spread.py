@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...database.backends import backend_of
-from ...database.postgresql import create_sessions, parse_url
+from ...database.postgresql import closing, create_sessions, parse_url
 from ...errors import JobError, WorkerLostError
 from ...jobs import JobStatus
 from ...jobs.definition import Sessions
@@ -71,10 +71,8 @@ async def _work(link: Link, order: Order) -> None:
 async def _sessions(order: Order) -> AsyncIterator[Sessions]:
     url = parse_url(order.url)
     engine = backend_of(url).create_engine(url, pool_size=order.workers + SPARE_CONNECTIONS)
-    try:
+    async with closing(engine):
         yield create_sessions(engine)
-    finally:
-        await engine.dispose()
 
 
 async def spread(
