@@ -184,7 +184,7 @@ async def _run_sync(
             sessions, read_sessions = backend.sync_session_factories(
                 engine, reads_autocommit=settings.reads_autocommit
             )
-            if settings.batch_inserts:
+            if settings.batches_inserts:
                 enable_batch_inserting(sessions)
         result = None
         try:
@@ -274,6 +274,7 @@ def shown_settings(settings: RunSettings) -> dict[str, Any]:
     shown = settings.model_dump(mode="json", exclude=_NOT_SHOWN)
     shown["ops"], shown["duration"] = settings.limit.ops, settings.limit.duration
     shown["read_autocommit"] = settings.reads_autocommit
+    shown["batch_inserts"] = settings.batches_inserts
     shown.pop("database_url")
     return shown
 

@@ -13,7 +13,6 @@ cluster that cannot be used
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -43,17 +42,18 @@ from .runtime import Signals, Work, leave_errors_to_the_report, run_until_stoppe
 from .service.command import run_serve_command
 from .settings.ingest import IngestSettings
 from .settings.jobs import JOB_COMMANDS
-from .settings.option_types import BUILT_IN
 from .settings.report import ReportSettings, SchemaSettings
 from .settings.run import CompareSettings, InsertsSettings, RunSettings
 from .settings.serve import ServeSettings
 from .settings.sources import load
 from .settings.sweep import SweepSettings
 from .shards import run_as_asked
+from .streams import give_up, kept_streams, stderr, stdout, tell
 from .supervision import Line, Lost, ended, supervise, watched_by
 from .verdict.knee import advise
 from .verdict.thresholds import verdicts_of
 from .verdict.validity import doubts
+from .workloads import BUILT_IN
 
 TOO_MANY_FAILED = 1
 STOPPED = 105
@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> int:
         debug = settings.debug
         return _COMMANDS[settings.command](settings)
 
-    return _code_of(command, lambda: debug)
+    with kept_streams():
+        return _code_of(command, lambda: debug)
 
 
 def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
@@ -90,7 +91,7 @@ def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
         return complain(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(stdout())
         return TOO_MANY_FAILED
     except Exception as error:
         if debug():
@@ -123,7 +124,7 @@ def _run(settings: RunSettings) -> int:
 
 def _run_here(settings: RunSettings, baselines: Mapping[str, RunResult], line: Line | None) -> int:
     with Signals() as signals, watched_by(line, signals, settings.op_timeout, settings.grace):
-        with progress_view(sys.stderr, settings.progress) as view:
+        with progress_view(stderr(), settings.progress) as view:
             finished = _finished(
                 signals,
                 lambda stop: run_as_asked(
@@ -156,9 +157,9 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
 
 def _report(settings: RunSettings, baselines: Mapping[str, RunResult], result: RunResult) -> int:
     result = held_against(baselines, result, settings)
+    code = write_outputs(settings.outputs, RUN_FORMS, result, _verdict(result, settings))
     shown = show(partial(console_report.render, result), settings.outputs)
-    code = _verdict(result, settings) or shown
-    return write_outputs(settings.outputs, RUN_FORMS, result, code)
+    return code or shown
 
 
 def _report_lost(settings: RunSettings, baselines: Mapping[str, RunResult], lost: Lost) -> int:
@@ -180,11 +181,8 @@ def _compare(settings: CompareSettings) -> int:
     runs: list[RunResult] = []
     code = DONE
 
-    def say(text: str) -> None:
-        sys.stderr.write(f"{text}\n")
-
     try:
-        for result in compare(settings, say):
+        for result in compare(settings, tell):
             runs.append(result)
             code = code or _verdict(result, settings)
     except AsyncLoaderError as error:
@@ -192,11 +190,11 @@ def _compare(settings: CompareSettings) -> int:
     if not runs:
         return code or STOPPED
     compared = group(runs)
-    shown = show(partial(comparison_report.render, compared), settings.outputs)
-    code = code or shown
     if len(runs) < settings.rounds * len(settings.modes):
         code = code or STOPPED
-    return write_outputs(settings.outputs, COMPARE_FORMS, compared, code)
+    code = write_outputs(settings.outputs, COMPARE_FORMS, compared, code)
+    shown = show(partial(comparison_report.render, compared), settings.outputs)
+    return code or shown
 
 
 def _sweep(settings: SweepSettings) -> int:
@@ -204,27 +202,29 @@ def _sweep(settings: SweepSettings) -> int:
     steps: list[RunResult] = []
     code = DONE
     try:
-        for result in sweep(settings, lambda text: sys.stderr.write(f"{text}\n")):
+        for result in sweep(settings, tell):
             steps.append(result)  # noqa: PERF402  those before an error are to be kept
     except AsyncLoaderError as error:
         code = complain(str(error), error.exit_code)
     if not steps:
         return code or STOPPED
-    code = code or show(partial(sweep_report.render, steps), settings.outputs)
     if steps[-1].outcome == "interrupted":
         code = code or STOPPED
     elif advise(steps, settings.latency_limit) is None:
         code = code or complain("no step of the sweep is good", THRESHOLD)
-    return write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
+    code = write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
+    shown = show(partial(sweep_report.render, steps), settings.outputs)
+    return code or shown
 
 
 def _inserts(settings: InsertsSettings) -> int:
     check_outputs(settings.outputs, INSERTS_FORMS)
     measures = run_until_stopped(lambda _stop: measure(settings), "auto", stock_collector=True)
+    code = write_outputs(settings.outputs, INSERTS_FORMS, measures, DONE)
     shown = show(
         partial(inserts_report.render, measures, latency=settings.latency), settings.outputs
     )
-    return write_outputs(settings.outputs, INSERTS_FORMS, measures, shown)
+    return code or shown
 
 
 def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:

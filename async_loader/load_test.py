@@ -78,6 +78,8 @@ class LoadTest:
         concurrency: int = 8,
         sessions: Sessions | None = None,
         database_url: str | None = None,
+        batch_inserts: bool = False,
+        read_autocommit: bool = False,
         **options: Any,
     ) -> LoadTestResult:
         """
@@ -85,7 +87,8 @@ class LoadTest:
 
         Through `sessions`, which stay the test's, or those that the workload brings; else on
         a schema of its own in `database_url` or in an embedded PostgreSQL, which is started
-        once and stopped with the test session. `options` are those of `async_loader.run`,
+        once and stopped with the test session; there `batch_inserts` and `read_autocommit` are
+        as with the command. `options` are those of `async_loader.run`,
         whose errors this raises; what operations raise is counted.
         """
         async with AsyncExitStack() as stack:
@@ -95,7 +98,12 @@ class LoadTest:
             elif sessions is None and _uses_database(workload):
                 if database_url is None:
                     database_url = await asyncio.to_thread(self._embedded)
-                schema = _own_schema(parse_url(database_url), concurrency)
+                schema = _own_schema(
+                    parse_url(database_url),
+                    concurrency,
+                    batch_inserts=batch_inserts,
+                    read_autocommit=read_autocommit,
+                )
                 sessions, options["read_sessions"] = await stack.enter_async_context(schema)
             result = await run(
                 workload,
@@ -114,7 +122,9 @@ class LoadTest:
 
 
 @asynccontextmanager
-async def _own_schema(url: URL, connections: int) -> AsyncIterator[tuple[Sessions, Sessions]]:
+async def _own_schema(
+    url: URL, connections: int, *, batch_inserts: bool, read_autocommit: bool
+) -> AsyncIterator[tuple[Sessions, Sessions]]:
     """Yield sessions, and those for reads, on a schema that is dropped at the end."""
     backend = backend_of(url)
     async with backend.run_namespace(url) as namespace:
@@ -122,8 +132,11 @@ async def _own_schema(url: URL, connections: int) -> AsyncIterator[tuple[Session
             url, pool_size=connections, pool_timeout=_POOL_TIMEOUT, namespace=namespace
         )
         async with closing(engine):
-            sessions, read_sessions = backend.session_factories(engine, reads_autocommit=True)
-            enable_batch_inserting(sessions)
+            sessions, read_sessions = backend.session_factories(
+                engine, reads_autocommit=read_autocommit
+            )
+            if batch_inserts:
+                enable_batch_inserting(sessions)
             yield sessions, read_sessions
 
 

@@ -19,6 +19,8 @@ from .workload import Workload
 
 T = TypeVar("T")
 
+_HOW = 'it is `workload = Workload("name")` with an @workload.operation("name")'
+
 
 def load_workload(target: str) -> Workload:
     """
@@ -27,16 +29,34 @@ def load_workload(target: str) -> Workload:
     Raises `WorkloadError`, one line that names the file and line at fault.
     """
     place, _, name = target.rpartition(":")
+    if target.endswith(".py"):
+        place, name = target, ""
     module = load_module(place)
-    workload = getattr(module, name, None)
+    workload = getattr(module, name, None) if name else _only_one(place, module)
     if not isinstance(workload, Workload):
         raise WorkloadError(f"{place} has no workload {name!r}: {_workloads_of(module, name)}")
     if not workload.operations:
         raise WorkloadError(
             f"{place}: workload {name!r} has no operation: "
-            "decorate a coroutine function with @workload.operation(name, kind=...)"
+            "decorate a coroutine function with @workload.operation(name)"
         )
     return workload
+
+
+def _only_one(place: str, module: ModuleType) -> Workload:
+    """Return the workload of a module that has one."""
+    found = {
+        id(value): (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, Workload)
+    }
+    if len(found) != 1:
+        names = ", ".join(name for name, _ in found.values())
+        if not found:
+            raise WorkloadError(f"{place} defines no workload: {_HOW}")
+        one = f"{place}:{names.partition(',')[0]}"
+        raise WorkloadError(f"{place} has several workloads ({names}): name one, as {one}")
+    return next(value for _, value in found.values())
 
 
 # Files that have come from another machine, by what they are called there.

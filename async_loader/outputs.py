@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import ConfigurationError
+from .streams import give_up, stderr, stdout, tell
 
 DONE = 0
 NOT_WRITTEN = 1
@@ -20,13 +19,33 @@ Forms = Mapping[str, Callable[[Any], str]]
 
 def check_outputs(outputs: Sequence[str], forms: Forms) -> None:
     """Refuse, before any work is done, a form that there is not, or a file that cannot be."""
+    written: dict[Path, str] = {}
     for output in outputs:
         form, _, path = output.partition("=")
         if form not in forms:
             raise ConfigurationError(f"--out {output}: this command writes {', '.join(forms)}")
-        folder = Path(path).absolute().parent
-        if path != "-" and (not os.access(folder, os.W_OK) or Path(path).is_dir()):
+        if path == "-":
+            continue
+        target = Path(path).resolve()  # the file that a symbolic link stands for
+        if not _can_be_written(target):
             raise ConfigurationError(f"--out {output}: cannot write a file there")
+        if target in written and not _is_device(target):
+            raise ConfigurationError(f"--out {output}: {written[target]} is written there already")
+        written[target] = output
+
+
+def _can_be_written(target: Path) -> bool:
+    if target.is_dir():
+        return False
+    in_folder = target.parent.is_dir() and os.access(target.parent, os.W_OK | os.X_OK)
+    if target.exists() and (_is_device(target) or not in_folder):
+        return os.access(target, os.W_OK)
+    return in_folder
+
+
+def _is_device(target: Path) -> bool:
+    """Whether it is a pipe, a terminal, `/dev/null`: nothing that can be replaced by a file."""
+    return target.exists() and not target.is_file()
 
 
 def show(render: Callable[..., str], outputs: Sequence[str]) -> int:
@@ -35,16 +54,15 @@ def show(render: Callable[..., str], outputs: Sequence[str]) -> int:
 
     Return 0, or 1 where that failed: the outputs are written all the same.
     """
-    stream = sys.stderr if any(output.endswith("=-") for output in outputs) else sys.stdout
+    stream = stderr() if any(output.endswith("=-") for output in outputs) else stdout()
     terminal = stream.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 80
-    color = terminal and "NO_COLOR" not in os.environ
+    width = _columns(stream) if terminal else 80
+    color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     try:
         stream.write(render(width=width, color=color))
         stream.flush()
     except OSError as error:
-        # Nothing more can be written there, not what is in the buffer either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        give_up(stream)
         return complain(f"the summary could not be printed: {error.strerror}", NOT_WRITTEN)
     return DONE
 
@@ -62,18 +80,21 @@ def write_outputs(outputs: Sequence[str], forms: Forms, found: Any, code: int) -
 
 
 def _write(path: str, text: str) -> None:
-    """Write a file as a whole or not at all; `-` is stdout."""
+    """Write a file as a whole or not at all, where that can be; `-` is stdout."""
     if path == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stdout().write(text)
+        stdout().flush()
         return
-    target = Path(path)
-    if target.exists() and not target.is_file():  # a pipe or /dev/null cannot be replaced
-        target.write_text(text, encoding="utf-8")
+    target = Path(path).resolve()
+    data = text.encode(errors="backslashreplace")  # a message may hold what is no character
+    if _is_device(target) or (target.exists() and not os.access(target.parent, os.W_OK | os.X_OK)):
+        target.write_bytes(data)
         return
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
+        if target.exists():
+            partial.chmod(target.stat().st_mode & 0o7777)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -81,5 +102,16 @@ def _write(path: str, text: str) -> None:
 
 def complain(message: str, code: int) -> int:
     """Print one line on stderr; return the code."""
-    sys.stderr.write(f"async_loader: {message}\n")
+    tell(f"async_loader: {message}")
     return code
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of a terminal; COLUMNS outranks what it says of itself."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80

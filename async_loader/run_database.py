@@ -81,7 +81,7 @@ async def connected(
         sessions, read_sessions = backend.session_factories(
             engine, reads_autocommit=settings.reads_autocommit
         )
-        if settings.batch_inserts:
+        if settings.batches_inserts:
             enable_batch_inserting(sessions)
         yield Database(url, namespace, sessions, read_sessions, connections)
 

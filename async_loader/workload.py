@@ -12,6 +12,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import update_wrapper
 from itertools import accumulate
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
@@ -86,10 +87,14 @@ class OperationContext:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One named kind of work, its share of the stream and the parameters it asks for."""
+    """
+    One named kind of work, its share of the stream and the parameters it asks for.
+
+    Of a `kind` that is not declared, what it does decides: one that writes is a write.
+    """
 
     name: str
-    kind: Kind
+    kind: Kind | None
     weight: float
     function: AsyncFunction
     wants: frozenset[str]
@@ -173,7 +178,7 @@ class Workload:
         name: str,
         *,
         weight: float = 1,
-        kind: Kind,
+        kind: Kind | None = None,
         think: float | Think | None = None,
         rolls_back: bool = False,
         failing_status: int | None = 500,
@@ -181,17 +186,19 @@ class Workload:
         """
         Register a coroutine function as an operation; weights are relative.
 
+        `kind`, where it is not said, is what the operation does; `write_ratio` needs it said.
         `think` is the time after this operation, in place of the workload's. One that writes and
         commits nothing of it fails, unless it says that it `rolls_back`; so does one that returns
         an HTTP response whose status is `failing_status` or more (None: none does).
         """
+        name = _name(name)
         if name in self.operations:
             raise ConfigurationError(f"workload {self.name!r} has two operations named {name!r}")
-        if kind not in ("read", "write"):
+        if kind not in ("read", "write", None):
             raise ConfigurationError(
                 f"operation {name!r}: kind must be 'read' or 'write', not {kind!r}"
             )
-        if not 0 < weight < float("inf"):
+        if not _is_weight(weight):
             raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
 
         thinks = self.think if think is None else _think(f"operation {name!r}", think)
@@ -263,7 +270,7 @@ class Workload:
         if not operations:
             raise ConfigurationError(
                 f"workload {self.name!r} has no operation: "
-                "decorate a coroutine function with @workload.operation(name, kind=...)"
+                "decorate a coroutine function with @workload.operation(name)"
             )
         if write_ratio is not None:
             operations = _with_write_ratio(self.name, operations, write_ratio)
@@ -324,7 +331,13 @@ def _with_write_ratio(
 ) -> tuple[Operation, ...]:
     shares: dict[Kind, float] = {"write": ratio, "read": 1 - ratio}
     totals: dict[Kind, float] = {"write": 0, "read": 0}
+    operations = list(operations)
     for operation in operations:
+        if operation.kind is None:
+            raise ConfigurationError(
+                f"a write ratio needs declared kinds: operation {operation.name!r} of workload "
+                f"{workload!r} says neither kind='read' nor kind='write'"
+            )
         totals[operation.kind] += operation.weight
     for kind, share in shares.items():
         if share and not totals[kind]:
@@ -334,8 +347,22 @@ def _with_write_ratio(
     return tuple(
         replace(operation, weight=operation.weight / totals[operation.kind] * share)
         for operation in operations
-        if (share := shares[operation.kind])
+        if operation.kind is not None and (share := shares[operation.kind])
     )
+
+
+def _name(name: object) -> str:
+    """Return an operation's name; of an Enum's member that is its value, where that is text."""
+    text = name.value if isinstance(name, Enum) and isinstance(name.value, str) else name
+    if isinstance(name, Enum) and not isinstance(text, str):
+        text = name.name
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigurationError(f"the name of an operation is text, not {name!r}")
+    return str(text)
+
+
+def _is_weight(weight: object) -> bool:
+    return isinstance(weight, int | float) and 0 < weight < float("inf")
 
 
 def _think(whose: str, think: float | Think) -> Think | None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines", "redaction"}
-    | {"tracebacks", "effects", "error_attributes", "stacks"},
+    | {"tracebacks", "effects", "error_attributes", "stacks", "streams"},
     {"limits", "workload", "schedules", "throttles", "results"},
     {"metrics", "verdict", "loading", "workers", "parts", "proxy"},
     {"database", "postgres", "instruments", "inserts", "progress", "outputs", "server_queries"}

@@ -15,19 +15,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
-from ..app import Finished
-from ..errors import AsyncLoaderError
-from ..event_loop import threads_left
+from ..app import Finished, give_back
+from ..errors import AsyncLoaderError, WorkerLostError
 from ..limits import Stop
 from ..progress import Style, progress_view
 from ..results.run import RunResult
 from ..runtime import SIGNALS, Signals, leave_errors_to_the_report
 from ..settings.run import RunSettings
 from ..shards import run_as_asked
-from ..supervision import Line, watched_by
+from ..streams import kept_streams, stderr, stdout, tell
+from ..supervision import Line, Lost, ended, supervise, watched_by
+from ..workloads import BUILT_IN
 
 
 class ChildError(AsyncLoaderError):
@@ -105,7 +107,20 @@ def main() -> int:
     settings = RunSettings(**json.loads(sys.stdin.readline()))
     if not settings.debug:
         leave_errors_to_the_report()
-    with progress_view(sys.stderr, sys.argv[1]) as view:  # type: ignore[arg-type]  # our own argument
+    with kept_streams():
+        if settings.workload in BUILT_IN:
+            return _serve(settings, None)
+        return supervise(
+            lambda line: ended(_serve(settings, line), line),
+            partial(_answer_for, settings),
+            op_timeout=settings.op_timeout,
+            grace=settings.grace,
+        )
+
+
+def _serve(settings: RunSettings, line: Line | None) -> int:
+    """Perform the run and answer; return the process's exit code."""
+    with progress_view(stderr(), sys.argv[1]) as view:  # type: ignore[arg-type]  # our own argument
 
         async def work(stop: Stop) -> Finished:
             asyncio.get_running_loop().add_reader(sys.stdin, _on_parent_gone, stop)
@@ -117,7 +132,7 @@ def main() -> int:
         try:
             with (
                 Signals() as signals,
-                watched_by(_Answer(), signals, settings.op_timeout, settings.grace),
+                watched_by(line, signals, settings.op_timeout, settings.grace),
             ):
                 finished = signals.run(work, settings.loop)
             answer = {"result": finished.result.to_dict()}
@@ -125,30 +140,26 @@ def main() -> int:
             answer = {"stopped": True}
         except AsyncLoaderError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}
-    sys.stdout.write(json.dumps(answer))
-    sys.stdout.flush()
-    if left := threads_left():  # the command waits for the end of this process
-        sys.stderr.write(f"async_loader: left behind: {', '.join(left)}\n")
-        sys.stderr.flush()
-        os._exit(0)
+    _answer(answer)
     return 0
 
 
-class _Answer(Line):
-    """The line of a run that cannot answer itself any more: of it the figures are the answer."""
+def _answer_for(settings: RunSettings, lost: Lost) -> int:
+    """Answer for a run that cannot do so any more: of it the figures are the answer."""
+    if lost.result is not None:
+        tell(f"async_loader: the run was ended from outside: {lost.how}")
+        _answer({"result": lost.result.to_dict()})
+    else:
+        error = f"the run was ended from outside: {lost.how}, and nothing is known of it"
+        _answer({"error": error, "exit_code": WorkerLostError.exit_code})
+    if lost.own_server:
+        give_back(settings)
+    return 0
 
-    def __init__(self) -> None:
-        super().__init__(sys.stdout.fileno())
 
-    def tell(self, **message: Any) -> None:
-        """See `Line.tell`; that it is alive nobody asks."""
-        if "hung" not in message:
-            return
-        sys.stderr.write(f"async_loader: {message['hung']}, at {message['where']}\n")
-        result = message["so_far"]
-        error = {"error": f"{message['hung']}, and nothing is known of its run", "exit_code": 1}
-        text = json.dumps({"result": result} if result is not None else error)
-        os.write(sys.stdout.fileno(), text.encode())
+def _answer(answer: dict[str, Any]) -> None:
+    stdout().write(json.dumps(answer))
+    stdout().flush()
 
 
 def _on_parent_gone(stop: Stop) -> None:

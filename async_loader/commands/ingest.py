@@ -6,7 +6,6 @@ What needs the extra is imported where it is used: the other commands work witho
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +26,7 @@ from ..limits import Stop
 from ..outputs import DONE, complain, show
 from ..runtime import leave_errors_to_the_report, run_until_stopped
 from ..settings.ingest import IngestSettings
+from ..streams import stderr, stdout
 from .progress import HowFar, progress_view
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def _load(settings: IngestSettings, directory: Path, url: URL) -> int:
     def how_far(now: Progress) -> HowFar:
         return HowFar(now.size, now.all_size, report.progress_line(now))
 
-    with progress_view(sys.stderr, settings.progress, how_far) as view:
+    with progress_view(stderr(), settings.progress, how_far) as view:
         done = run_until_stopped(
             lambda stop: _ingest(settings, directory, url, stop, view.update), loop="auto"
         )
-    sys.stdout.write(report.summary(done, place(url)))
-    sys.stdout.flush()
+    stdout().write(report.summary(done, place(url)))
+    stdout().flush()
     if done.state != "done":
         return STOPPED
     if done.failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from ..results.document import json_schema
 from ..results.run import RunResult
 from ..results.saved import Saved, read_saved
 from ..settings.report import ReportSettings, SchemaSettings
+from ..streams import stdout
 
 
 def run_report(settings: ReportSettings) -> int:
@@ -35,8 +35,9 @@ def run_report(settings: ReportSettings) -> int:
     else:
         what = labelled(settings.files, found)
         render, forms = comparison_report.render, COMPARE_FORMS
+    code = write_outputs(settings.outputs, forms, what, DONE)
     shown = show(partial(render, what), settings.outputs)
-    return write_outputs(settings.outputs, forms, what, shown)
+    return code or shown
 
 
 def labelled(files: Sequence[Path], found: Sequence[Saved]) -> dict[str, list[RunResult]]:
@@ -71,6 +72,6 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 def print_schema(_settings: SchemaSettings) -> int:
     """Print the JSON Schema on stdout."""
-    sys.stdout.write(json.dumps(json_schema(), indent=1) + "\n")
-    sys.stdout.flush()
+    stdout().write(json.dumps(json_schema(), indent=1) + "\n")
+    stdout().flush()
     return DONE

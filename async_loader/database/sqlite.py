@@ -48,7 +48,7 @@ READING = {_BEGIN: "BEGIN"}
 def create_engine(
     url: URL, *, pool_size: int, pool_timeout: float = 30.0, namespace: Namespace | None = None
 ) -> AsyncEngine:
-    """Return an engine on WAL, with a busy timeout; the namespace is in the tables' names."""
+    """Return an engine with a busy timeout; the namespace is in the tables' names."""
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -154,16 +154,19 @@ async def run_namespace(url: URL, *, keep: bool = False) -> AsyncIterator[Namesp
 
 
 def _configure(engine: Engine) -> None:
-    """Set WAL on connecting, and begin transactions ourselves."""
+    """Set WAL in a file that we make, and begin transactions ourselves."""
+    database = Path(str(engine.url.database))
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
         # The driver would begin by itself, deferred and late: a read that turns into a write
         # fails at once with "database is locked", whatever the busy timeout.
         connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.close()
+        # It is kept in the file, for whoever opens it next: that of another's stays as it is.
+        if database.exists() and not database.stat().st_size:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.close()
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:

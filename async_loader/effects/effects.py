@@ -59,6 +59,13 @@ class Effects:
         return self.committed or self.raw or self._strays != strays.count
 
     @property
+    def wrote(self) -> bool:
+        """Whether it wrote, or tried to, as far as statements tell."""
+        if self.kept or self.lost or self.refused is not None or self.unsaved:
+            return True
+        return any(transaction.wrote for transaction in self.pending.values())
+
+    @property
     def not_done(self) -> str | None:
         """What is to be said of an operation that ended well and kept nothing; None: nothing."""
         if self.kept or self.raw:

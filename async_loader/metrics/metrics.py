@@ -116,6 +116,10 @@ class Metrics:
         tally.retries += 1
         tally.retried += first
 
+    def wrote(self, name: str) -> None:
+        """Note that an operation of no declared kind is one that writes."""
+        self._operations[name].kind = "write"
+
     def succeeded(
         self,
         name: str,

@@ -111,7 +111,7 @@ class SplitTally:
 class OperationTally:
     """The running counts of one operation."""
 
-    kind: Kind
+    kind: Kind | None
     histogram: Histogram = field(default_factory=lambda: Histogram(followed=True))
     failed: int = 0
     indeterminate: int = 0
@@ -126,7 +126,7 @@ class OperationTally:
     def result(self) -> OperationResult:
         """Return the counts so far."""
         return OperationResult(
-            kind=self.kind,
+            kind=self.kind or "read",
             count=self.histogram.count - self.undone,
             failed=self.failed,
             indeterminate=self.indeterminate,

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from async_loader.reports.console import circumstances, milliseconds, printed
 from async_loader.results.run import RunResult
+from async_loader.workloads import BUILT_IN
 
 # The rounds of each way, by its label: a mode, or the file that it was read from.
 Ways = Mapping[str, Sequence[RunResult]]
@@ -56,20 +57,29 @@ def group(runs: Iterable[RunResult]) -> dict[str, list[RunResult]]:
     mode ran at several loads, as in a sweep, each load is a row.
     """
     runs = list(runs)
+    modes = _modes(runs)
     loads: dict[str, set[str]] = {}
-    for run in runs:
-        loads.setdefault(_mode(run), set()).add(_load(run))
+    for run, mode in zip(runs, modes, strict=True):
+        loads.setdefault(mode, set()).add(_load(run))
     by_label: dict[str, list[RunResult]] = {}
-    for run in runs:
-        mode = _mode(run)
+    for run, mode in zip(runs, modes, strict=True):
         label = f"{mode} {_load(run)}" if len(loads[mode]) > 1 else mode
         by_label.setdefault(label, []).append(run)
     return by_label
 
 
-def _mode(run: RunResult) -> str:
-    stock = run.mode == "semaphore" and not run.settings.get("batch_inserts", True)
-    return "stock" if stock else run.mode
+def _modes(runs: Iterable[RunResult]) -> list[str]:
+    runs = list(runs)
+    batched = any(run.settings.get("batch_inserts") for run in runs)
+
+    def mode_of(run: RunResult) -> str:
+        unbatched = run.settings.get("batch_inserts", True) is False
+        # To an application that does not batch, to do without it is nothing to tell apart.
+        usual = run.settings.get("workload", BUILT_IN[0]) in BUILT_IN
+        stock = run.mode == "semaphore" and unbatched and (batched or usual)
+        return "stock" if stock else run.mode
+
+    return [mode_of(run) for run in runs]
 
 
 def _load(run: RunResult) -> str:

@@ -89,10 +89,23 @@ def sentences(result: RunResult) -> list[str]:
         *result.unseen,
         bottleneck(result),
         serialised_writes(result),
+        _journal(result),
     ]
     # A busy process is the first thing that the bottleneck would be.
     found += [doubt.sentence for doubt in doubts(result) if not doubt.is_bottleneck]
     return [sentence for sentence in found if sentence is not None]
+
+
+def _journal(result: RunResult) -> str | None:
+    """Return what a SQLite file could be set to, which is its owner's to decide."""
+    database = result.environment.get("database", {})
+    mode = database.get("settings", {}).get("journal_mode")
+    if database.get("product") != "SQLite" or mode in (None, "wal", "memory"):
+        return None
+    return (
+        f"The SQLite file is as it was found, in journal_mode {mode}, in which who reads and who "
+        "writes wait for each other: PRAGMA journal_mode=WAL, which the file keeps, ends that."
+    )
 
 
 def circumstances(result: RunResult, skip: Sequence[str] = ()) -> Iterator[RenderableType]:
@@ -129,7 +142,7 @@ def _totals(result: RunResult) -> str:
 def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield what was asked for and on what it ran."""
     asked, found = result.settings, result.environment
-    yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}"
+    yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}{_helped(result)}"
     yield "let in by", let_in_by(result)
     if database := found.get("database"):
         durability = ", ".join(
@@ -147,6 +160,16 @@ def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(f"{name} {number}" for name, number in versions.items())
     if machine := found.get("machine"):
         yield "machine", f"{machine['platform']}, {machine['cpus']} cores, {machine['loop']} loop"
+
+
+def _helped(result: RunResult) -> str:
+    """Return what the run does for its operations that an application's own sessions may not."""
+    asked = result.settings
+    if result.environment.get("database") is None:
+        return ""
+    found = ["inserts in batches"] if asked.get("batch_inserts") else []
+    found += ["reads in AUTOCOMMIT"] if asked.get("read_autocommit") else []
+    return f", {', '.join(found)}" if found else ""
 
 
 def let_in_by(result: RunResult) -> str:

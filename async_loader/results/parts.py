@@ -41,7 +41,7 @@ class OperationResult:
     def merged(self, other: OperationResult) -> OperationResult:
         """Return the two together."""
         return OperationResult(
-            kind=self.kind,
+            kind="write" if "write" in (self.kind, other.kind) else self.kind,
             count=self.count + other.count,
             failed=self.failed + other.failed,
             indeterminate=self.indeterminate + other.indeterminate,

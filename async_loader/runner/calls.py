@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import current_task
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,10 +20,18 @@ Check = Callable[[str, bool], None]
 Call = Callable[[int], Coroutine[Any, Any, Any]]
 
 
+T = TypeVar("T")
+
+
+def sessions_by_kind(sessions: T, read_sessions: T) -> dict[Kind | None, T]:
+    """Return which sessions an operation gets; one of no declared kind may write."""
+    return {"write": sessions, "read": read_sessions, None: sessions}
+
+
 def call_of(
     operation: Operation,
     mix: Mix,
-    sessions: Mapping[Kind, Sessions | None],
+    sessions: Mapping[Kind | None, Sessions | None],
     shared: Any,
     check: Check,
 ) -> Call:
@@ -129,7 +137,7 @@ def sync_retrying(
 def sync_call_of(
     operation: Operation,
     mix: Mix,
-    sessions: Mapping[Kind, SyncSessions | None],
+    sessions: Mapping[Kind | None, SyncSessions | None],
     shared: Any,
     check: Check,
 ) -> Callable[[int], Any]:

@@ -77,6 +77,8 @@ class Performer:
             value = await self._instruments.drive(self._calls[name](index), times)
             ended = self._now()
             self._instruments.settle(times)
+            if operation.kind is None and effects_so_far().wrote:
+                metrics.wrote(name)
             check_work(operation, value, effects_so_far())
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -84,6 +86,8 @@ class Performer:
             flight.failure = self._failure_of(flight, error)
             if not flight.let_go:
                 committed = effects_so_far().committed
+                if operation.kind is None and effects_so_far().wrote:
+                    metrics.wrote(name)
                 metrics.failed(name, flight.failure, error, after_commit=committed)
         else:
             if not flight.let_go:

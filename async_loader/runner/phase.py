@@ -21,9 +21,9 @@ from ..results.run import Outcome, RunResult
 from ..tasks import cancel, first_of
 from ..throttles import Throttle
 from ..verdict.thresholds import Threshold, broken_so_far
-from ..workload import Kind, Mix, Operation
+from ..workload import Mix, Operation
 from .background import background_counted, end_background
-from .calls import Sessions, call_of, retrying
+from .calls import Sessions, call_of, retrying, sessions_by_kind
 from .performing import Performer
 
 OnProgress = Callable[[Snapshot], None]
@@ -89,7 +89,7 @@ class Phase:
         self._closed.set()
         self._over = asyncio.Event()  # by ourselves, before the limit
         self.outcome: Outcome = "done"
-        by_kind: dict[Kind, Sessions | None] = {"write": sessions, "read": read_sessions}
+        by_kind = sessions_by_kind(sessions, read_sessions)
         calls = {
             o.name: retrying(
                 call_of(o, mix, by_kind, shared, self._check),

@@ -25,8 +25,8 @@ from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
 from ..metrics.repeats import LEAST
 from ..results.run import Outcome, RunResult
 from ..verdict.thresholds import Threshold, broken_so_far, parse
-from ..workload import Kind, Mix, Workload
-from .calls import SyncSessions, sync_call_of, sync_retrying
+from ..workload import Mix, Operation, Workload
+from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying
 from .work_done import check_work, effects_so_far, failure_of
 
 _SAMPLE_EVERY = 0.05
@@ -130,7 +130,7 @@ class _Crew:
         max_tries: int,
     ) -> None:
         self._mix = mix
-        by_kind: dict[Kind, SyncSessions | None] = {"write": sessions, "read": read_sessions}
+        by_kind = sessions_by_kind(sessions, read_sessions)
         self._calls = {
             o.name: sync_retrying(
                 sync_call_of(o, mix, by_kind, shared, self._check),
@@ -250,12 +250,18 @@ class _Crew:
                 self.asked = True
             committed = effects_so_far().committed
             with self._lock:
+                self._note_kind(operation)
                 self._metrics.failed(name, failure_of(error), error, after_commit=committed)
         else:
             with self._lock:
+                self._note_kind(operation)
                 self._metrics.succeeded(name, started, ended, times)
         finally:
             effects_so_far().over = True
+
+    def _note_kind(self, operation: Operation) -> None:
+        if operation.kind is None and effects_so_far().wrote:
+            self._metrics.wrote(operation.name)
 
     def _check(self, name: str, passed: bool) -> None:
         with self._lock:

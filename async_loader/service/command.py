@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import sys
 
 from ..errors import ConfigurationError, MissingExtraError
 from ..limits import Stop
 from ..outputs import DONE, complain
 from ..runtime import run_until_stopped
 from ..settings.serve import ServeSettings
+from ..streams import stderr, stdout
 
 _PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")
 
@@ -25,7 +25,7 @@ def run_serve_command(settings: ServeSettings) -> int:
     if settings.config_dir is None:
         raise ConfigurationError("serve needs the folder of the scenarios: --config-dir DIR")
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=stderr()
     )
     for chatty in ("alembic", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -78,6 +78,6 @@ def _new_token(name: str) -> int:
     from .tokens import hashed, new_token  # noqa: PLC0415  with the others
 
     token = new_token()
-    sys.stdout.write(f"{token}\n")
-    sys.stdout.flush()
+    stdout().write(f"{token}\n")
+    stdout().flush()
     return complain(f"the service knows it by --token {name}={hashed(token)}", DONE)

@@ -72,9 +72,6 @@ class LoadOptions(Group):
         Field(gt=0, description="end a run in which operations fail and none has succeeded for "
                                 "so long (at least two --op-timeout)"),
     ] = 60.0  # fmt: skip
-    batch_inserts: bool = Field(
-        True, description="write new objects in batches (see enable_batch_inserting)"
-    )
     time_split: bool = Field(
         True, description="tell where the time of operations goes, and count statements"
     )

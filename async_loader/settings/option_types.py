@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,8 +14,10 @@ from ..errors import ConfigurationError
 from ..limits import Limit
 from ..schedules import Stage, parse_rate
 from ..verdict import regression, thresholds
+from ..workloads import BUILT_IN
 
-BUILT_IN = ("mixed", "sequences", "noop")
+# Ours stays what the command was started with, while the process's is stderr.
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 OUTPUTS = ("html", "json", "junit", "markdown")
 
 Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
@@ -78,17 +81,24 @@ def _output(value: str) -> str:
     form, separator, path = value.partition("=")
     if form not in OUTPUTS or not separator or not path:
         raise ValueError(f"an output looks like FORM=FILE, with FORM one of {', '.join(OUTPUTS)}")
-    return value
+    return f"{form}={file_to_write(path)}"
+
+
+def file_to_write(path: str) -> str:
+    """Return where that is whatever folder a workload changes to; `-` for stdout by any name."""
+    if path in _STDOUT:
+        return "-"
+    return os.path.abspath(path)  # noqa: PTH100  /dev/fd/63 is not to be resolved
 
 
 def workload_target(value: str) -> str:
     """Return the value if it can name a workload; whether there is one, its loading tells."""
     place, colon, name = value.rpartition(":")
-    if value in BUILT_IN or (place and colon and name):
+    if value in BUILT_IN or (place and colon and name) or value.endswith(".py"):
         return value
     close = difflib.get_close_matches(value, BUILT_IN, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(BUILT_IN)}"
-    raise ValueError(f"no built-in workload {value!r}: {hint} Your own is file.py:NAME")
+    raise ValueError(f"no built-in workload {value!r}: {hint} Your own is file.py, or file.py:NAME")
 
 
 def threshold_text(value: str) -> str:

@@ -15,12 +15,12 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from ..workloads import BUILT_IN
 from ..workloads.mixed import ReadFrom, ReadVia
 from .baseline import BaselineOptions
 from .load import UNBOUNDED_POOL, LoadOptions, ModeOptions, VerdictOptions
 from .option_group import GeneralOptions, Group
 from .option_types import (
-    BUILT_IN,
     SYNC_MODES,
     Metavar,
     Mode,
@@ -28,6 +28,7 @@ from .option_types import (
     Seconds,
     Share,
     Way,
+    file_to_write,
     split_commas,
     workload_target,
 )
@@ -93,7 +94,14 @@ class WorkloadOptions(Group):
     read_via: ReadVia = Field("execute", description="mixed: how a read gets its rows")
     read_from: ReadFrom = Field("first", description="mixed: always the first page, or any")
     read_autocommit: bool | None = Field(
-        None, description="reads without BEGIN and ROLLBACK (default: on, but not with stream)"
+        None,
+        description="reads without BEGIN and ROLLBACK (default: on for built-in workloads, but not "
+        "with stream; off for your own)",
+    )
+    batch_inserts: bool | None = Field(
+        None,
+        description="write new objects in batches, see enable_batch_inserting (default: on for "
+        "built-in workloads, off for your own)",
     )
 
     @model_validator(mode="after")
@@ -108,7 +116,19 @@ class WorkloadOptions(Group):
     @property
     def reads_autocommit(self) -> bool:
         """Whether reads run in AUTOCOMMIT."""
-        return self.read_via != "stream" if self.read_autocommit is None else self.read_autocommit
+        if self.read_autocommit is not None:
+            return self.read_autocommit
+        return self.is_built_in and self.read_via != "stream"
+
+    @property
+    def batches_inserts(self) -> bool:
+        """Whether new objects are written in batches."""
+        return self.is_built_in if self.batch_inserts is None else self.batch_inserts
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the workload is one of ours, and not what somebody's application does."""
+        return self.workload in BUILT_IN
 
 
 class OutputOptions(Group):
@@ -145,10 +165,16 @@ class ResultOutputOptions(OutputOptions):
     title: ClassVar[str] = "Report"
 
     html: Annotated[
-        str | None, Field(min_length=1, description="a page, as --out html=FILE"), Metavar("FILE")
+        str | None,
+        Field(min_length=1, description="a page, as --out html=FILE"),
+        AfterValidator(lambda path: path and file_to_write(path)),
+        Metavar("FILE"),
     ] = None
     junit: Annotated[
-        str | None, Field(min_length=1, description="as --out junit=FILE"), Metavar("FILE")
+        str | None,
+        Field(min_length=1, description="as --out junit=FILE"),
+        AfterValidator(lambda path: path and file_to_write(path)),
+        Metavar("FILE"),
     ] = None
 
     @property
@@ -254,6 +280,11 @@ class CompareSettings(
             self.modes = [mode for mode in self.modes if mode not in SYNC_MODES]
         for mode in self.modes:
             self.check_mode(mode)
+        if "stock" in self.modes and not self.batches_inserts:
+            raise ValueError(
+                "--modes stock is semaphore without --batch-inserts, which is off here: "
+                "give --batch-inserts to compare the two"
+            )
         return self
 
 

@@ -25,6 +25,7 @@ from pydantic_settings import CliSettingsSource, DotEnvSettingsSource, EnvSettin
 from pydantic_settings.exceptions import SettingsError
 
 from ..errors import ConfigurationError
+from ..streams import stdout
 from .ingest import IngestSettings
 from .jobs import JOB_COMMANDS
 from .option_group import ENV_PREFIX, GeneralOptions, Group
@@ -205,6 +206,10 @@ def _refuse_unknown(naming: str, names: Iterable[str], known: set[str]) -> None:
 # --- flags and help ------------------------------------------------------------------------
 
 
+# What other load generators and test runners are used to.
+_SHORT = {"workload": ("-w",)}
+
+
 class _Parser(ArgumentParser):
     """argparse with options grouped as the settings are, and with hints for mistakes."""
 
@@ -231,6 +236,7 @@ class _Parser(ArgumentParser):
     def add_option(self, *names: str, **options: Any) -> Any:
         """Add one field's flag to its group, with a metavar that tells what it takes."""
         field_name = options.get("dest") or names[0].lstrip("-").replace("-", "_")
+        names = (*_SHORT.get(field_name, ()), *names)
         field = self._model.model_fields[field_name]
         options["help"] = _help(field)
         if "metavar" in options:
@@ -248,6 +254,9 @@ class _Parser(ArgumentParser):
         if unknown:
             raise ConfigurationError(f"unexpected argument {unknown[0]!r}: see --help")
         return parsed
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002  of argparse
+        stdout().write(message)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage; the message names the flag."""

@@ -172,7 +172,7 @@ class Standings:
 
     def _result(self, messages: Sequence[Message]) -> RunResult:
         by_operation = {
-            operation.name: _operation(operation.kind, number, messages)
+            operation.name: _operation(operation.kind or "read", number, messages)
             for number, operation in enumerate(self._operations)
         }
         return RunResult(

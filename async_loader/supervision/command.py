@@ -22,6 +22,7 @@ from ..results.run import Outcome, RunResult
 from ..runner.under_way import BOUNDED
 from ..runtime import heeded_signals
 from ..source_lines import user_line
+from ..streams import stderr, stdout
 from .inside import Line
 
 # How long a run that has said that it ended may take to do so, with what its process has left.
@@ -59,8 +60,9 @@ def supervise(
     """
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as dump:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
         gc.freeze()  # pages that both have stay as they are
         process = os.fork()
         if process == 0:

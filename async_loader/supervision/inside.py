@@ -17,6 +17,7 @@ from ..event_loop import threads_left
 from ..runner.under_way import BOUNDED, under_way
 from ..runtime import Signals
 from ..source_lines import line_of, user_line
+from ..streams import stdout, tell
 
 ALIVE_EVERY = 0.25
 # Of the time, one part in so many goes to telling the figures.
@@ -94,11 +95,11 @@ def watched_by(
 def ended(code: int, line: Line) -> int:
     """Tell that all is done and said; threads that would keep the process are named, and left."""
     left = threads_left()
-    with suppress(OSError, ValueError):
-        if left:
-            sys.stderr.write(f"async_loader: left behind: {', '.join(left)}\n")
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if left:
+        tell(f"async_loader: left behind: {', '.join(left)}")
+    for stream in (stdout(), sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
     with suppress(OSError):
         line.tell(ended=code)
     if left:
@@ -168,10 +169,8 @@ class Watchdog(threading.Thread):
         frame = sys._current_frames().get(main)
         stack = list(traceback.walk_stack(frame)) if frame is not None else []
         where = user_line(line_of(f) for f, _ in stack)
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"async_loader: {why}; the stack of its thread:\n")
-            traceback.print_stack(frame)
-            sys.stderr.flush()
+        tell(f"async_loader: {why}; the stack of its thread:")
+        tell("".join(traceback.format_stack(frame)).rstrip())
         result = under_way.result("interrupted" if self._signals.asked_at else "hung", where)
         with suppress(OSError):
             self._line.tell(

@@ -52,6 +52,26 @@ def tables(file: Path) -> set[str]:
         connection.close()
 
 
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist", "wal"])
+def test_a_file_is_left_as_it_was_found(file: Path, mode: str) -> None:
+    connection = sqlite3.connect(file)
+    connection.execute(f"PRAGMA journal_mode = {mode}")
+    connection.execute("CREATE TABLE shop (id INTEGER PRIMARY KEY)")
+    connection.close()
+    before = sqlite3.connect(file).execute("PRAGMA journal_mode").fetchone()
+    command = [sys.executable, "-m", "async_loader", "--database-url", f"sqlite:///{file}"]
+    done = subprocess.run(
+        [*command, "--ops", "60", "--concurrency", "4", "--progress", "none"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert sqlite3.connect(file).execute("PRAGMA journal_mode").fetchone() == before
+    assert tables(file) == {"shop"}
+    assert ("PRAGMA journal_mode=WAL" in done.stdout) == (mode != "wal")
+
+
 async def test_async_and_sync_write_what_they_count(file: Path) -> None:
     url = parse_url(url_of(file))
     async with run_namespace(url) as namespace:

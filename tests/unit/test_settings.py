@@ -105,6 +105,12 @@ def test_shares_may_be_percentages() -> None:
 
 def test_flags_of_yes_and_no(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_settings().reads_autocommit
+    assert run_settings().batches_inserts
+    own = run_settings("-w", "shop.py")
+    assert (own.reads_autocommit, own.batches_inserts) == (False, False)
+    asked = run_settings("-w", "shop.py:load", "--read-autocommit", "--batch-inserts")
+    assert (asked.reads_autocommit, asked.batches_inserts) == (True, True)
+    assert "--batch-inserts" in mistake("compare", "-w", "shop.py", "--modes", "stock")
     assert not run_settings("--no-read-autocommit").reads_autocommit
     assert not run_settings("--read-via", "stream").reads_autocommit
     assert "exclude each other" in mistake("--read-via", "stream", "--read-autocommit")
@@ -115,10 +121,11 @@ def test_flags_of_yes_and_no(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lists_repeat_as_flags_and_take_commas_as_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert run_settings("--out", "json=a", "--out", "json=b").out == ["json=a", "json=b"]
-    monkeypatch.setenv("ASYNC_LOADER_OUT", "json=a,json=b")
-    assert run_settings().out == ["json=a", "json=b"]
-    assert run_settings("--out", "json=c").out == ["json=c"]
+    assert run_settings("--out", "json=/a", "--out", "json=/b").out == ["json=/a", "json=/b"]
+    monkeypatch.setenv("ASYNC_LOADER_OUT", "json=/a,json=/b")
+    assert run_settings().out == ["json=/a", "json=/b"]
+    assert run_settings("--out", "json=/c").out == ["json=/c"]
+    assert run_settings("--out", "json=c").out == [f"json={Path.cwd() / 'c'}"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -28,6 +27,7 @@ from ...settings.jobs import (
     JobStatusSettings,
 )
 from ...settings.run import ServerOptions
+from ...streams import stderr, stdout
 from ...workers import Message, ProcessWorkers, Workers
 from ...workers.cluster import DaskWorkers, is_local, joined
 from ...workers.shipping import Shipped
@@ -55,10 +55,10 @@ def _run(settings: JobRunSettings) -> int:
     job = load_job(settings.target)
     if not settings.debug:
         leave_errors_to_the_report()
-    with progress_view(sys.stderr, settings.progress, _how_far) as view:
+    with progress_view(stderr(), settings.progress, _how_far) as view:
         status = run_until_stopped(lambda stop: _run_job(job, settings, stop, view), loop="auto")
-    sys.stdout.write(report.summary(status))
-    sys.stdout.flush()
+    stdout().write(report.summary(status))
+    stdout().flush()
     return DONE if status.state == "done" else STOPPED
 
 
@@ -148,7 +148,7 @@ async def _retry_errors(settings: JobRetryErrorsSettings) -> int:
     job = load_job(settings.target)
     async with _engine(settings, 2) as engine:
         retried = await job.retry_errors(_sessions(engine), arguments=settings.arguments)
-    sys.stdout.write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
+    stdout().write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
     return STILL_FAILING if retried.failing else DONE
 
 
@@ -157,14 +157,14 @@ async def _look_or_steer(
 ) -> int:
     async with _engine(settings, 2) as engine:
         if isinstance(settings, JobListSettings):
-            sys.stdout.write(report.listing(await control.list_runs(engine)))
+            stdout().write(report.listing(await control.list_runs(engine)))
             return DONE
         act = {
             JobStatusSettings: control.status,
             JobPauseSettings: control.pause,
             JobCancelSettings: control.cancel,
         }[type(settings)]
-        sys.stdout.write(report.summary(await act(engine, settings.target, settings.arguments)))
+        stdout().write(report.summary(await act(engine, settings.target, settings.arguments)))
     return DONE
 
 
