@@ -45,6 +45,7 @@ __all__ = [
     "bind_processor",
     "collect_insert_commands",
     "connections_for_states",
+    "counts_versions",
     "emit_insert_statements",
     "expand_attributes",
     "finalize_insert_update",
@@ -143,6 +144,12 @@ _WRAPPERS = {
 def ignores_context(default: Any) -> bool:
     """Tell whether a callable column default takes no execution context."""
     return getattr(default.arg, "__code__", None) in _WRAPPERS
+
+
+def counts_versions(mapper: Any) -> bool:
+    """Tell whether a mapper's versions are numbers that SQLAlchemy itself counts."""
+    generator = mapper.version_id_generator
+    return getattr(generator, "__module__", None) == Mapper.__module__
 
 
 def autoflush(session: Session) -> None:

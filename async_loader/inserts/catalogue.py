@@ -63,6 +63,8 @@ class TableFacts:
     key_is_set: bool  # a trigger may set the key: what comes back is in no order
     key: KeyFacts
     own_keys: tuple[ForeignKey, ...]
+    refuses: bool  # a constraint or a type may refuse rows, beside NOT NULL
+    not_null: frozenset[str]  # names of columns
 
     @property
     def keys_come_sorted(self) -> bool:
@@ -108,6 +110,14 @@ SELECT c.oid, c.relkind::text, c.relhasrules, c.relrowsecurity,
        EXISTS (SELECT FROM functions WHERE lanname NOT IN ('c', 'internal')),
        EXISTS (SELECT FROM functions WHERE lanname IN ('c', 'internal') AND provolatile = 'v'),
        has_any_column_privilege(c.oid, 'SELECT'),
+       EXISTS (SELECT FROM pg_index x JOIN tree ON x.indrelid = tree.oid
+               WHERE (x.indisunique OR x.indisexclusion) AND NOT x.indisprimary)
+        OR EXISTS (SELECT FROM pg_constraint k JOIN tree ON k.conrelid = tree.oid
+                   WHERE k.contype IN ('c', 'x')
+                      OR k.contype = 'f' AND k.confrelid NOT IN (SELECT oid FROM tree))
+        OR EXISTS (SELECT FROM columns a JOIN pg_type y ON y.oid = a.atttypid
+                   WHERE a.atttypmod <> -1 OR y.typtype IN ('d', 'e')),
+       ARRAY(SELECT attname::text FROM columns WHERE attnotnull),
        ARRAY(SELECT l.lanname || ':' || f.prosrc FROM triggers g
              JOIN pg_proc f ON f.oid = g.tgfoid JOIN pg_language l ON l.oid = f.prolang
              WHERE g.tgtype & 3 = 3),
@@ -178,7 +188,7 @@ def _look_up(
     row = connection.exec_driver_sql(names.escape(sql)).one_or_none()
     if row is None:
         return None
-    oid, *shown, before, defaults, own_keys = row[:12]
+    oid, *shown, refuses, not_null, before, defaults, own_keys = row[:14]
     kind, rules, policies, triggers, foreign, functions, counting, readable = shown
     reasons = {
         "is not a plain table": kind not in {"r", "p"} or foreign,
@@ -194,8 +204,10 @@ def _look_up(
         shows=next((f"{table} {reason}" for reason, is_so in reasons.items() if is_so), None),
         in_order=counting or any(_COUNTING.search(default) for default in defaults),
         key_is_set=key is not None and any(_may_set(source, key) for source in before),
-        key=KeyFacts(*row[12:]),
+        key=KeyFacts(*row[14:]),
         own_keys=tuple(map(_foreign_key, own_keys)),
+        refuses=refuses,
+        not_null=frozenset(not_null),
     )
 
 

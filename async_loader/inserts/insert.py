@@ -47,6 +47,7 @@ class Insert:
         self.names = names
         self.drawn: tuple[Sequence[int], Values] = ([], [])  # rows, and keys asked for
         self.written: set[int] = set()
+        self._sent: list[tuple[Group, Statement, Rows]] = []
         self.sheet = collect(plan, pending.dicts, names)
 
     def lacking(self) -> Sequence[int]:
@@ -94,37 +95,56 @@ class Insert:
         self.sheet.fill(self.generated, rows, keys, raw)
         self.drawn = (rows, keys)
 
-    def write_defaults(self) -> None:
-        """Put what was drawn and made into the objects, for SQLAlchemy to send it."""
-        rows, keys = self.drawn
-        if rows:
-            self._write_keys(rows, keys)
+    def send(self, *, in_order: bool, statement_bytes: int) -> None:
+        """Insert what has been prepared; objects change in `write_back`, when all is in."""
+        for group in self.sheet.groups(keep_order=in_order):
+            for piece in cut(group, statement_bytes):
+                statement = self._statement(piece)
+                arrays = piece.arrays
+                if len(piece.rows) == 1:
+                    arrays = [values[0] for values in arrays]
+                with held_for(len(piece.rows)):
+                    result = execute(self.connection, statement.sql, tuple(arrays))
+                self._sent.append((piece, statement, result))
+                self.written.update(piece.rows)
+
+    def forget_sent(self) -> None:
+        """Rows that were sent are no more: their savepoint was rolled back to."""
+        self._sent.clear()
+        self.written.clear()
+
+    def write_back(self) -> None:
+        """Give the objects what came of their rows."""
+        for group, statement, result in self._sent:
+            with held_for(len(group.rows)):
+                if self.drawn[0]:
+                    self._write_drawn(group)
+                if statement.by_server or statement.read_back:
+                    self._read_back(group, result, statement)
+                self._write_defaults(group)
+                if statement.expired:
+                    self._expire(group, statement.expired)
+        self._sent.clear()
+
+    def made(self) -> list[list[tuple[str, Any]]]:
+        """Return, row by row, the attributes that were drawn or made by defaults."""
+        found: list[list[tuple[str, Any]]] = [[] for _ in range(self.sheet.count)]
+        for row, key in zip(*self.drawn, strict=True):
+            found[row].append((self.generated_key, key))
         for default in self.sheet.defaults:
             if default.column.key is not None and default.column.role is Role.DEFAULT:
                 for row in default.rows:
-                    self.pending.dicts[row][default.column.key] = default.values[row]
+                    found[row].append((default.column.key, default.values[row]))
+        return found
 
-    def run(self, *, in_order: bool, statement_bytes: int) -> None:
-        """Insert what has been prepared, and write back what came of it."""
-        for group in self.sheet.groups(keep_order=in_order):
-            for piece in cut(group, statement_bytes):
-                self._emit(piece)
-                self.written.update(piece.rows)
-
-    def _emit(self, group: Group) -> None:
-        statement = self._statement(group)
-        arrays = group.arrays
-        if len(group.rows) == 1:
-            arrays = [values[0] for values in arrays]
-        with held_for(len(group.rows)):
-            result = execute(self.connection, statement.sql, tuple(arrays))
-            if self.drawn[0]:
-                self._write_drawn(group)
-            if statement.by_server or statement.read_back:
-                self._read_back(group, result, statement)
-            self._write_defaults(group)
-            if statement.expired:
-                self._expire(group, statement.expired)
+    def is_sent_at_once(self) -> bool:
+        """Tell whether SQLAlchemy, too, would send all rows before it looks at a result."""
+        sheet = self.sheet
+        return sheet.count == 1 or (
+            not sheet.partial
+            and not sheet.computed
+            and all(len(one.rows) == sheet.count for one in sheet.defaults)
+        )
 
     def _statement(self, group: Group) -> Statement:
         """Return the statement for a group's columns, made at its first use."""

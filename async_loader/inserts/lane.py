@@ -11,7 +11,7 @@ whole flush the long way round, before anything has been done.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.exc import CircularDependencyError
@@ -46,16 +46,93 @@ class Edge:
     kind: type[Any]
     target: Mapper[Any]
     pairs: tuple[tuple[str, str], ...]  # attribute of the parent, attribute of the child
+    refers_to_itself: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """The order of a flush: per hierarchy its mappers."""
+
+    steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]], ...]
+    trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
+    asking: int  # how many hierarchies may have to ask for their keys beforehand
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lane:
-    """The order of a flush of some mappers: per hierarchy its mappers and their edges."""
+    """The edges of a flush of some mappers, and its order by those that objects use."""
 
-    steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]], ...]
+    mappers: frozenset[Mapper[Any]]
     edges: dict[Mapper[Any], tuple[Edge, ...]]
-    trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
-    asking: int  # how many hierarchies may have to ask for their keys beforehand
+    orders: dict[frozenset[Edge], Order | None] = field(default_factory=dict)
+
+    def order(self, used: Iterable[Edge]) -> Order:
+        """Return the order in which SQLAlchemy would come to the tables.
+
+        Raises NotSimpleError when only the objects decide it.
+        """
+        # An edge to a mapper of the flush counts whether or not an object uses it.
+        telling = frozenset(
+            edge for edge in used if edge.refers_to_itself or edge.target not in self.mappers
+        )
+        if telling not in self.orders:
+            try:
+                self.orders[telling] = self._make(telling)
+            except (NotSimpleError, CircularDependencyError):
+                self.orders[telling] = None
+        found = self.orders[telling]
+        if found is None:
+            raise NotSimpleError
+        return found
+
+    def _make(self, telling: frozenset[Edge]) -> Order:
+        bases: dict[Any, list[Mapper[Any]]] = {}
+        for mapper in self.mappers:
+            bases.setdefault(mapper.base_mapper, []).append(mapper)
+        trees: set[Any] = set()
+        before: set[tuple[Any, Any]] = set()
+        nodes: set[Any] = set(bases)
+        for edge in {edge for own in self.edges.values() for edge in own}:
+            if edge.refers_to_itself:
+                if edge in telling:
+                    trees.add(edge.target.base_mapper)
+            elif edge in telling or edge.target in self.mappers:
+                before |= _dependencies(edge)
+        if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
+            raise NotSimpleError
+        nodes |= {node for pair in before for node in pair}
+        ordered = sorted(nodes, key=_sort_key)
+        # Round by round: what waits for more comes later, which among others tells the order.
+        steps = tuple(
+            (base, tuple(bases[base]))
+            for base in topological.sort(before, ordered)
+            if base in bases
+        )
+        asking = sum(any(map(asks_ahead, same)) for same in bases.values())
+        return Order(steps, frozenset(trees), asking)
+
+
+def _dependencies(edge: Edge) -> set[tuple[Any, Any]]:
+    """Return what `per_property_dependencies` says of saving; hierarchies stand for that."""
+    parent, child = edge.processor.parent.base_mapper, edge.processor.mapper.base_mapper
+    after_save, before_delete = (edge.processor, False), (edge.processor, True)
+    if edge.kind is ManyToOne:
+        return {(child, after_save), (after_save, parent)}
+    if edge.kind is OneToMany:
+        return {(parent, after_save), (after_save, child), (before_delete, child)}
+    return {
+        (parent, after_save),
+        (child, after_save),
+        (before_delete, parent),
+        (before_delete, child),
+    }
+
+
+def _sort_key(node: Any) -> tuple[Any, ...]:
+    if isinstance(node, tuple):
+        processor, is_delete = node
+        return "ProcessAll", processor.sort_key, is_delete
+    return "SaveUpdateAll", node._sort_key
 
 
 class NotSimpleError(Exception):
@@ -66,39 +143,28 @@ _MEMO = "async_loader.inserts.lanes"
 
 
 def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
-    """Return the order for a set of mappers, or None when only the objects decide it."""
+    """Return what connects a set of mappers, or None when only the objects tell."""
     names = frozenset(mappers)
     first: Any = next(iter(names))
     known: dict[frozenset[Mapper[Any]], Lane | None] = first._memo(_MEMO, dict)
     if names not in known:
         try:
-            known[names] = _make(names)
-        except (NotSimpleError, CircularDependencyError, UnmappedColumnError):
+            known[names] = Lane(names, {mapper: tuple(_edges(mapper)) for mapper in names})
+        except (NotSimpleError, UnmappedColumnError):
             known[names] = None
     return known[names]
 
 
-def _make(mappers: frozenset[Mapper[Any]]) -> Lane:
-    edges = {mapper: tuple(_edges(mapper)) for mapper in mappers}
-    bases: dict[Any, list[Mapper[Any]]] = {}
-    for mapper in mappers:
-        bases.setdefault(mapper.base_mapper, []).append(mapper)
-    before: set[tuple[Any, Any]] = set()
-    trees: set[Any] = set()
-    for mapper, own in edges.items():
-        for edge in own:
-            here, there = mapper.base_mapper, edge.target.base_mapper
-            if there in bases and edge.kind is not ManyToMany:
-                if here is there:
-                    trees.add(here)
-                else:
-                    before.add((here, there) if edge.kind is OneToMany else (there, here))
-    if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
-        raise NotSimpleError
-    ordered = sorted(bases, key=lambda base: base._sort_key)
-    steps = tuple((base, tuple(bases[base])) for base in topological.sort(before, ordered))
-    asking = sum(any(map(asks_ahead, same)) for same in bases.values())
-    return Lane(steps, edges, frozenset(trees), asking)
+def _edge(processor: Any, pairs: tuple[tuple[str, str], ...]) -> Edge:
+    prop = processor.prop
+    known: dict[Any, Edge] = prop.parent._memo("async_loader.inserts.edges", dict)
+    if prop not in known:  # inheriting mappers have it, too
+        itself = bool(prop._is_self_referential)
+        is_collection = bool(prop.uselist)
+        known[prop] = Edge(
+            processor, prop.key, is_collection, type(processor), prop.mapper, pairs, itself
+        )
+    return known[prop]
 
 
 def _edges(mapper: Any) -> Iterator[Edge]:
@@ -119,8 +185,7 @@ def _edges(mapper: Any) -> Iterator[Edge]:
             for left, right in prop.synchronize_pairs:
                 columns = parent._columntoproperty[left], child._columntoproperty[right]
                 pairs.append((columns[0].key, columns[1].key))
-        is_collection = bool(prop.uselist)
-        yield Edge(processor, prop.key, is_collection, kind, prop.mapper, tuple(pairs))
+        yield _edge(processor, tuple(pairs))
 
 
 Link = tuple[State, State, Edge]  # parent, child
@@ -132,6 +197,7 @@ class Carry:
 
     links: dict[Any, list[Link]]
     later: dict[Any, list[State]]  # many-to-many: processor to states
+    used: set[Edge] = field(default_factory=set)
 
 
 def plan_carry(session: Session, uow: UOWTransaction, found: Lane) -> Carry:
@@ -172,6 +238,7 @@ def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: Carry
         raise NotSimpleError
     links = carry.links.setdefault(state.manager.mapper.base_mapper, [])
     links.append((parent_state, state, edge))
+    carry.used.add(edge)
 
 
 def _to_children(states: Any, state: State, edge: Edge, carry: Carry) -> None:
@@ -187,6 +254,7 @@ def _to_children(states: Any, state: State, edge: Edge, carry: Carry) -> None:
         raise NotSimpleError
     if not children:
         return
+    carry.used.add(edge)
     for child in children:
         child_state = getattr(child, "_sa_instance_state", None)
         if child_state is None or child_state not in states:

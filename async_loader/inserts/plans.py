@@ -18,7 +18,7 @@ from sqlalchemy import Column, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import ignores_context, orm_defaults
+from async_loader.inserts._sqlalchemy import counts_versions, ignores_context, orm_defaults
 from async_loader.inserts.column_types import Codec, codec, is_foreign
 
 DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg_async"})
@@ -178,8 +178,9 @@ def _refuse_mapper(mapper: Any, dialect: Dialect) -> None:
         raise NotUnderstoodError("is not mapped to plain tables")
     if len(mapper.tables) > sum(1 for _ in mapper.iterate_to_root()):
         raise NotUnderstoodError("is mapped to a join")
-    if mapper.version_id_col is not None and mapper.version_id_generator is False:
-        raise NotUnderstoodError("has a version that the server makes")
+    if mapper.version_id_col is not None and not counts_versions(mapper):
+        # One with a memory would tell in which order, and how often, it is called.
+        raise NotUnderstoodError("has a version_id_generator of its own, or the server's")
 
 
 def _refuse_unfilled_keys(plan: MapperPlan) -> None:
@@ -362,7 +363,5 @@ def _equated(mapper: Any, table: Table) -> tuple[tuple[str, str], ...]:
     for owner, equated in mapper._table_to_equated[table]:
         for source, target in equated:
             properties = owner._columntoproperty
-            pair = (properties[source].key, properties[target].key)
-            if pair[0] != pair[1]:
-                pairs.append(pair)
+            pairs.append((properties[source].key, properties[target].key))
     return tuple(pairs)

@@ -20,7 +20,7 @@ from async_loader.inserts._sqlalchemy import (
     emit_insert_statements,
     finalize_insert_update,
 )
-from async_loader.inserts.catalogue import facts_of
+from async_loader.inserts.catalogue import TableFacts, facts_of
 from async_loader.inserts.keys import Wanted, draw
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
@@ -55,6 +55,8 @@ def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> N
     lacking = [command for command in commands if not command[6]]
     regrouped = _regroup(commands)
     _refuse_another_order(plan, commands)
+    if _runs(commands) > 1 and (facts.refuses or _has_nulls(plan, facts, states)):
+        raise NotUnderstoodError("an error would tell how far SQLAlchemy came")
     needs_no_keys = not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1)
     if needs_no_keys and len(regrouped) == _runs(commands):
         raise NotUnderstoodError("SQLAlchemy's own batches are as large")
@@ -116,6 +118,18 @@ def _regroup(commands: Sequence[Command]) -> list[list[Command]]:
 def _runs(commands: Sequence[Command]) -> int:
     keys = [_key(command) for command in commands]
     return 1 + sum(one != other for one, other in pairwise(keys))
+
+
+def _has_nulls(plan: TablePlan, facts: TableFacts, states: Sequence[State]) -> bool:
+    """Tell whether the table refuses a row for what it lacks."""
+    needed = [
+        str(column.key)
+        for column in plan.columns
+        if column.column.name in facts.not_null
+        and column.role in {Role.NONE, Role.ABSENT}
+        and column is not plan.generated
+    ]
+    return any(state.dict.get(key) is None for key in needed for state in states)
 
 
 def _refuse_another_order(plan: TablePlan, commands: Sequence[Command]) -> None:

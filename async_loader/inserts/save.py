@@ -13,19 +13,18 @@ from typing import Any
 
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import (
     UOWTransaction,
-    collect_insert_commands,
-    emit_insert_statements,
     finalize_insert_update,
     has_one_bind,
     is_autocommit,
-    populate,
 )
 from async_loader.inserts.calls import bind, call_defaults, refuse_turns
 from async_loader.inserts.catalogue import TableFacts, facts_of, later_in
+from async_loader.inserts.equated import copy_keys_down
 from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.insert import Insert
@@ -38,6 +37,7 @@ from async_loader.inserts.plans import (
     listens,
     mapper_plan,
 )
+from async_loader.inserts.resending import Resending, Savepoint, is_of_rows, refuse_heard
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
 
@@ -70,40 +70,68 @@ class Save:
             self._refuse_values(connection, parts)
             tables = base_mapper._sorted_tables
         for table in tables:
-            self._save_table(base_mapper, connection, table, parts)
-            _copy_keys_down(self.uow, table, parts)
+            done = self._save_table(base_mapper, connection, table, parts)
+            copy_keys_down(self.uow, table, parts, done)
         for plan, pending in parts:
             self._finish(base_mapper, connection, plan, pending)
 
     def _save_table(
         self, base_mapper: Any, connection: Connection, table: Table, parts: list[Part]
-    ) -> None:
-        """Insert the rows of one table: ours, or SQLAlchemy's where only it does right."""
+    ) -> set[State]:
+        """Insert the rows of one table: ours, or SQLAlchemy's where only it does right.
+
+        Returns the objects whose rows SQLAlchemy inserted, and so saw to all that follows.
+        """
         inserts = _inserts(connection, table, parts)
         if not inserts:
-            return
+            return set()
         lacking = sum(len(insert.lacking()) for insert in inserts)
         facts = None
         if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
             facts = facts_of(connection, inserts[0].plan, inserts[0].names)
+        resending = Resending(base_mapper, self.uow, connection, table)
         # Where sorting says nothing, only a statement a row tells whose key comes back.
         singly = facts is not None and lacking > 1 and not facts.keys_come_sorted
+        # Where SQLAlchemy looks at results in between, an error says how far it came.
+        fragile = facts is not None and facts.refuses and not _is_sent_at_once(inserts)
         try:
             _refuse_what_shows(facts)
-            self._draw(connection, inserts, facts)
+            if fragile:
+                refuse_heard(connection)
+            self._draw(connection, inserts, facts, always=fragile)
         except NotUnderstoodError:
-            self._by_sqlalchemy(base_mapper, connection, inserts, singly=singly)
-            return
+            return resending.run(inserts, singly=singly)
         in_order = facts is not None and (facts.in_order or bool(facts.own_keys))
+        done: set[State] = set()
         try:
             self._prepare(connection, inserts, facts)
-            for insert in inserts:
-                insert.run(in_order=in_order, statement_bytes=self.statement_bytes)
+            self._send(connection, inserts, in_order=in_order, fragile=fragile)
         except (NotUnderstoodError, NotSentError):
             # What SQLAlchemy makes of such a value, be it an error, concerns one row alone.
+            done = resending.run(inserts)
+        for insert in inserts:
+            insert.write_back()
+        return done
+
+    def _send(
+        self, connection: Connection, inserts: list[Insert], *, in_order: bool, fragile: bool
+    ) -> None:
+        """Send all rows; raise NotSentError where SQLAlchemy has to send those not written."""
+        savepoint = Savepoint(connection) if fragile else None
+        try:
             for insert in inserts:
-                insert.write_defaults()
-            self._by_sqlalchemy(base_mapper, connection, inserts, singly=False)
+                insert.send(in_order=in_order, statement_bytes=self.statement_bytes)
+        except DBAPIError as error:
+            if savepoint is None or not is_of_rows(error):
+                raise
+        else:
+            if savepoint is not None:
+                savepoint.keep()
+            return
+        savepoint.roll_back()
+        for insert in inserts:
+            insert.forget_sent()
+        raise NotSentError
 
     def _prepare(
         self, connection: Connection, inserts: list[Insert], facts: TableFacts | None
@@ -123,28 +151,8 @@ class Save:
             as_statement_error(connection, error, f"INSERT INTO {inserts[0].plan.table.name}")
         for insert in inserts:
             if facts is not None:
+                _refuse_nulls(insert, facts)
                 _refuse_later(insert, facts)
-
-    def _by_sqlalchemy(
-        self, base_mapper: Any, connection: Connection, inserts: list[Insert], *, singly: bool
-    ) -> None:
-        """Let SQLAlchemy insert the rows of one table, one at a time where keys tell no order."""
-        table = inserts[0].plan.table
-        rows = [
-            (state, values, state.manager.mapper, connection)
-            for insert in inserts
-            for row, (state, values) in enumerate(
-                zip(insert.pending.states, insert.pending.dicts, strict=True)
-            )
-            if row not in insert.written
-        ]
-        if len(inserts) > 1:
-            rows.sort(key=lambda row: row[0].insert_order)
-        mapper = base_mapper._sorted_tables[table]
-        commands = collect_insert_commands(table, rows)
-        for command in commands if singly else [commands]:
-            batch = [command] if singly else command
-            emit_insert_statements(base_mapper, self.uow, mapper, table, batch)
 
     def understood(
         self, base_mapper: Mapper[Any], states: Sequence[State]
@@ -225,7 +233,12 @@ class Save:
                     raise NotUnderstoodError("a SQL expression beside inherited tables")
 
     def _draw(
-        self, connection: Connection, inserts: list[Insert], facts: TableFacts | None
+        self,
+        connection: Connection,
+        inserts: list[Insert],
+        facts: TableFacts | None,
+        *,
+        always: bool,
     ) -> None:
         """Ask for the keys that the inserts themselves cannot give, in the objects' order."""
         lacking = [(insert, rows) for insert in inserts if (rows := insert.lacking())]
@@ -234,7 +247,7 @@ class Save:
         alone = len(lacking) == 1
         first, rows = lacking[0]
         total = sum(len(rows) for _, rows in lacking)
-        come_back = alone and not must_ask(first.plan, total)
+        come_back = alone and not always and not must_ask(first.plan, total)
         if come_back and (total == 1 or self._sortable(first, facts)):
             return
         keys = self.ahead.pop(first.plan.table, [])
@@ -294,6 +307,19 @@ def _refuse_what_shows(facts: TableFacts | None) -> None:
         raise NotUnderstoodError(facts.shows)
 
 
+def _is_sent_at_once(inserts: Sequence[Insert]) -> bool:
+    return len(inserts) == 1 and inserts[0].is_sent_at_once()
+
+
+def _refuse_nulls(insert: Insert, facts: TableFacts) -> None:
+    """Refuse what the table refuses: SQLAlchemy gets the error of the first row."""
+    for column, _, rows in insert.sheet.value_columns():
+        if column.column.name in facts.not_null:
+            values = insert.sheet.bound[column]
+            if None in (values if len(rows) == len(values) else [values[row] for row in rows]):
+                raise NotUnderstoodError(f"{facts.table}.{column.column.name} is given None")
+
+
 def _refuse_later(insert: Insert, facts: TableFacts) -> None:
     """Refuse rows that refer to later ones of their table: one by one they are refused, too."""
     values = {column.column.name: given for column, given, _ in insert.sheet.value_columns()}
@@ -343,23 +369,6 @@ def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[In
         _sort(pending)
         inserts.append(Insert(connection, mapper, table_plan, pending, names))
     return inserts
-
-
-def _copy_keys_down(uow: UOWTransaction, table: Table, parts: list[Part]) -> None:
-    """Give inheriting tables their keys: what `_postfetch` does with equated columns."""
-    for plan, pending in parts:
-        table_plan = plan.tables.get(table)
-        if table_plan is None:
-            continue
-        mapper: Any = plan.mapper
-        if any(mapper.class_manager[key].dispatch.set for key in plan.identity_keys):
-            for owner, pairs in mapper._table_to_equated[table]:
-                for state in pending.states:
-                    populate(state, owner, state, owner, pairs, uow, mapper.passive_updates)
-            continue
-        for source, target in table_plan.equated:
-            for state, values in zip(pending.states, pending.dicts, strict=True):
-                state.manager[target].impl.set(state, values, values.get(source), None)
 
 
 def _sort(pending: Pending) -> None:

@@ -26,8 +26,8 @@ from async_loader.inserts._sqlalchemy import (
 from async_loader.inserts.keys import Wanted, asks_ahead, draw
 from async_loader.inserts.lane import (
     Carry,
-    Lane,
     NotSimpleError,
+    Order,
     carry_keys,
     lane,
     plan_carry,
@@ -102,11 +102,12 @@ class BatchingUnitOfWork:
         uow: Any = self.uow
         if not all(state.key is None and flags == _SAVED for state, flags in uow.states.items()):
             return False
-        order = lane(mapper for mapper, states in uow.mappers.items() if states)
-        if order is None:
+        edges = lane(mapper for mapper, states in uow.mappers.items() if states)
+        if edges is None:
             return False
         try:
-            carry = plan_carry(uow.session, uow, order)
+            carry = plan_carry(uow.session, uow, edges)
+            order = edges.order(carry.used)
             trees = self._trees(order, carry)
         except (NotSimpleError, NotUnderstoodError):
             return False
@@ -121,7 +122,7 @@ class BatchingUnitOfWork:
             processor.process_saves(uow, states)
         return True
 
-    def _trees(self, order: Lane, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
+    def _trees(self, order: Order, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
         """Check what cannot be left to SQLAlchemy later, and draw all keys at once."""
         if not order.trees and order.asking < 2:
             return {}

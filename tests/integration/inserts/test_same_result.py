@@ -567,7 +567,6 @@ DIRECT = [
     error_in_savepoint,
     duplicate_in_row_500,
     too_long,
-    not_null,
     out_of_range,
     wrong_type,
     missing_parent,
@@ -579,6 +578,7 @@ DIRECT = [
     post_update,
 ]
 OTHER_WAYS = [
+    not_null,
     parent_none_over_key,
     circle,
     select_as_value,

@@ -1,0 +1,168 @@
+"""
+Rows that SQLAlchemy inserts after all: those that a batch may not carry, and those that it failed
+with.
+
+SQLAlchemy sends neighbours that name the same columns, and writes back what came of them before
+it sends the next. So after an error some objects have their keys and defaults and others do not,
+and which error it is depends on which rows had gone before. Where a table may refuse rows, and
+SQLAlchemy would send them in several statements, a batch goes behind a savepoint: if it fails, its
+rows go again as SQLAlchemy alone would have sent them, with the keys and defaults that they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Table
+from sqlalchemy.engine import Connection, RootTransaction
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Mapper
+
+from async_loader.inserts._sqlalchemy import (
+    UOWTransaction,
+    collect_insert_commands,
+    emit_insert_statements,
+)
+from async_loader.inserts.execute import execute
+from async_loader.inserts.insert import Insert
+from async_loader.inserts.plans import NotUnderstoodError
+
+Command = tuple[Any, ...]
+_NAME = "async_loader_batch"
+# Of values, of constraints, of names and types, raised by a function. What is left, such as a
+# deadlock or a timeout, says nothing of the rows.
+_OF_ROWS = ("22", "23", "42", "P0")
+
+
+# A server keeps 64 of a transaction's savepoints in memory; some are left for the application.
+_MOST_OPEN = 16
+_open: WeakKeyDictionary[RootTransaction, int] = WeakKeyDictionary()
+
+
+class Savepoint:
+    """A point in a transaction that a batch can be rolled back to."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        execute(connection, f"SAVEPOINT {_NAME}", ())
+
+    def keep(self) -> None:
+        """Keep what was done; the first few stay open, which saves a round trip."""
+        transaction = self.connection.get_transaction()
+        count = _MOST_OPEN if transaction is None else _open.get(transaction, 0)
+        if transaction is not None and count < _MOST_OPEN:
+            _open[transaction] = count + 1
+        else:
+            self._release()
+
+    def roll_back(self) -> None:
+        """Undo what was done."""
+        execute(self.connection, f"ROLLBACK TO SAVEPOINT {_NAME}", ())
+        self._release()
+
+    def _release(self) -> None:
+        execute(self.connection, f"RELEASE SAVEPOINT {_NAME}", ())
+
+
+def is_of_rows(error: DBAPIError) -> bool:
+    """Tell whether the server refused a statement because of its rows."""
+    code = str(getattr(error.orig, "sqlstate", None) or "")
+    return not error.connection_invalidated and code.startswith(_OF_ROWS)
+
+
+def refuse_heard(connection: Any) -> None:
+    """Refuse to go behind a savepoint where somebody hears of errors: of those twice."""
+    if connection.dialect.dispatch.handle_error:
+        raise NotUnderstoodError("somebody listens to handle_error")
+
+
+class Resending:
+    """The rows of one table that are not written, in the statements of SQLAlchemy."""
+
+    def __init__(
+        self, base_mapper: Any, uow: UOWTransaction, connection: Connection, table: Table
+    ) -> None:
+        self.base_mapper = base_mapper
+        self.uow = uow
+        self.connection = connection
+        self.table = table
+        self.mapper: Mapper[Any] = base_mapper._sorted_tables[table]
+
+    def run(self, inserts: Sequence[Insert], *, singly: bool = False) -> set[Any]:
+        """Insert what is not written, and return of which objects.
+
+        After an error objects are as SQLAlchemy leaves them.
+        """
+        rows = []
+        made: dict[Any, list[tuple[str, Any]]] = {}
+        for insert in inserts:
+            pairs = zip(insert.pending.states, insert.made(), strict=True)
+            for row, (state, given) in enumerate(pairs):
+                if row not in insert.written:
+                    rows.append(state)
+                    made[state] = given
+        if len(inserts) > 1:
+            rows.sort(key=lambda state: state.insert_order)
+        if not any(made.values()):
+            self._emit_all(rows, singly=singly)
+            return set(rows)
+        for batch in list(self._batches(rows)):
+            self._emit(batch, made)
+        return set(rows)
+
+    def _emit_all(self, states: Sequence[Any], *, singly: bool) -> None:
+        commands = self._commands(states)
+        for batch in ([command] for command in commands) if singly else [commands]:
+            emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, batch)
+
+    def _commands(self, states: Sequence[Any]) -> Iterator[Command]:
+        rows = [(state, state.dict, state.manager.mapper, self.connection) for state in states]
+        commands: Iterator[Command] = collect_insert_commands(self.table, rows)
+        return commands
+
+    def _batches(self, states: Sequence[Any]) -> Iterator[list[Any]]:
+        """Yield the states whose rows SQLAlchemy sends before it looks at a result."""
+        for key, run in groupby(self._commands(states), _key):
+            same = [command[0] for command in run]
+            if self._is_batched(key):
+                yield same
+            else:
+                yield from ([state] for state in same)
+
+    def _is_batched(self, key: tuple[Any, ...]) -> bool:
+        _, has_expressions, has_keys, has_defaults = key
+        dialect: Any = self.connection.dialect
+        eager = self.base_mapper._prefer_eager_defaults(dialect, self.table)
+        if has_keys and not has_expressions and (has_defaults or not eager):
+            return True
+        by_order = dialect.insert_executemany_returning_sort_by_parameter_order
+        return not has_expressions and by_order
+
+    def _emit(self, states: list[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
+        before = []
+        for state in states:
+            attributes = state.dict
+            for key, value in made[state]:
+                before.append((attributes, key, key in attributes, attributes.get(key)))
+                attributes[key] = value
+        commands = self._commands(states)
+        try:
+            emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, commands)
+        except BaseException:
+            for attributes, key, was_there, value in before:
+                if was_there:
+                    attributes[key] = value
+                else:
+                    attributes.pop(key, None)
+            raise
+        for state in states:
+            for key, _ in made[state]:
+                state.committed_state.pop(key, None)
+
+
+def _key(command: Command) -> tuple[Any, ...]:
+    """What SQLAlchemy groups neighbours by."""
+    return frozenset(command[2]), bool(command[5]), command[6], command[7]
