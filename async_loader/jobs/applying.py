@@ -6,7 +6,6 @@ Whatever it raises is told apart here: a row is to blame, or the server, or the 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from ..errors import AsyncLoaderError, ConfigurationError, JobError
+from ..errors import AsyncLoaderError, ConfigurationError
 from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
 from .fence import Fence, is_fenced
-from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver
+from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, ends_told
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_transient
 
@@ -75,7 +74,7 @@ class Fenced:
                     await _give_up(connection)
                     raise
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
-                    raise Retry from error
+                    raise Retry from (error.__cause__ if isinstance(error, ApplyFailed) else error)
                 raise
             finally:
                 self.elsewhere = transaction.elsewhere.committed
@@ -91,24 +90,17 @@ class Fenced:
         """Call the user's function; raises `ApplyFailed` for whatever it raises."""
         self.applied = True
         try:
-            with transaction.watching_elsewhere():
+            with (
+                ends_told("apply", lambda: f"; {self.rows()}: rolled back"),
+                transaction.watching_elsewhere(),
+            ):
                 await apply(session, rows, chunk)
         except AsyncLoaderError:
             raise  # no row is to blame
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # the job's own end
-            raise JobError(self._ended("CancelledError")) from error
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise JobError(self._ended(repr(error).removesuffix("()"))) from error
         except Exception as error:
             raise ApplyFailed from error
         transaction.check(session)
         await session.flush()
-
-    def _ended(self, by: str) -> str:
-        return f"apply raised {by}; {self.rows()}: rolled back"
 
     def _leave(self, at: Connection, values: dict[str, Any]) -> bool:
         return self.fence.leave(at, {**self.place, **values})

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from ..errors import ConfigurationError
 from .keyset import Keyset
+from .outcomes import ends_told
 from .selects import require_select
 from .throttles import ThrottleHook
 
@@ -84,7 +85,8 @@ class Definition:
         """Return the pages to read; None for a job of one transaction."""
         if self.select is None:
             return None
-        select = self.select(arguments) if callable(self.select) else self.select
+        with ends_told("select"):
+            select = self.select(arguments) if callable(self.select) else self.select
         return Keyset(require_select(select), self.key)
 
 

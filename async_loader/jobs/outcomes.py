@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from ..database.postgresql import first_line
 from ..errors import ConfigurationError, JobError
 
@@ -33,6 +37,21 @@ class ApplyRefusedError(ConfigurationError):
         """Return it with the rows that are concerned."""
         told = f"some of what it did may be committed: look at {rows} before the job goes on"
         return ApplyRefusedError(f"{self}; {told if self.loose else f'{rows}: rolled back'}")
+
+
+@contextmanager
+def ends_told(what: str, rest: Callable[[], str] = str) -> Iterator[None]:
+    """Raise `JobError` where a user's function ends the process or its task: it says by what."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # the job's own end
+        raise JobError(f"{what} raised CancelledError{rest()}") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        by = repr(error).removesuffix("()")
+        raise JobError(f"{what} raised {by}{rest()}") from error
 
 
 def again_elsewhere(job: str, rows: str, cause: BaseException) -> JobError:

@@ -23,7 +23,7 @@ from .guard import Guard, alone
 from .idempotency import adopt, check_key, run_of_key
 from .identity import refuse_another
 from .keyset import Keyset
-from .outcomes import LeaseLostError
+from .outcomes import LeaseLostError, ends_told
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
@@ -67,7 +67,8 @@ class Part:
         """
         check_key(idempotency_key)
         if self.definition.setup is not None:
-            await self.definition.setup(self.sessions, arguments)
+            with ends_told("setup"):
+                await self.definition.setup(self.sessions, arguments)
         examined = await self._examine(arguments)
         return await self.reader.patiently(
             lambda: _open_run(

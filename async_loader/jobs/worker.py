@@ -22,7 +22,7 @@ from .chunks import Chunks, Held
 from .fence import Advance, Counts
 from .guard import Guard
 from .keyset import encode
-from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere
+from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere, ends_told
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .retry_errors import told
@@ -313,7 +313,8 @@ class Worker:
         for hook in self._chunks.definition.throttles:
             while not party.stopping:
                 pace = Pace(self._last_busy, party.reader.engine)
-                wait = await party.reader.patiently(lambda h=hook, p=pace: h(p))  # type: ignore[misc]
+                with ends_told("a throttle"):
+                    wait = await party.reader.patiently(lambda h=hook, p=pace: h(p))  # type: ignore[misc]
                 if wait is None:
                     break
                 began = party.clock.now_ns()

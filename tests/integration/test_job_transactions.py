@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import Select, event, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
@@ -544,6 +544,42 @@ async def test_an_end_from_within_apply_is_told(made: AsyncEngine, act: Act, by:
     assert await invoices(made) == list(range(1, 21))
     await invoicing().run(async_sessionmaker(made))
     assert await invoices(made) == list(range(1, ROWS + 1))
+
+
+@pytest.mark.parametrize(
+    ("error", "by"),
+    [(SystemExit(0), r"SystemExit\(0\)"), (KeyboardInterrupt(), "KeyboardInterrupt"),
+     (asyncio.CancelledError(), "CancelledError")],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["setup", "select", "a throttle"])
+async def test_an_end_from_within_the_rest_is_told(
+    made: AsyncEngine, place: str, error: BaseException, by: str
+) -> None:
+    async def ends(*_: object) -> None:
+        raise error
+
+    def selects(_arguments: object) -> Select[Any]:
+        raise error
+
+    options: dict[str, dict[str, Any]] = {
+        "setup": {"setup": ends},
+        "select": {"select": selects},
+        "a throttle": {"throttles": [ends]},
+    }
+    job = BatchJob("ending", **{"select": select(Order), **options[place]})
+    job.apply(_nothing)
+    with pytest.raises(JobError, match=f"^{place} raised {by}$"):
+        await job.run(async_sessionmaker(made))
+    if place == "a throttle":
+        failed = await status(made, "ending")
+        assert (failed.state, failed.message) == (
+            "failed",
+            f"a throttle raised {by}".replace("\\", ""),
+        )
+
+
+async def _nothing(_session: AsyncSession, _rows: Sequence[Any]) -> None:
+    pass
 
 
 @pytest.mark.parametrize("message", ["nul \0 here", "lone \ud800 half", "\udcff", "x" * 100_000])
