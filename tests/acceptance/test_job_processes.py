@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader.jobs import status
+from async_loader.jobs.tables import LOCK_CLASS
 from tests.counting import fill, tally
 
 from .conftest import Command
@@ -40,7 +41,10 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 async def at_work(engine: AsyncEngine, process: subprocess.Popen[str], number: int) -> bool:
     """Wait until so many processes have joined the run; False if it has ended before."""
-    query = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2")
+    query = text(
+        "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory'"
+        f" AND objsubid = 2 AND classid = {LOCK_CLASS}"
+    )
     async with engine.connect() as connection:
         while process.poll() is None:
             if (await connection.scalar(query) or 0) >= number:
