@@ -28,7 +28,7 @@ from .check_tally import CheckTally
 from .error_tally import ErrorTally
 from .repeats import RepeatTally
 from .slice_tally import RecentTally, SliceTally
-from .tallies import OperationTally, PoolGauge, SplitTally, Times, pool_in_sight
+from .tallies import Look, OperationTally, PoolGauge, SplitTally, Times, as_it_is, pool_in_sight
 
 # Of which a snapshot tells: it is to be short, and their names are the application's.
 _MOST_ERRORS = 8
@@ -275,29 +275,33 @@ class Metrics:
             schedule=self.schedule(),
         )
 
-    def interim(self) -> RunResult:
-        """Return the counts so far, without what happened when."""
+    def interim(self, *, look: Look = as_it_is) -> RunResult:
+        """
+        Return the counts so far, without what happened when.
+
+        Another thread than the one that counts has a `look` at copies.
+        """
         return RunResult(
             outcome="done",
             mode="",
             workload="",
             seconds=(self._clock.now_ns() - self.started_ns) / SECOND_NS,
             planned=None,
-            by_operation=self.operations(),
+            by_operation={n: t.result(look=look) for n, t in self._operations.items()},
             errors=self.errors(),
             checks=self.checks(),
             pool=None,
             series=Series(),
-            process=ProcessResult(0.0, 0, 0.0, self.loop_lag),
-            schedule=self.schedule(),
+            process=ProcessResult(0.0, 0, 0.0, look(self.loop_lag)),
+            schedule=self.schedule(look=look),
         )
 
-    def schedule(self) -> ScheduleResult | None:
+    def schedule(self, *, look: Look = as_it_is) -> ScheduleResult | None:
         """Return how the schedule was kept, None where nothing was ever due."""
         dropped = sum(tally.dropped for tally in self._operations.values())
         if self._schedule_lag is None and not dropped:
             return None
-        lag = self._schedule_lag or Histogram()
+        lag = look(self._schedule_lag or Histogram())
         return ScheduleResult(lag.count + dropped, dropped, lag)
 
     def operations(self) -> dict[str, OperationResult]:

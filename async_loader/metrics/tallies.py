@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -59,6 +60,15 @@ class Times(Statements, Protocol):
         ...
 
 
+# How to look at a histogram: it, or from another thread than the one that counts, a copy of it.
+Look = Callable[[Histogram], Histogram]
+
+
+def as_it_is(histogram: Histogram) -> Histogram:
+    """Return it, for who counts into it."""
+    return histogram
+
+
 class SplitTally:
     """The running split of one operation's latencies."""
 
@@ -95,14 +105,14 @@ class SplitTally:
         self.statements += times.statements
         self.most_statements = max(self.most_statements, times.statements)
 
-    def result(self) -> TimeSplit:
-        """Return the split so far."""
+    def result(self, *, look: Look = as_it_is) -> TimeSplit:
+        """Return the split so far; `look` is how to look at a histogram that is counted into."""
         parts = {}
         for name in PARTS:
             parts[name] = Histogram()
             recorded = self._histograms.get(name)
             if recorded is not None:
-                parts[name].add(recorded)
+                parts[name].add(look(recorded))
             parts[name].record_many(0, self.count - parts[name].count)
         return TimeSplit(**parts, statements=self.statements, most_statements=self.most_statements)
 
@@ -123,15 +133,16 @@ class OperationTally:
     undone: int = 0
     split: SplitTally | None = None
 
-    def result(self) -> OperationResult:
-        """Return the counts so far."""
+    def result(self, *, look: Look = as_it_is) -> OperationResult:
+        """Return the counts so far; `look` as for a split's."""
+        histogram = look(self.histogram)
         return OperationResult(
             kind=self.kind or "read",
-            count=self.histogram.count - self.undone,
+            count=histogram.count - self.undone,
             failed=self.failed,
             indeterminate=self.indeterminate,
-            histogram=self.histogram,
-            split=self.split.result() if self.split else None,
+            histogram=histogram,
+            split=self.split.result(look=look) if self.split else None,
             dropped=self.dropped,
             late=self.late,
             retries=self.retries,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..clock import SECOND_NS, Clock
 from ..failures import Backoff, Failure
+from ..histogram import Histogram
 from ..instruments import Instruments, current_times
 from ..limits import Limit, Stop
 from ..metrics.metrics import Metrics, Snapshot
@@ -176,7 +177,8 @@ class Phase:
         """Return the counts so far, in a thread beside the loop's, too."""
         while True:
             try:
-                return replace(self._metrics.interim(), planned=self._planned)
+                interim = self._metrics.interim(look=Histogram.copied)
+                return replace(interim, planned=self._planned)
             except RuntimeError:  # something was counted for the first time meanwhile
                 continue
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
+import threading
 import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -114,3 +117,28 @@ def test_a_followed_one_tells_what_is_new() -> None:
     assert histogram.drain() == {7: 1}
     assert histogram.drain() == {}
     assert histogram.count == 3
+
+
+def test_a_look_from_another_thread_changes_no_count() -> None:
+    """A thread that moved what is pending counted some of it twice, and lost some."""
+    histogram, over = Histogram(), threading.Event()
+    seen: list[int] = []
+
+    def look() -> None:
+        while not over.is_set():
+            with suppress(RuntimeError):
+                seen.append(histogram.copied().count)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    watching = threading.Thread(target=look)
+    watching.start()
+    try:
+        for number in range(200_000):
+            histogram.record(number % 1_999 + 1)
+    finally:
+        over.set()
+        watching.join()
+        sys.setswitchinterval(interval)
+    assert histogram.count == histogram.copied().count == 200_000
+    assert max(seen, default=0) <= 200_000
