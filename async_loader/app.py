@@ -32,6 +32,8 @@ from .runner.sync_runner import require_twins, run_sync
 from .runner.under_way import under_way
 from .settings.option_types import SYNC_MODES
 from .settings.run import InsertsSettings, RunSettings
+from .verdict.regression import parse_check
+from .verdict.thresholds import check_names, parse
 from .workload import Workload
 from .workloads import mixed, noop, sequences
 
@@ -251,6 +253,9 @@ def check_workload(settings: RunSettings) -> Workload:
     """
     workload = build_workload(settings)
     mix = workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)
+    checks = (parse_check(text).figure for text in settings.compare_fail)
+    names = [operation.name for operation in mix.operations]
+    check_names([*map(parse, settings.threshold), *checks], names)
     if settings.mode in SYNC_MODES:
         require_twins(workload.name, mix)
         if workload.sessions_hook is not None:

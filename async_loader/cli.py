@@ -3,11 +3,11 @@ Arguments to exit code.
 
 The only place with signal handlers, the choice of an event loop, and a terminal.
 
-Exit codes: 0 done · 1 too many operations failed, or none succeeded any more · 98 a figure got
-worse than the baseline allows · 99 a threshold does not hold · 104 usage or configuration · 105
-stopped by a signal · 107 the workload cannot be used, or its set-up raised · 110 database
-unreachable or refused · 112 the measurement is not good · 113 a process of the run died · 114 a
-cluster that cannot be used
+Exit codes: 0 performed, measured, and all that was asked holds · 1 too many operations failed, or
+none succeeded any more · 98 a figure got worse than the baseline allows · 99 failed: a threshold
+does not hold, or the work was not performed · 104 usage or configuration · 105 stopped by a signal
+· 107 the workload cannot be used, or its set-up raised · 110 database unreachable or refused · 112
+not measured · 113 a process of the run died · 114 a cluster that cannot be used
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .commands.ingest import run_ingest_command
 from .commands.jobs import run_job_command
 from .commands.report import print_schema, run_report
 from .commands.sweep import sweep
-from .errors import AsyncLoaderError, WorkerLostError, WorkloadError
+from .errors import AsyncLoaderError, WorkloadError
 from .outputs import DONE, check_outputs, complain, show, write_outputs
 from .progress import progress_view
 from .reports import comparison as comparison_report
@@ -34,7 +34,6 @@ from .reports import console as console_report
 from .reports import inserts as inserts_report
 from .reports import sweep as sweep_report
 from .reports.comparison import group
-from .reports.findings import accounting_lines
 from .reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from .results.run import RunResult
 from .runner.under_way import under_way
@@ -51,16 +50,8 @@ from .shards import run_as_asked
 from .streams import give_up, kept_streams, stderr, stdout, tell
 from .supervision import Line, Lost, ended, supervise, watched_by
 from .verdict.knee import advise
-from .verdict.thresholds import verdicts_of
-from .verdict.validity import doubts
+from .verdict.verdict import FAILED, LOST, STOPPED, TOO_MANY_FAILED, judge, worst
 from .workloads import BUILT_IN
-
-TOO_MANY_FAILED = 1
-STOPPED = 105
-THRESHOLD = 99
-REGRESSION = 98
-INVALID = 112
-LOST = WorkerLostError.exit_code
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
 
@@ -157,7 +148,7 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
 
 def _report(settings: RunSettings, baselines: Mapping[str, RunResult], result: RunResult) -> int:
     result = held_against(baselines, result, settings)
-    code = write_outputs(settings.outputs, RUN_FORMS, result, _verdict(result, settings))
+    code = write_outputs(settings.outputs, RUN_FORMS, result, _say_verdict(result))
     shown = show(partial(console_report.render, result), settings.outputs)
     return code or shown
 
@@ -183,16 +174,16 @@ def _compare(settings: CompareSettings) -> int:
 
     try:
         for result in compare(settings, tell):
-            runs.append(result)
-            code = code or _verdict(result, settings)
+            runs.append(result)  # noqa: PERF402  those before an error are to be kept
     except AsyncLoaderError as error:
         code = complain(str(error), error.exit_code)
     if not runs:
         return code or STOPPED
-    compared = group(runs)
+    judged = _say_verdict(*runs)
     if len(runs) < settings.rounds * len(settings.modes):
-        code = code or STOPPED
-    code = write_outputs(settings.outputs, COMPARE_FORMS, compared, code)
+        judged = STOPPED
+    compared = group(runs)
+    code = write_outputs(settings.outputs, COMPARE_FORMS, compared, code or judged)
     shown = show(partial(comparison_report.render, compared), settings.outputs)
     return code or shown
 
@@ -211,7 +202,7 @@ def _sweep(settings: SweepSettings) -> int:
     if steps[-1].outcome == "interrupted":
         code = code or STOPPED
     elif advise(steps, settings.latency_limit) is None:
-        code = code or complain("no step of the sweep is good", THRESHOLD)
+        code = code or complain("no step of the sweep is good", FAILED)
     code = write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
     shown = show(partial(sweep_report.render, steps), settings.outputs)
     return code or shown
@@ -227,51 +218,12 @@ def _inserts(settings: InsertsSettings) -> int:
     return code or shown
 
 
-def _verdict(result: RunResult, settings: RunSettings | CompareSettings) -> int:
-    if result.outcome == "interrupted":
-        return STOPPED
-    if result.outcome == "aborted":
-        return complain(
-            f"gave up: no operation has succeeded for {settings.give_up:g} s (--give-up); "
-            f"the most frequent error: {next(iter(result.errors))}",
-            TOO_MANY_FAILED,
-        )
-    if result.outcome in ("lost", "hung"):
-        return _ended_from_outside(result)
-    if result.error_rate > settings.max_error_rate:
-        return complain(
-            f"{result.error_rate:.2%} of the operations failed, more than --max-error-rate "
-            f"{settings.max_error_rate:.2%}",
-            TOO_MANY_FAILED,
-        )
-    if settings.require_valid and (found := doubts(result)):
-        return complain(
-            f"the measurement is not good: {', '.join(doubt.about for doubt in found)}", INVALID
-        )
-    return _asked_of_it(result)
-
-
-def _ended_from_outside(result: RunResult) -> int:
-    if result.outcome == "lost":
-        lost = ", ".join(f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost)
-        if not lost:  # the whole of it, and whoever saw it says how
-            return LOST
-        return complain(f"{lost} (--on-worker-loss continue goes on without it)", LOST)
-    return THRESHOLD
-
-
-def _asked_of_it(result: RunResult) -> int:
-    """Return the code for its thresholds and its baseline."""
-    if result.not_started and result.outcome == "done":
-        return complain(next(accounting_lines(result)), THRESHOLD)
-    broken = [verdict for verdict in verdicts_of(result) if not verdict.passed]
-    if broken or result.outcome == "failed":
-        names = ", ".join(verdict.threshold.text for verdict in broken)
-        return complain(f"a threshold does not hold: {names}", THRESHOLD)
-    if result.baseline is not None and result.baseline.regressions:
-        names = "; ".join(change.sentence for change in result.baseline.regressions)
-        return complain(f"worse than the baseline: {names}", REGRESSION)
-    return DONE
+def _say_verdict(*results: RunResult) -> int:
+    """Say on stderr what a pipeline shows last, and return the exit code of the worst."""
+    verdict = worst(map(judge, results))
+    if verdict.remarks and (verdict.word != "passed" or verdict.beside):
+        complain(verdict.sentence, verdict.exit_code)
+    return verdict.exit_code
 
 
 _COMMANDS: dict[str, Callable[[Any], int]] = {

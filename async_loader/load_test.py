@@ -18,7 +18,8 @@ from .postgres import embedded_server
 from .results.run import RunResult
 from .runner.calls import Sessions
 from .runner.runner import run
-from .verdict.thresholds import Verdict, figure_text, judge, parse
+from .verdict.criteria import Criterion, hold
+from .verdict.thresholds import parse
 from .workload import Workload
 
 # How long an operation waits for a connection is its own timeout's business.
@@ -29,17 +30,20 @@ _POOL_TIMEOUT = 24 * 3600.0
 class Held:
     """Whether thresholds hold, to assert; its text has the figures that were found."""
 
-    verdicts: tuple[Verdict, ...]
+    criteria: tuple[Criterion, ...]
 
     def __bool__(self) -> bool:
-        return all(verdict.passed for verdict in self.verdicts)
+        return all(criterion.passed for criterion in self.criteria)
 
     def __repr__(self) -> str:
         return ", ".join(
-            f"{verdict.threshold.text} {'holds' if verdict.passed else 'FAILS'}: "
-            f"found {figure_text(verdict)}"
-            for verdict in self.verdicts
+            f"{one.name} {_WORDS[one.outcome]}: found {one.found}"
+            f"{f' ({one.reason})' if one.outcome == 'not measured' else ''}"
+            for one in self.criteria
         )
+
+
+_WORDS = {"passed": "holds", "failed": "FAILS", "not measured": "IS NOT MEASURED"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,7 +56,7 @@ class LoadTestResult(RunResult):
 
         Raises `ConfigurationError` for a wrong one, its place marked.
         """
-        return Held(tuple(judge(self, map(parse, thresholds))))
+        return Held(tuple(hold(self, map(parse, thresholds))))
 
     def __repr__(self) -> str:
         failed = ", ".join(f"{e.count:,} {name}" for name, e in self.errors.items()) or "none"

@@ -28,6 +28,7 @@ from .check_tally import CheckTally
 from .error_tally import ErrorTally
 from .repeats import RepeatTally
 from .slice_tally import RecentTally, SliceTally
+from .stall_tally import LEAST_STALL_NS, StallTally
 from .tallies import Look, OperationTally, PoolGauge, SplitTally, Times, as_it_is, pool_in_sight
 
 # Of which a snapshot tells: it is to be short, and their names are the application's.
@@ -81,7 +82,13 @@ class Metrics:
         latency_limit: float | None = None,
     ) -> None:
         self._clock = clock
-        self._operations = {o.name: OperationTally(o.kind) for o in operations}
+        operations = tuple(operations)
+        weight = sum(operation.weight for operation in operations)
+        self._operations = {
+            o.name: OperationTally(o.kind, share=o.weight / weight if weight else None)
+            for o in operations
+        }
+        self._stalls = StallTally()
         self._latency_limit_ns = math.inf if latency_limit is None else latency_limit * SECOND_NS
         self._schedule_lag: Histogram | None = None
         self._errors = ErrorTally()
@@ -134,6 +141,8 @@ class Metrics:
         Its latency counts from when it was due, if it was; what it spent until it started is
         in no part of its split.
         """
+        if ended_ns - self.last_success_ns >= LEAST_STALL_NS:
+            self._stalls.add(ended_ns - max(started_ns, self.last_success_ns, self.last_failure_ns))
         self.last_success_ns = ended_ns
         if ended_ns >= self._over_ns:
             self._drain(ended_ns)
@@ -171,7 +180,9 @@ class Metrics:
         else:
             operation.failed += 1
         self._errors.count(name, failure, error, sample)
+        before_ns = max(self.last_success_ns, self.last_failure_ns)
         self.last_failure_ns = self._clock.now_ns()
+        self._stalls.add(self.last_failure_ns - before_ns)
         if self.last_failure_ns >= self._over_ns:
             self._drain(self.last_failure_ns)
         self._slices.fail(name)
@@ -273,6 +284,7 @@ class Metrics:
             process=process,
             repeated_statements=self._repeats.result(),
             schedule=self.schedule(),
+            stalls=self._stalls.result(),
         )
 
     def interim(self, *, look: Look = as_it_is) -> RunResult:

@@ -132,6 +132,7 @@ class OperationTally:
     after_commit: int = 0
     undone: int = 0
     split: SplitTally | None = None
+    share: float | None = None
 
     def result(self, *, look: Look = as_it_is) -> OperationResult:
         """Return the counts so far; `look` as for a split's."""
@@ -148,4 +149,5 @@ class OperationTally:
             retries=self.retries,
             retried=self.retried,
             after_commit=self.after_commit,
+            share=self.share,
         )

@@ -30,8 +30,8 @@ from async_loader.verdict.diagnosis import (
     leaked_connections,
     serialised_writes,
 )
-from async_loader.verdict.thresholds import verdicts_of
-from async_loader.verdict.validity import doubts
+from async_loader.verdict.validity import doubts, measurement_text
+from async_loader.verdict.verdict import Verdict, judge
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
 # Where eight of them have to fit beside a name.
@@ -45,7 +45,8 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
 
     `width` in columns, of which at most 100 are used; `color` adds ANSI codes.
     """
-    parts: list[RenderableType] = [_headline(result), _totals(result), ""]
+    verdict = judge(result)
+    parts: list[RenderableType] = [_headline(result), _totals(result), *verdict_lines(verdict), ""]
     parts += [*circumstances(result), _operations(result)]
     if any(operation.split for operation in result.by_operation.values()):
         parts.append(_time_split(result))
@@ -57,7 +58,7 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     parts += _repeats(result)
     parts += _errors(result)
     parts += _checks(result)
-    parts += _thresholds(result)
+    parts += _thresholds(verdict)
     parts += baseline_lines(result.baseline)
     for sentence in sentences(result):
         parts += ["", f"[yellow]{escape(sentence)}[/]"]
@@ -255,8 +256,7 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
             yield "loop runs", loop_owners(profile)
     else:
         yield result.mode, f"{process.loop_busy:.0%} busy"
-    found = ", ".join(doubt.about for doubt in doubts(result))
-    yield "measurement", f"not good: {found}" if found else "good"
+    yield "measurement", measurement_text(result)
     memory = process.peak_memory_bytes / 2**20
     number = f"{process.processes} of them, " if process.processes > 1 else ""
     yield "process", f"{number}CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
@@ -309,16 +309,31 @@ def _checks(result: RunResult) -> Iterator[str]:
         yield f"  [dim]{escape(line)}[/]"
 
 
-def _thresholds(result: RunResult) -> Iterator[str]:
-    verdicts = verdicts_of(result)
-    if not verdicts:
-        return
-    yield ""
-    yield "[bold]thresholds[/]"
-    for verdict in verdicts:
-        found = "no figure" if verdict.figure is None else f"{verdict.figure:,.4g}"
-        mark = "[green]holds[/]" if verdict.passed else "[bold red]fails[/]"
-        yield f"  {mark}  {escape(verdict.threshold.text)}  (found {found})"
+def verdict_lines(verdict: Verdict) -> Iterator[RenderableType]:
+    """Yield the word, and below it a line for each reason."""
+    style = _STYLES[verdict.word]
+    yield f"[bold {style}]{verdict.word}[/]"
+    for reason in verdict.remarks:
+        yield f"  [{style}]{escape(reason)}[/]"
+
+
+_STYLES = {"passed": "green", "not measured": "yellow", "failed": "red", "stopped": "yellow"}
+_MARKS = {
+    "passed": "[green]holds[/]",
+    "not measured": "[bold yellow]not measured[/]",
+    "failed": "[bold red]fails[/]",
+}
+
+
+def _thresholds(verdict: Verdict) -> Iterator[str]:
+    thresholds = [one for one in verdict.criteria if one.kind == "threshold"]
+    if thresholds:
+        yield ""
+        yield "[bold]thresholds[/]"
+    for one in thresholds:
+        found = "no figure" if one.figure is None else f"{one.figure:,.4g}"
+        beside = f": {escape(one.reason)}" if one.passed and one.reason else ""
+        yield f"  {_MARKS[one.outcome]}  {escape(one.name)}  (found {found}){beside}"
 
 
 def _row(label: str, text: str) -> Table:

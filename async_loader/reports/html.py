@@ -28,7 +28,7 @@ from async_loader.reports.page_data import ALL, chart_data
 from async_loader.reports.sweep import advice_of, ways_of
 from async_loader.results.run import RunResult
 from async_loader.verdict.knee import by_of
-from async_loader.verdict.verdict import Word, conclusion
+from async_loader.verdict.verdict import Word, judge
 
 _ASSETS = files("async_loader.reports") / "page"
 # Operations that one chart shows at once: its colours. Of more, the reader chooses one.
@@ -107,13 +107,13 @@ def _verdict(ways: Ways) -> dict[str, Any]:
         subject = f"{subject}, let in by {let_in_by(run)}"
         if started := run.environment.get("started"):
             subject = f"{subject}, started {started[:16].replace('T', ' ')} UTC"
-        return _says(word, sentence, subject, conclusion(run).reasons)
-    good = sum(conclusion(run).word == "passed" for run in runs)
+        return _says(word, sentence, subject, judge(run).remarks)
+    good = sum(judge(run).word == "passed" for run in runs)
     reasons = {
         f"{label}: {reason}": None
         for label, rounds in ways.items()
         for run in rounds
-        for reason in conclusion(run).reasons
+        for reason in judge(run).reasons
     }
     sentence = f"{good} of {len(runs)} runs passed, {len(ways)} ways compared"
     return _says(word, sentence, subject, tuple(reasons))
@@ -121,7 +121,7 @@ def _verdict(ways: Ways) -> dict[str, Any]:
 
 def _says(word: Word, sentence: str, subject: str, reasons: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "word": word,
+        "word": word.replace(" ", "-"),
         "title": word.capitalize(),
         "sentence": sentence,
         "subject": subject,

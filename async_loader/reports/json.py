@@ -7,15 +7,16 @@ from itertools import zip_longest
 
 from async_loader.reports.comparison import Ways
 from async_loader.results.run import RESULT_SCHEMA, RunResult
+from async_loader.verdict.verdict import document_of
 
 
 def render(result: RunResult) -> str:
     """Return the document, with a new line at its end."""
-    return json.dumps(result.to_dict(), indent=1) + "\n"
+    return json.dumps(document_of(result), indent=1) + "\n"
 
 
 def render_comparison(ways: Ways) -> str:
     """Return several runs as one document, in turns as they ran: A B C A B C."""
     rounds = zip_longest(*ways.values())
-    runs = [run.to_dict() for turn in rounds for run in turn if run is not None]
+    runs = [document_of(run) for turn in rounds for run in turn if run is not None]
     return json.dumps({"schema": RESULT_SCHEMA, "runs": runs}, indent=1) + "\n"

@@ -13,11 +13,9 @@ from xml.etree import ElementTree as ET
 
 from async_loader.reports.comparison import Ways
 from async_loader.reports.sweep import advice_lines, advice_of, level_text
-from async_loader.results.changes import Change
 from async_loader.results.run import RunResult
-from async_loader.verdict.thresholds import figure_text, verdicts_of
-from async_loader.verdict.validity import doubts
-from async_loader.verdict.verdict import ENDINGS
+from async_loader.verdict.criteria import ENDINGS, Criterion
+from async_loader.verdict.verdict import judge
 
 # What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -71,23 +69,11 @@ def _suite(result: RunResult, name: str) -> ET.Element:
     suite = ET.Element("testsuite", name=_printable(name), time=f"{result.seconds:.3f}")
     if started := result.environment.get("started"):
         suite.set("timestamp", started)
-    _case(suite, "the run", _summary(result), seconds=result.seconds)
-    if result.outcome != "done":
-        _first(suite[0], "error", ENDINGS[result.outcome])
-    allowed = result.settings.get("max_error_rate")
-    if allowed is not None:
-        found = f"{result.error_rate:.4%} of the operations failed"
-        kept = result.error_rate <= allowed
-        _case(suite, f"error rate at most {allowed:.4%}", found, failed="" if kept else found)
-    if result.settings.get("require_valid"):
-        found = ", ".join(doubt.about for doubt in doubts(result))
-        _case(suite, "the measurement is good", found or "it is", failed=found)
-    for verdict in verdicts_of(result):
-        found = f"found: {figure_text(verdict)}"
-        failed = "" if verdict.passed else f"{verdict.threshold.text}: {found}"
-        _case(suite, verdict.threshold.text, found, failed=failed)
-    for change in result.baseline.changes if result.baseline else ():
-        _change(suite, change)
+    verdict = judge(result)
+    for criterion in verdict.criteria:
+        _criterion(suite, result, criterion)
+    said = f"verdict: {verdict.sentence}"
+    ET.SubElement(suite, "system-out").text = _printable(said)
     for key, tag in _COUNTED:
         suite.set(key, str(len(suite.findall(f"testcase/{tag}"))))
     return suite
@@ -108,18 +94,34 @@ def _case(
     ET.SubElement(case, "system-out").text = _printable(found)
 
 
-def _change(suite: ET.Element, change: Change) -> None:
-    """Add a case; one that tells nothing is skipped, as CI systems call it."""
-    failed = change.fails and change.finding == "regression"
-    name = f"baseline {change.check}"
-    _case(suite, name, change.sentence, failed=change.sentence if failed else "")
-    if change.finding == "inconclusive":
-        _first(suite[-1], "skipped", change.reason)
+def _criterion(suite: ET.Element, result: RunResult, one: Criterion) -> None:
+    """Add a case: failed, an error where it is not measured, skipped where it only shows."""
+    is_run = one.name == "the run"
+    name = f"baseline {one.name}" if one.kind == "baseline" else one.name
+    _case(suite, name, _found(result, one), seconds=result.seconds if is_run else 0.0)
+    case = suite[-1]
+    if is_run and result.outcome != "done":
+        _first(case, "error", ENDINGS[result.outcome])
+    elif one.outcome == "failed":
+        _first(case, "failure", one.sentence, type="threshold")
+    elif one.outcome == "not measured":
+        _first(case, "error", one.sentence, type="not measured")
+    elif one.kind == "baseline" and one.reason:
+        _first(case, "skipped", one.reason)
 
 
-def _first(case: ET.Element, tag: str, message: str) -> None:
+def _found(result: RunResult, one: Criterion) -> str:
+    if one.kind == "threshold":
+        beside = f"; {one.reason}" if one.passed and one.reason else ""
+        return f"found: {one.found}{beside}"
+    if one.kind == "errors":
+        return f"{result.error_rate:.4%} of the operations failed"
+    return _summary(result) if one.name == "the run" else one.found or one.reason
+
+
+def _first(case: ET.Element, tag: str, message: str, **attributes: str) -> None:
     """Add what a case came to, before its output: strict readers want that order."""
-    case.insert(0, ET.Element(tag, message=_printable(message)))
+    case.insert(0, ET.Element(tag, attributes, message=_printable(message)))
 
 
 def _summary(result: RunResult) -> str:

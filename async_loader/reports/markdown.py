@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from statistics import median
 
@@ -20,27 +20,32 @@ from async_loader.reports.sweep import (
 )
 from async_loader.results.run import RunResult
 from async_loader.verdict.knee import by_of, fault, level_of
-from async_loader.verdict.thresholds import figure_text, verdicts_of
-from async_loader.verdict.validity import doubts
-from async_loader.verdict.verdict import Conclusion, conclusion
+from async_loader.verdict.validity import measurement_text
+from async_loader.verdict.verdict import Verdict, Word, judge, worst
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
 _MOST_ERRORS = 10
-_SIGNS = {"passed": "✅", "failed": "❌", "stopped": "⚠️"}
+_SIGNS: Mapping[Word, str] = {
+    "passed": "✅",
+    "not measured": "❔",
+    "failed": "❌",
+    "stopped": "⚠️",
+}
 
 
 def render(result: RunResult) -> str:
     """Return the verdict with its reasons, the thresholds and a row for each operation."""
+    verdict = judge(result)
     lines = [
-        f"### {_headline(conclusion(result))}: {_plain(result.workload)}, "
+        f"### {_headline(verdict)}: {_plain(result.workload)}, "
         f"{result.throughput:,.0f} operations/s",
         "",
         f"{result.outcome}: {result.completed:,} operations in {result.seconds:.2f} s, "
         f"{result.error_rate:.2%} failed{_beside(result)}",
         "",
-        *(f"- {_plain(reason)}" for reason in conclusion(result).reasons),
+        *(f"- {_plain(reason)}" for reason in verdict.remarks),
         "",
-        *_thresholds(result),
+        *_thresholds(verdict),
         *_changes(result),
         *_operations(result),
         *_shards(result),
@@ -60,8 +65,7 @@ def _beside(result: RunResult) -> str:
         "tried again": result.retries,
     }
     parts = [f", {count:,} {name}" for name, count in counts.items() if count]
-    found = ", ".join(doubt.about for doubt in doubts(result))
-    return "".join(parts) + f"; measurement {f'not good: {found}' if found else 'good'}"
+    return "".join(parts) + f"; measurement {measurement_text(result)}"
 
 
 def _shards(result: RunResult) -> list[str]:
@@ -84,10 +88,9 @@ def render_comparison(ways: Ways) -> str:
     ]
     for label, runs in ways.items():
         latencies = [run.latency().summary_ms() for run in runs]
-        worst = max((conclusion(run) for run in runs), key=lambda c: list(_SIGNS).index(c.word))
         lines.append(
             _row(
-                _SIGNS[worst.word],
+                _SIGNS[worst(map(judge, runs)).word],
                 _plain(label),
                 f"{median(run.throughput for run in runs):,.0f}",
                 *(milliseconds(median(x[p] for x in latencies)) for p in ("p50", "p95", "p99")),
@@ -97,7 +100,7 @@ def render_comparison(ways: Ways) -> str:
         )
     lines += ["", "Medians over the rounds; latencies in milliseconds.", ""]
     for label, runs in ways.items():
-        reasons = dict.fromkeys(reason for run in runs for reason in conclusion(run).reasons)
+        reasons = dict.fromkeys(reason for run in runs for reason in judge(run).reasons)
         lines += [f"- {_plain(label)}: {_plain(reason)}" for reason in reasons]
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -123,23 +126,25 @@ def render_sweep(steps: Sequence[RunResult]) -> str:
     return "\n".join([*lines, "", "Latencies in milliseconds."]) + "\n"
 
 
-def _headline(found: Conclusion) -> str:
+def _headline(found: Verdict) -> str:
     return f"{_SIGNS[found.word]} {found.word}"
 
 
-def _thresholds(result: RunResult) -> Iterator[str]:
-    verdicts = verdicts_of(result)
-    if not verdicts:
+def _thresholds(verdict: Verdict) -> Iterator[str]:
+    thresholds = [one for one in verdict.criteria if one.kind == "threshold"]
+    if not thresholds:
         return
     yield "| threshold | found | |"
     yield "|---|---:|---|"
-    for verdict in verdicts:
-        yield _row(
-            f"`{re.sub('[|`]', '', verdict.threshold.text)}`",
-            figure_text(verdict),
-            "holds" if verdict.passed else "**fails**",
-        )
+    for one in thresholds:
+        text = _OUTCOMES[one.outcome]
+        if one.passed and one.reason:
+            text = f"{text}: {_plain(one.reason)}"
+        yield _row(f"`{re.sub('[|`]', '', one.name)}`", one.found, text)
     yield ""
+
+
+_OUTCOMES = {"passed": "holds", "not measured": "**not measured**", "failed": "**fails**"}
 
 
 def _changes(result: RunResult) -> Iterator[str]:

@@ -16,9 +16,9 @@ from async_loader.results.changes import Change
 from async_loader.results.findings import ServerSide
 from async_loader.results.run import RunResult
 from async_loader.results.time_split import MEANINGS, PARTS, parts_shown
-from async_loader.verdict.thresholds import figure_text, verdicts_of
-from async_loader.verdict.validity import doubts
-from async_loader.verdict.verdict import Word, conclusion
+from async_loader.verdict.validity import doubts, measurement_text
+from async_loader.verdict.verdict import Word, judge
+from async_loader.verdict.verdict import worst as worst_of
 
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
 # A page of hundreds is read by nobody.
@@ -26,7 +26,6 @@ _MOST_REPEATS = 40
 # Counts that have a column only where there are any.
 _SELDOM = ("indeterminate", "dropped", "late", "retries")
 ASKED, RAN_ON, DIFFERENT = "What was asked for", "What it ran on", "What differs"
-_WORST: tuple[Word, ...] = ("passed", "stopped", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +64,37 @@ class Split:
 def thresholds(result: RunResult) -> Table | None:
     """Return each threshold with the figure that it was held against."""
     rows: list[tuple[str | Cell, ...]] = []
-    allowed = result.settings.get("max_error_rate")
-    if allowed is not None:
-        rows.append(
-            (
-                Cell(f"error rate at most {allowed:.2%}"),
-                f"{result.error_rate * 100:.4g}%",
-                _holds(result.error_rate <= allowed),
-            )
-        )
-    for verdict in verdicts_of(result):
-        text = Cell(verdict.threshold.text, "code")
-        rows.append((text, figure_text(verdict), _holds(verdict.passed)))
+    for one in judge(result).criteria:
+        if one.kind == "errors":
+            text = Cell(f"error rate at most {one.bound or 0.0:.2%}")
+        elif one.kind == "threshold":
+            text = Cell(one.name, "code")
+        elif one.kind == "run" and one.reason:
+            text = Cell(one.name)
+        else:
+            continue
+        beside = one.reason if one.passed or not one.found else ""
+        found = "; ".join(filter(None, (one.found, beside)))
+        rows.append((text, found, _OUTCOMES[one.outcome]))
     if rows:
         rows.append(_measurement(result))
     return Table("", ("threshold", "found", "verdict"), rows) if rows else None
 
 
+_OUTCOMES = {
+    "passed": Cell("holds", "good"),
+    "not measured": Cell("not measured", "warn"),
+    "failed": Cell("fails", "bad"),
+}
+
+
 def _measurement(result: RunResult) -> tuple[str | Cell, ...]:
     """Return whether the figures above are to be believed, which not everybody asks for."""
-    found = ", ".join(doubt.about for doubt in doubts(result))
+    found = doubts(result)
+    text = measurement_text(result) if found else ""
     if result.settings.get("require_valid"):
-        return ("the measurement is good", found, _holds(not found))
-    return ("the measurement", found, Cell("doubtful", "warn") if found else Cell("good", "good"))
-
-
-def _holds(passed: bool) -> Cell:
-    return Cell("holds", "good") if passed else Cell("fails", "bad")
+        return ("the measurement is good", text, _OUTCOMES["not measured" if found else "passed"])
+    return ("the measurement", text, Cell("doubtful", "warn") if found else Cell("good", "good"))
 
 
 def operations(result: RunResult) -> Table:
@@ -311,12 +314,20 @@ def _rounds(ways: Ways) -> str:
 
 def worst(runs: Iterable[RunResult]) -> Word:
     """Return the worst of the runs' verdicts."""
-    return max((conclusion(run).word for run in runs), key=_WORST.index)
+    return worst_of(map(judge, runs)).word
+
+
+_TONES: Mapping[Word, str] = {
+    "passed": "good",
+    "not measured": "warn",
+    "stopped": "warn",
+    "failed": "bad",
+}
 
 
 def verdict_cell(word: Word) -> Cell:
     """Return a verdict as a cell."""
-    return Cell(word, {"passed": "good", "stopped": "warn", "failed": "bad"}[word])
+    return Cell(word, _TONES[word])
 
 
 def circumstances(ways: Ways) -> dict[str, Table]:

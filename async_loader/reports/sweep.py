@@ -15,6 +15,7 @@ from async_loader.reports.console import circumstances, milliseconds, printed
 from async_loader.results.run import RESULT_SCHEMA, RunResult
 from async_loader.verdict.knee import Advice, advise, by_of, fault, level_of, p95_ms
 from async_loader.verdict.validity import doubts
+from async_loader.verdict.verdict import document_of
 
 _HEIGHT = 14
 
@@ -46,7 +47,7 @@ def render_json(steps: Sequence[RunResult]) -> str:
             "levels": [level_of(step) for step in steps],
             "advice": advice.to_dict() if advice else None,
         },
-        "runs": [step.to_dict() for step in steps],
+        "runs": [document_of(step) for step in steps],
     }
     return json.dumps(document, indent=1) + "\n"
 

@@ -24,6 +24,7 @@ from .document_types import (
     Summary,
     exact,
 )
+from .document_verdict import Baseline, Verdict
 
 
 @exact
@@ -78,6 +79,7 @@ class Operation(TypedDict):
     after_commit: Annotated[
         int, Field(ge=0, description="of those that did not end well: committed something before")
     ]
+    share: NotRequired[Annotated[Share | None, Field(description="of the mix, by its weight")]]
     latency_ms: Summary
     histogram: EncodedHistogram
     time_split_ms: NotRequired[SplitSummaries]
@@ -150,32 +152,6 @@ class Slices(TypedDict):
 
     width: Annotated[float, Field(gt=0, description="seconds")]
     by_operation: dict[str, Slice]
-
-
-@exact
-class Change(TypedDict):
-    """One figure now and in the baseline; null where there is no such figure."""
-
-    check: Annotated[str, Field(description="how it was asked for")]
-    unit: Literal["ms", "/s", "share"]
-    tolerance: Annotated[float, Field(ge=0, description="as `change`")]
-    fails: Annotated[bool, Field(description="whether a regression fails the run")]
-    before: float | None
-    now: float | None
-    change: Annotated[float | None, Field(description="relative, of shares the difference")]
-    low: Annotated[float | None, Field(description="where its 95 % interval begins")]
-    high: Annotated[float | None, Field(description="where its 95 % interval ends")]
-    finding: Literal["regression", "improved", "holds", "inconclusive"]
-    reason: Annotated[str, Field(description="why it is inconclusive")]
-
-
-@exact
-class Baseline(TypedDict):
-    """The run held against earlier ones; null where it was held against none."""
-
-    baselines: Annotated[list[str], Field(description="their files")]
-    differences: Annotated[list[str], Field(description="what else was not the same")]
-    changes: list[Change]
 
 
 @exact
@@ -318,7 +294,7 @@ class Result(TypedDict):
     """What one run found."""
 
     schema: Literal[1]
-    outcome: Literal["done", "interrupted", "failed", "aborted", "lost"]
+    outcome: Literal["done", "interrupted", "failed", "aborted", "lost", "hung"]
     mode: str
     workload: str
     seconds: Annotated[float, Field(ge=0)]
@@ -339,6 +315,8 @@ class Result(TypedDict):
     loop_profile: NotRequired[LoopProfile | None]
     leaks: NotRequired[list[Leak]]
     unseen: NotRequired[Annotated[list[str], Field(description="what could not be measured")]]
+    stalls: NotRequired[Annotated[list[float], Field(description="seconds in which none ended")]]
+    verdict: NotRequired[Verdict]
     settings: Settings
     environment: Environment
 

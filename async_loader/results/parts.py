@@ -23,7 +23,8 @@ class OperationResult:
     `retries`: tries after the first, in `retried` operations, however those ended.
     `after_commit`: of those that did not end well, how many had committed something by then,
     for which reason they were not tried again. `histogram` also has the latencies of those
-    that ended well and whose background tasks did not.
+    that ended well and whose background tasks did not. `share` (0 to 1): of the mix, by its
+    weight; None where that is not known.
     """
 
     kind: str
@@ -37,6 +38,17 @@ class OperationResult:
     retries: int = 0
     retried: int = 0
     after_commit: int = 0
+    share: float | None = None
+
+    @property
+    def started(self) -> int:
+        """How many began, however they ended."""
+        return self.count + self.failed + self.indeterminate
+
+    @property
+    def due(self) -> int:
+        """How many began or were dropped."""
+        return self.started + self.dropped
 
     def merged(self, other: OperationResult) -> OperationResult:
         """Return the two together."""
@@ -52,6 +64,7 @@ class OperationResult:
             retries=self.retries + other.retries,
             retried=self.retried + other.retried,
             after_commit=self.after_commit + other.after_commit,
+            share=self.share if other.share is None else other.share,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +79,7 @@ class OperationResult:
             "retries": self.retries,
             "retried": self.retried,
             "after_commit": self.after_commit,
+            "share": self.share,
             "latency_ms": self.histogram.summary_ms(),
             "histogram": self.histogram.encode(),
             **(self.split.to_dict() if self.split else {}),
@@ -86,6 +100,7 @@ class OperationResult:
             retries=data.get("retries", 0),
             retried=data.get("retried", 0),
             after_commit=data.get("after_commit", 0),
+            share=data.get("share"),
         )
 
 

@@ -49,7 +49,8 @@ class RunResult:
     was asked, `slices` in a result of an older version, `schedule` in a closed model,
     `baseline` where the run was held against none, `loop_profile` where
     no event loop was sampled. `unseen`: sentences on what could not be measured. `shards` is
-    empty for one process.
+    empty for one process. `stalls`: the seconds of each half second and more in which operations
+    were under way and none ended, the longest 1,000 of them.
     """
 
     outcome: Outcome
@@ -74,11 +75,17 @@ class RunResult:
     loop_profile: LoopProfile | None = None
     leaks: tuple[Leak, ...] = ()
     unseen: tuple[str, ...] = ()
+    stalls: tuple[float, ...] = ()
 
     @property
     def completed(self) -> int:
         """Operations that ended well."""
         return sum(operation.count for operation in self.by_operation.values())
+
+    @property
+    def started(self) -> int:
+        """Operations that began, however they ended."""
+        return sum(operation.started for operation in self.by_operation.values())
 
     @property
     def failed(self) -> int:
@@ -162,6 +169,7 @@ class RunResult:
             loop_profile=optional(LoopProfile.merged, self.loop_profile, other.loop_profile),
             leaks=(*self.leaks, *other.leaks),
             unseen=(*self.unseen, *other.unseen),
+            stalls=(*self.stalls, *other.stalls),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,6 +205,7 @@ class RunResult:
             "loop_profile": self.loop_profile.to_dict() if self.loop_profile else None,
             "leaks": [leak.to_dict() for leak in self.leaks],
             "unseen": list(self.unseen),
+            "stalls": list(self.stalls),
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -240,6 +249,7 @@ class RunResult:
                 loop_profile=_optional_part(LoopProfile, data.get("loop_profile")),
                 leaks=tuple(Leak(**leak) for leak in data.get("leaks", ())),
                 unseen=tuple(data.get("unseen", ())),
+                stalls=tuple(data.get("stalls", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

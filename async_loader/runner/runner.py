@@ -23,7 +23,7 @@ from ..parts import WHOLE, Lead
 from ..results.run import RunResult
 from ..server_side import server_watch
 from ..throttles import Semaphore, Throttle
-from ..verdict.thresholds import parse
+from ..verdict.thresholds import check_names, parse
 from ..workload import Workload
 from .calls import Sessions
 from .phase import OnProgress, Phase
@@ -95,6 +95,7 @@ async def run(
     stop = stop or Stop()
     stop.heeded = True
     mix = workload.mix(seed=seed, write_ratio=write_ratio)
+    check_names(map(parse, thresholds), [operation.name for operation in mix.operations])
     if sessions is None and any("session" in o.wants for o in mix.operations):
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
     result = None

@@ -8,8 +8,9 @@ run: 201 with the run, or a problem; 409's `run` is the one that is on the targe
 next page's `before`. `GET /api/runs/{id}` is one in full, `POST /api/runs/{id}/stop` lets no more
 operations start; asked again, it does not wait for those in flight either.
 
-`state`: `running` and `stopping` go on; `passed`, `failed`, `stopped` are the verdict of a run that
-has a result, with its `reasons`; `error`: it could not be run; `interrupted`: the service died.
+`state`: `running` and `stopping` go on; `passed`, `not measured`, `failed`, `stopped` are the
+verdict of a run that has a result, with its `reasons`; `error`: it could not be run; `interrupted`:
+the service died.
 
 **Events.** `new EventSource("/api/runs/{id}/events")` gets named events:
 

@@ -154,8 +154,9 @@ class RunSummary(Document):
     """
     A run in a list.
 
-    `state`: `running` and `stopping` go on; `passed`, `failed` and `stopped` are the verdict on
-    a run with a result; `error` could not be run, `interrupted` lost the service.
+    `state`: `running` and `stopping` go on; `passed`, `not measured`, `failed` and `stopped`
+    are the verdict on a run with a result; `error` could not be run, `interrupted` lost the
+    service.
     """
 
     id: int

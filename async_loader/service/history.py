@@ -18,7 +18,16 @@ from .tables import audit, result, run
 
 # running, stopping: a process works on it. error: it could not be run. interrupted: the service
 # or its machine died. The others are the words of its verdict.
-State = Literal["running", "stopping", "passed", "failed", "stopped", "error", "interrupted"]
+State = Literal[
+    "running",
+    "stopping",
+    "passed",
+    "not measured",
+    "failed",
+    "stopped",
+    "error",
+    "interrupted",
+]
 ACTIVE: tuple[State, ...] = ("running", "stopping")
 
 # What a statement raises where the database is away, or its connections are.

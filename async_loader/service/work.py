@@ -26,7 +26,7 @@ from ..results.run import RunResult
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ..settings.run import RunSettings
 from ..shards import run_as_asked
-from ..verdict.verdict import conclusion
+from ..verdict.verdict import document_of, judge
 from ..workers import Link, Message
 from .discretion import published
 
@@ -110,12 +110,12 @@ class _Teller:
 
 
 def _answer(finished: Finished, result: RunResult) -> dict[str, Any]:
-    found = conclusion(result)
+    found = judge(result)
     result = published(result)
-    reasons = list(found.reasons)
+    reasons = list(found.remarks)
     if finished.cleanup_error is not None:
         reasons.append(str(finished.cleanup_error))
-    document = json.dumps(result.to_dict(), separators=(",", ":")).encode()
+    document = json.dumps(document_of(result), separators=(",", ":")).encode()
     return {
         "state": found.word,
         "reasons": reasons,

@@ -73,8 +73,18 @@ def parse_limit(value: object) -> object:
 
 
 def split_commas(value: object) -> object:
-    """Split on commas, as a list in a variable is written; flags repeat instead."""
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+    """
+    Split on commas, as a list in a variable is written; flags repeat instead.
+
+    An empty part is refused: it is a pipeline's variable that is not set, and a gate that asks
+    for nothing passes everything. Commas within braces belong to a name.
+    """
+    parts = re.split(r",(?![^{]*\})", value) if isinstance(value, str) else value
+    if isinstance(parts, list) and any(isinstance(p, str) and not p.strip() for p in parts):
+        raise ValueError(
+            "it is empty, as a variable is that is not set: give it a value or leave it out"
+        )
+    return parts
 
 
 def _output(value: str) -> str:

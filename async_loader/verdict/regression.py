@@ -38,7 +38,8 @@ from .bootstrap import (
     rate_of,
 )
 from .circumstances import differences
-from .thresholds import Figure, figure_of, parse_figure, percentile_in, wrong
+from .figures import Figure, figure_of, percentile_in
+from .thresholds import parse_figure, wrong
 
 # So many operations must lie beyond a percentile before it is held against another.
 FEWEST_BEYOND = 20

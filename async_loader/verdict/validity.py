@@ -3,6 +3,7 @@ Is the measurement good? What in a run was the generator's own doing, with its f
 
 The latencies of a run are the database's and the application's as long as this process was
 quick to start what was due and to notice what had ended. Where it was not, they are its own.
+Each doubt says in which direction it bends the figures: the verdict goes by that.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from ..histogram import Histogram
 from ..results.run import RunResult
 from ..results.shards import ShardResult
 from .diagnosis import BUSY, SHORTEST, starvation
-from .thresholds import parse, percentile_in, samples_of
+from .figures import durations_of, percentile_in
+from .hidden import hidden_of
+from .thresholds import Threshold, parse
 
 # A lag is a distortion when it is this share of the latencies at the same percentile, and
 # longer than a loop's timers are late for by themselves.
@@ -26,27 +30,51 @@ _LEAST_BEYOND = 10
 # A share of dropped arrivals beyond which the load was not the one that was asked for.
 _MOST_DROPPED = 0.01
 
+Bias = Literal["inflates", "starves", "short", "hides", "loses", "few"]
+"""
+What a doubt does to the figures.
+
+inflates: this process was slow, latencies are at most what they seem. starves: it was kept from
+its core; throughput is at least what it seems, too. short: throughput is mostly beginning and
+end. hides: counted work is missing, at its worst over every bound. loses: nobody knows how much
+is. few: a percentile rests on too few samples.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """
-    Why a run's latencies are not what they seem: in a few words, and in a sentence.
+    Why a run's figures are not what they seem: in a few words, and in a sentence.
 
     `is_bottleneck`: `diagnosis.bottleneck` says the same.
     """
 
     about: str
     sentence: str
+    bias: Bias
     is_bottleneck: bool = False
 
 
 def doubts(result: RunResult) -> tuple[Doubt, ...]:
     """Return what speaks against the measurement; nothing where it is good."""
-    return tuple(
-        doubt
-        for look in (_too_short, _lost, *_OF_A_PROCESS, _dropped, _few_samples)
-        for doubt in look(result)
-    )
+    looks = (_too_short, _lost, *_OF_A_PROCESS, _dropped, _stalled, _few_samples)
+    return tuple(doubt for look in looks for doubt in look(result))
+
+
+def is_at_full_speed(result: RunResult) -> bool:
+    """Whether the run went as fast as this process could: its throughput is what it tells."""
+    return result.schedule is None and any(d.bias == "inflates" for d in doubts(result))
+
+
+def measurement_text(result: RunResult) -> str:
+    """Return how good the measurement is, and what of it."""
+    found = doubts(result)
+    if not found:
+        return "good"
+    about = ", ".join(doubt.about for doubt in found)
+    if is_at_full_speed(result) and all(doubt.bias == "inflates" for doubt in found):
+        return f"good for throughput; latencies hold our own queue: {about}"
+    return f"not good: {about}"
 
 
 def _too_short(result: RunResult) -> Iterator[Doubt]:
@@ -54,6 +82,7 @@ def _too_short(result: RunResult) -> Iterator[Doubt]:
         yield Doubt(
             f"only {result.seconds:.2f} s long",
             f"The run took {result.seconds:.2f} s: that is mostly its own beginning and end.",
+            "short",
         )
 
 
@@ -65,6 +94,7 @@ def _lost(result: RunResult) -> Iterator[Doubt]:
             f"{of} lost",
             f"{lost[0].name} {lost[0].lost}: the load was not the one that was asked for, and of "
             f"{of} there are the last snapshots.",
+            "loses",
         )
 
 
@@ -79,6 +109,7 @@ def _busy_loop(result: RunResult) -> Iterator[Doubt]:
             f"waited for a core {waited:.0%} of the time",
             f"This process waited for a core for {waited:.0%} of the time: other processes had "
             "it, and the latencies contain that wait.",
+            "starves",
             is_bottleneck=result.seconds >= SHORTEST,
         )
     elif busy > BUSY and not (alone and result.schedule is None):
@@ -86,6 +117,7 @@ def _busy_loop(result: RunResult) -> Iterator[Doubt]:
             f"{who} {busy:.0%} busy",
             f"{who[0].upper()}{who[1:]} was {busy:.0%} busy: operations waited for it, and their "
             "latencies contain that wait.",
+            "inflates",
             is_bottleneck=result.seconds >= SHORTEST,
         )
 
@@ -97,6 +129,7 @@ def _loop_lag(result: RunResult) -> Iterator[Doubt]:
         yield Doubt(
             f"event loop lag{of} p99 {lag:.1f} ms",
             f"The event loop{of} was {lag:.1f} ms late at p99, a large part of the latencies.",
+            "inflates",
             is_bottleneck=result.process.loop_busy > BUSY,
         )
 
@@ -109,6 +142,7 @@ def _late_starts(result: RunResult) -> Iterator[Doubt]:
             f"starts {lag:.1f} ms late at p99",
             f"Operations began {lag:.1f} ms after they were due at p99: {who} "
             "did not keep up with its schedule.",
+            "inflates",
         )
 
 
@@ -141,22 +175,51 @@ def _dropped(result: RunResult) -> Iterator[Doubt]:
             f"{schedule.drop_rate:.1%} of the arrivals dropped",
             f"{schedule.dropped:,} of {schedule.due:,} arrivals could not start: the load was not "
             "the one that was asked for, and the slowest operations are missing.",
+            "hides",
+        )
+
+
+def _stalled(result: RunResult) -> Iterator[Doubt]:
+    hidden = hidden_of(result)
+    if hidden.missing:
+        yield Doubt(
+            f"stood still for {hidden.stalled:.1f} s",
+            f"No operation ended for {hidden.stalled:.1f} s in all: some {hidden.missing:,} that "
+            "users would have begun meanwhile are in no percentile (--rate begins them).",
+            "hides",
         )
 
 
 def _few_samples(result: RunResult) -> Iterator[Doubt]:
     """Return the thresholds whose percentile lies among the last few samples."""
     for text in result.settings.get("threshold", []):
-        threshold = parse(text)
-        percentile, samples = percentile_in(threshold.aggregate), samples_of(result, threshold)
-        if percentile is None or samples is None or percentile == 100:
-            continue
-        needed = math.ceil(round(_LEAST_BEYOND * 100 / (100 - percentile), 6))
-        if samples < needed:
-            yield Doubt(
-                f"p({percentile:g}) of {samples:,} samples",
-                f"{text} rests on {samples:,} samples: p({percentile:g}) needs {needed:,}.",
-            )
+        if (doubt := few_samples(result, parse(text))) is not None:
+            yield doubt
+
+
+def few_samples(result: RunResult, threshold: Threshold) -> Doubt | None:
+    """
+    Return that a percentile rests on too few samples, None where there are enough or none.
+
+    Ten are to lie beyond it. Half as many show a breach, where ten samples are over the bound.
+    """
+    percentile = percentile_in(threshold.aggregate)
+    durations = durations_of(result, threshold)
+    if percentile is None or percentile == 100 or durations is None or not durations.count:
+        return None
+    samples = durations.count
+    needed = math.ceil(round(_LEAST_BEYOND * 100 / (100 - percentile), 6))
+    if samples >= needed:
+        return None
+    if threshold.is_upper and 2 * samples >= needed:
+        tenth = 100 * (1 - _LEAST_BEYOND / samples) if samples > _LEAST_BEYOND else 0.0
+        if tenth and not threshold.holds(durations.percentiles_ns([tenth])[tenth] / 1e6):
+            return None
+    return Doubt(
+        f"p({percentile:g}) of {samples:,} samples",
+        f"{threshold.text} rests on {samples:,} samples: p({percentile:g}) needs {needed:,}.",
+        "few",
+    )
 
 
 def _distorts(result: RunResult, lag_ms: float) -> bool:

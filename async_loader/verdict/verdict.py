@@ -1,59 +1,117 @@
-"""Whether a run was good, in one word with its reasons: what every report says first."""
+"""
+The verdict on a run: the one place that decides it.
+
+Exit code, console, stderr, HTML, JUnit, Markdown, JSON, the library and the service render what
+`judge` returns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from ..results.run import Outcome, RunResult
-from .thresholds import Verdict, figure_text, verdicts_of
+from ..results.run import RunResult
+from .criteria import Criterion, Judgement, criteria_of
 from .validity import doubts
 
-Word = Literal["passed", "failed", "stopped"]
+Word = Literal["passed", "not measured", "failed", "stopped"]
+# From the best to the worst: of several, the last one counts.
+WORDS: tuple[Word, ...] = ("passed", "not measured", "failed", "stopped")
 
-# What ended a run before its end.
-ENDINGS: Mapping[Outcome, str] = {
-    "interrupted": "somebody stopped the run before its end",
-    "failed": "a broken threshold ended the run early",
-    "aborted": "the run gave up: no operation succeeded any more",
-    "lost": "a process of the run died",
-    "hung": "the run did not end by itself, and was ended from outside",
-}
+DONE = 0
+FAILED = 99
+NOT_MEASURED = 112
+STOPPED = 105
+REGRESSION = 98
+TOO_MANY_FAILED = 1
+LOST = 113
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
-    """The word, and a sentence for each thing that kept the run from passing."""
+class Verdict:
+    """
+    What comes of a run.
+
+    `passed`: the work asked for was performed and measured, and what was asked of it holds.
+    `failed`: it was not performed, or something does not hold. `not measured`: nobody can tell.
+    `stopped`: somebody stopped it. `reasons`: a sentence for each thing that kept it from being
+    passed. `beside`: what speaks against the measurement, however it ended.
+    """
 
     word: Word
-    reasons: tuple[str, ...] = ()
+    criteria: tuple[Criterion, ...]
+    reasons: tuple[str, ...]
+    beside: tuple[str, ...]
+    exit_code: int
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The reasons; of one that passed what stands beside it, where something was asked."""
+        asked = any(one.kind in ("threshold", "baseline") for one in self.criteria)
+        if not self.reasons and self.beside and asked:
+            return (f"the measurement is not good: {', '.join(self.beside)}",)
+        said = (one.reason for one in self.criteria if one.kind == "run" and one.passed)
+        return self.reasons or tuple(filter(None, said))
+
+    @property
+    def sentence(self) -> str:
+        """The word with what is to be said of it, in one line."""
+        if not self.remarks:
+            return self.word
+        joined = "; ".join(self.remarks)
+        return f"passed, though {joined}" if self.word == "passed" else f"{self.word}: {joined}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "word": self.word,
+            "exit_code": self.exit_code,
+            "reasons": list(self.reasons),
+            "doubts": list(self.beside),
+            "criteria": [criterion.to_dict() for criterion in self.criteria],
+        }
 
 
-def conclusion(result: RunResult) -> Conclusion:
-    """
-    Return the conclusion on a run, by what its own settings ask of it.
-
-    A run that somebody stopped is neither passed nor failed; one that gave up has failed.
-    """
-    reasons = [_broken(verdict) for verdict in verdicts_of(result) if not verdict.passed]
-    if result.baseline is not None:
-        reasons += [change.sentence for change in result.baseline.regressions]
-    allowed = result.settings.get("max_error_rate")
-    if allowed is not None and result.error_rate > allowed:
-        reasons.insert(
-            0, f"{result.error_rate:.2%} of the operations failed, more than {allowed:.2%}"
-        )
-    if result.settings.get("require_valid"):
-        reasons += [f"the measurement is not good: {doubt.about}" for doubt in doubts(result)]
-    if result.outcome in ENDINGS:
-        reasons.insert(0, ENDINGS[result.outcome])
+def judge(result: RunResult) -> Verdict:
+    """Return the verdict on a run, by what its own settings ask of it."""
+    criteria = tuple(criteria_of(result))
+    outcomes = {criterion.outcome for criterion in criteria}
+    word: Word = "passed"
     if result.outcome == "interrupted":
-        return Conclusion("stopped", tuple(reasons))
-    return Conclusion("failed" if reasons else "passed", tuple(reasons))
+        word = "stopped"
+    elif "failed" in outcomes:
+        word = "failed"
+    elif "not measured" in outcomes:
+        word = "not measured"
+    order: tuple[Judgement, ...] = ("failed", "not measured")
+    reasons = (c.sentence for outcome in order for c in criteria if c.outcome == outcome)
+    return Verdict(
+        word=word,
+        criteria=criteria,
+        reasons=tuple(dict.fromkeys(reasons)),
+        beside=tuple(doubt.about for doubt in doubts(result)),
+        exit_code=_exit_code(word, result, criteria),
+    )
 
 
-def _broken(verdict: Verdict) -> str:
-    if verdict.figure is None:
-        return f"{verdict.threshold.text}: there is no such figure"
-    return f"{verdict.threshold.text}: found {figure_text(verdict)}"
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the one that counts of several: stopped, failed, not measured."""
+    return max(verdicts, key=lambda verdict: WORDS.index(verdict.word))
+
+
+def document_of(result: RunResult) -> dict[str, Any]:
+    """Return the JSON form of a result with the verdict on it."""
+    return {**result.to_dict(), "verdict": judge(result).to_dict()}
+
+
+def _exit_code(word: Word, result: RunResult, criteria: Iterable[Criterion]) -> int:
+    if word != "failed":
+        return {"passed": DONE, "not measured": NOT_MEASURED, "stopped": STOPPED}[word]
+    if result.outcome == "lost":
+        return LOST
+    kinds = {criterion.kind for criterion in criteria if criterion.outcome == "failed"}
+    given_up = result.outcome == "aborted"
+    if "threshold" in kinds or ("run" in kinds and not given_up):
+        return FAILED
+    return TOO_MANY_FAILED if given_up or "errors" in kinds else REGRESSION

@@ -120,7 +120,7 @@ async def test_too_many_failures_are_exit_1(
     argv = ["--ops", "200", "--write-ratio", "0.5", "--op-timeout", "1us", "--database-url"]
     done = command(*argv, database_url)
     assert done.returncode == 1, done.stderr
-    assert "more than --max-error-rate 1.00%" in done.stderr
+    assert "of the operations failed, more than 1.00%" in done.stderr
     assert "timeout" in done.stdout
     assert command(*argv, database_url, "--max-error-rate", "100%").returncode == 0
 

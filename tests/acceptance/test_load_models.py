@@ -51,7 +51,7 @@ def test_on_a_database(command: Command, database_url: str, tmp_path: Path) -> N
         "--rate", "100/s", "--arrivals", "poisson", "--duration", "1s", "--concurrency", "4",
         "--database-url", database_url, "--progress", "none", "--out", "json=x",
         "--threshold", "schedule_lag:count>50", "--threshold", "dropped:count==0",
-        "--threshold", "op_duration:min>0",
+        "--threshold", "op_duration:min<60s",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     document = found(tmp_path)
@@ -65,8 +65,8 @@ def test_a_distorted_measurement_fails_the_gate(command: Command, tmp_path: Path
     # Beside other processes it is these that are named, and not this one.
     who = r"not good: (this process|waited for a core)"
     assert re.search(f"the measurement is {who}", done.stderr)
-    assert re.search(f"measurement  {who}", done.stdout)
-    assert '<failure type="threshold"' in (tmp_path / "gate.xml").read_text()
+    assert re.search(r"measurement  .*: (this process|waited for a core)", done.stdout)
+    assert '<error type="not measured"' in (tmp_path / "gate.xml").read_text()
 
 
 @pytest.mark.parametrize("mode", ["semaphore", "sync"])

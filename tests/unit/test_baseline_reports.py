@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from async_loader.reports import console, junit, markdown
 from async_loader.results.changes import Change, Comparison
-from async_loader.verdict.verdict import conclusion
+from async_loader.verdict.verdict import judge
 
 from .test_results import result_of
 
@@ -48,16 +48,20 @@ def test_the_terminal_has_two_lines_for_each_change() -> None:
 
 
 def test_junit_has_a_case_for_each_change() -> None:
+    assert RESULT.baseline is not None
     suite = ET.fromstring(junit.render(RESULT))[0]
-    assert [suite.get(key) for key in ("tests", "failures", "skipped")] == ["5", "1", "1"]
+    assert [suite.get(key) for key in ("tests", "failures", "errors")] == ["5", "1", "1"]
     cases = {case.get("name"): case for case in suite}
     failure = cases["baseline op_duration{op:create}:p(95):10%"].find("failure")
     assert failure is not None
-    assert failure.get("message") == SLOWER.sentence
+    assert failure.get("message") == f"worse than the baseline: {SLOWER.sentence}"
     assert cases["baseline op_duration:med:10%"].find("failure") is None, "it is only shown"
-    skipped = cases["baseline errors:rate:1%"].find("skipped")
-    assert skipped is not None
-    assert skipped.get("message") == "too few data: [x] | y"
+    unknown = cases["baseline errors:rate:1%"].find("error")
+    assert unknown is not None, "it was asked for, and nobody can tell"
+    assert unknown.get("message") == "errors:rate:1% is not measured: too few data: [x] | y"
+    shown = replace(RESULT.baseline, changes=(replace(UNKNOWN, fails=False),))
+    suite = ET.fromstring(junit.render(replace(RESULT, baseline=shown)))[0]
+    assert suite.get("skipped") == "1"
 
 
 def test_markdown_has_a_row_for_each_change() -> None:
@@ -73,9 +77,11 @@ def test_markdown_has_a_row_for_each_change() -> None:
 
 
 def test_a_regression_is_a_reason_to_fail() -> None:
-    found = conclusion(RESULT)
+    found = judge(RESULT)
     assert found.word == "failed"
-    assert found.reasons == (
-        "op_duration{op:create}:p(95):10%: regression, 13.000 ms, was 10.000 ms, +30.0% "
+    assert (found.exit_code, found.reasons[0]) == (
+        98,
+        "worse than the baseline: op_duration{op:create}:p(95):10%: regression, 13.000 ms, "
+        "was 10.000 ms, +30.0% "
         "(95 %: +20.0% to +40.0%)",
     )

@@ -26,6 +26,7 @@ from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
 from async_loader.results.slices import Slice, Slices
 from async_loader.results.time_split import TimeSplit
+from async_loader.verdict.verdict import document_of
 
 from .test_results import histogram_of, result_of
 
@@ -93,7 +94,7 @@ def test_the_schema_is_one() -> None:
     ids=["everything", "nothing", "nulls"],
 )
 def test_results_are_valid(result: RunResult) -> None:
-    SCHEMA.validate(result.to_dict())
+    SCHEMA.validate(document_of(result))
     assert damage(result.to_dict()) is None
 
 
@@ -122,7 +123,7 @@ def objects(value: Any, schema: Mapping[str, Any]) -> Iterator[tuple[Any, Mappin
 
 def test_everything_has_every_key_that_the_schema_names() -> None:
     """A key that results have no more is not in the schema either."""
-    found = list(objects(everything().to_dict(), {"$ref": "#/$defs/Result"}))
+    found = list(objects(document_of(everything()), {"$ref": "#/$defs/Result"}))
     assert len(found) > 15
     for value, schema in found:
         if schema["title"] == "Settings":  # an option more is no other schema

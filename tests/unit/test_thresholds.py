@@ -8,7 +8,9 @@ from async_loader import ConfigurationError, OperationResult, RunResult
 from async_loader.results.parts import CheckResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.time_split import TimeSplit
-from async_loader.verdict.thresholds import broken_so_far, figure_of, judge, parse
+from async_loader.verdict.criteria import hold
+from async_loader.verdict.figures import figure_of
+from async_loader.verdict.thresholds import broken_so_far, parse
 
 from .test_results import histogram_of, result_of
 
@@ -62,14 +64,15 @@ def result() -> RunResult:
 def test_each_figure_is_found_and_compared(text: str, figure: float) -> None:
     threshold = parse(text)
     assert figure_of(result(), threshold) == pytest.approx(figure, rel=0.002)
-    assert judge(result(), [threshold])[0].passed
+    assert threshold.holds(figure_of(result(), threshold) or 0.0)
 
 
 @pytest.mark.parametrize(
     "text", ["op_duration{op:read}:p(95)<95ms", "errors:count<2", "ops:rate>28", "errors:rate<1%"]
 )
 def test_what_does_not_hold_fails(text: str) -> None:
-    assert not judge(result(), [parse(text)])[0].passed
+    threshold = parse(text)
+    assert not threshold.holds(figure_of(result(), threshold) or 0.0)
 
 
 @pytest.mark.parametrize(
@@ -81,16 +84,16 @@ def test_what_does_not_hold_fails(text: str) -> None:
     ],
 )
 def test_a_figure_that_does_not_exist_fails(text: str) -> None:
-    (verdict,) = judge(result(), [parse(text)])
-    assert verdict.figure is None
-    assert not verdict.passed
+    (criterion,) = hold(result(), [parse(text)])
+    assert criterion.figure is None
+    assert criterion.outcome == "failed"
 
 
 @pytest.mark.parametrize("text", ["schedule_lag:max<1s", "dropped:count==0", "dropped:rate==0"])
 def test_a_closed_model_has_no_schedule(text: str) -> None:
-    (verdict,) = judge(replace(result(), schedule=None), [parse(text)])
-    assert verdict.figure is None
-    assert not verdict.passed
+    (criterion,) = hold(replace(result(), schedule=None), [parse(text)])
+    assert criterion.figure is None
+    assert criterion.outcome == "failed"
 
 
 @pytest.mark.parametrize(

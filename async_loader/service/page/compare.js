@@ -4,7 +4,7 @@ import { CHARTS, count, elapsed, milliseconds, perSecond } from "./charts.js";
 import { $, el, head, options, replace, say, svg } from "./dom.js";
 import { choose, makeFigure, show } from "./figure.js";
 import { frame, showLine } from "./frame.js";
-import { change, figure, moment, named, share, title } from "./words.js";
+import { change, classOf, figure, moment, named, share, title } from "./words.js";
 
 const choice = $("#choice");
 const { before, after } = choice.elements;
@@ -104,7 +104,7 @@ function runRow(run) {
   return el(
     "tr", { "data-run": run.id },
     el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, `run ${run.id}`)),
-    el("td", { class: "text tight" }, el("span", { class: `word ${run.state}` }, title(run.state))),
+    el("td", { class: "text tight" }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state))),
     el("td", { class: "text more" }, run.scenario),
     el("td", { class: "text most" }, run.target),
     el("td", { class: "text tight most" }, moment(run.started_at)),

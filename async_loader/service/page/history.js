@@ -3,7 +3,7 @@ import { get } from "./api.js";
 import { count, elapsed, milliseconds, perSecond } from "./charts.js";
 import { $, el, head, options, replace, say } from "./dom.js";
 import { frame, showLine } from "./frame.js";
-import { ACTIVE, STATES, moment, share, title } from "./words.js";
+import { ACTIVE, STATES, classOf, moment, share, title } from "./words.js";
 
 const LIMIT = 50;
 const LOOK_MS = 5_000;
@@ -91,7 +91,7 @@ function rowOf(run) {
     "tr", { "data-run": run.id },
     el("td", { class: "text tight" }, box),
     el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, String(run.id))),
-    el("td", { class: "text tight", title: run.reasons.join("; ") }, el("span", { class: `word ${run.state}` }, title(run.state))),
+    el("td", { class: "text tight", title: run.reasons.join("; ") }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state))),
     el("td", { class: "text" }, run.scenario),
     el("td", { class: "text more" }, run.target),
     el("td", { class: "text tight more" }, moment(run.started_at)),

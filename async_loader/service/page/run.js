@@ -7,7 +7,7 @@ import { choose, follow, makeFigure, show } from "./figure.js";
 import { showLine } from "./frame.js";
 import * as parts from "./run_parts.js";
 import { watch } from "./watch.js";
-import { ACTIVE, portion, progress, title } from "./words.js";
+import { ACTIVE, classOf, portion, progress, title } from "./words.js";
 
 const figures = {
   throughput: makeFigure("throughput", "Throughput"),
@@ -131,7 +131,7 @@ function render() {
   const isActive = ACTIVE.includes(run.state);
   document.documentElement.dataset.state = run.state;
   document.title = `${title(run.state)}: run ${run.id}, ${run.scenario} on ${run.target}`;
-  $("#verdict").className = `verdict ${run.state}`;
+  $("#verdict").className = `verdict ${classOf(run.state)}`;
   say($("#state"), title(run.state));
   say($("#sentence"), isActive ? sentenceOf(snapshot) : parts.summary(run));
   say($("#subject"), parts.subject(run));

@@ -9,7 +9,12 @@ const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 /** The states of a run that goes on. */
 export const ACTIVE = ["running", "stopping"];
 
-export const STATES = ["running", "stopping", "passed", "failed", "stopped", "error", "interrupted"];
+export const STATES = ["running", "stopping", "passed", "not measured", "failed", "stopped", "error", "interrupted"];
+
+/** The name of a state in the style sheet. */
+export function classOf(state) {
+  return state.replaceAll(" ", "-");
+}
 
 export function title(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
