@@ -214,6 +214,8 @@ def _bends(bias: Bias, result: RunResult, threshold: Threshold) -> bool:
     if threshold.metric in TRENDS and threshold.metric not in _OF_THE_QUEUE:
         return threshold.aggregate != "count" and bias in ("inflates", "starves", "loses")
     if threshold.metric == "ops" and threshold.aggregate == "rate":
+        if result.schedule is not None and result.completed == result.schedule.due:
+            return bias == "loses"  # all that was due is done: more there cannot be
         if bias == "inflates":  # at full speed, throughput is what the run measures
             return result.schedule is not None
         return bias in ("starves", "short")
