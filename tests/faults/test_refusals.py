@@ -100,7 +100,7 @@ async def test_a_database_dropped_in_mid_run(
     assert process.code == 1, errors
     assert "aborted" in output
     assert "3D000 invalid_catalog_name" in output
-    assert "async_loader: gave up: no operation has succeeded" in errors
+    assert "async_loader: failed: gave up: no operation has succeeded" in errors
     assert "could not be dropped" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert await backends(admin, name) == 0
@@ -155,7 +155,7 @@ async def test_a_full_disk_of_the_server(
     output, errors = await asyncio.to_thread(process.end, 110)  # thousands of failures
     assert process.code == 1, errors
     assert re.search(r"53100 disk_full[^(]*\(create", output)
-    assert "more than --max-error-rate" in errors.splitlines()[-1]
+    assert "% of the operations failed, more than 1.00%" in errors.splitlines()[-1]
     assert await our_schemas(engine) == 0
     await engine.dispose()
 

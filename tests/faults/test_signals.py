@@ -233,7 +233,7 @@ async def test_a_server_killed_under_the_command(own_server: Server, tmp_path: P
     assert "aborted" in output
     lines = [line for line in errors.splitlines() if line.startswith("async_loader: ")]
     assert len(lines) == 2
-    assert "gave up: no operation has succeeded for 3 s (--give-up)" in lines[0]
+    assert "failed: gave up: no operation has succeeded for 3 s" in lines[0]
     assert "could not be dropped" in lines[1]
     assert "the next run removes it" in lines[1]
     assert "Traceback" not in errors
