@@ -66,15 +66,11 @@ class Histogram:
         The mean of the recorded durations; 0 where there are none.
 
         As `HdrHistogram.get_mean_value` (each value taken as the middle of its bucket), by
-        one pass over the filled buckets: its iterator takes 0.2 s for the same sum.
+        one pass over the buckets up to the highest: its iterator takes 0.2 s for the same sum.
         """
-        hdr = self._settled()
-        total = sum(
-            count * hdr._hdr_median_equiv_value(hdr.get_value_from_index(index))
-            for index, count in enumerate(hdr.counts)
-            if count
-        )
-        return total / hdr.get_total_count() if total else 0.0
+        middle = self._hdr._hdr_median_equiv_value
+        total = sum(count * middle(ns) for ns, count in self.counts())
+        return total / self.count if total else 0.0
 
     @property
     def min_ns(self) -> int:
