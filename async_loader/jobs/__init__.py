@@ -16,6 +16,7 @@ competing workers. Effects outside it are at-least-once, with a stable key (run,
     store.py                every statement to those tables
     chunks.py               one chunk, one transaction
     worker.py, guard.py     who does it, and how the others know that he lives
+    watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call
 """
 

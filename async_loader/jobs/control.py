@@ -1,50 +1,94 @@
-"""Runs seen and steered from elsewhere: list, status, pause, cancel."""
+"""
+Runs seen and steered from elsewhere: list, status, pause, cancel.
+
+`patience`: seconds for which the server may be silent, before it is a `DatabaseError`. To wait
+for the chunks under way is no silence.
+"""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import JobError
+from .connections import is_direct
 from .definition import Arguments, canonical
 from .states import ACTIVE, State
 from .status import JobStatus, status_of, statuses
 from .store import Store
 from .tables import make_tables, tables_if_any
+from .watchdog import watching
+
+PATIENCE = 10.0
 
 
-async def list_runs(engine: AsyncEngine) -> list[JobStatus]:
+async def list_runs(engine: AsyncEngine, *, patience: float = PATIENCE) -> list[JobStatus]:
     """Return all runs, the latest first; none where no job has ever run."""
-    store = await _store_if_any(engine)
-    return [] if store is None else await statuses(store)
+    async with _watched(engine, patience):
+        store = await _store_if_any(engine)
+        return [] if store is None else await statuses(store)
 
 
-async def status(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
+async def status(
+    engine: AsyncEngine,
+    name: str,
+    arguments: Arguments | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> JobStatus:
     """
     Return the latest run of a job's name, or the run of that number.
 
     `arguments`: of these arguments only. Raises `JobError` if there is none.
     """
-    store = await _store_if_any(engine)
-    runs = await _runs(store, name, arguments)
-    if store is None or not runs:
-        raise JobError(f"no run of {name!r} here: see `job list`")
-    return await status_of(store, runs[0])
+    async with _watched(engine, patience):
+        store = await _store_if_any(engine)
+        runs = await _runs(store, name, arguments)
+        if store is None or not runs:
+            raise JobError(f"no run of {name!r} here: see `job list`")
+        return await status_of(store, runs[0])
 
 
-async def pause(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
+async def pause(
+    engine: AsyncEngine,
+    name: str,
+    arguments: Arguments | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> JobStatus:
     """Pause the active run: once this returns no chunk of it is committed until it is resumed."""
-    return await _move(engine, name, arguments, "paused")
+    async with _watched(engine, patience, _NOT_KNOWN.format(state="paused")):
+        return await _move(engine, name, arguments, "paused")
 
 
-async def cancel(engine: AsyncEngine, name: str, arguments: Arguments | None = None) -> JobStatus:
+async def cancel(
+    engine: AsyncEngine,
+    name: str,
+    arguments: Arguments | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> JobStatus:
     """Give the active run up for good; what was committed stays."""
-    if await tables_if_any(engine, unfinished=True) is not None:
-        await make_tables(engine, unfinished=True)
-    return await _move(engine, name, arguments, "cancelled")
+    async with _watched(engine, patience, _NOT_KNOWN.format(state="cancelled")):
+        if await tables_if_any(engine, unfinished=True) is not None:
+            await make_tables(engine, unfinished=True)
+        return await _move(engine, name, arguments, "cancelled")
+
+
+_NOT_KNOWN = "; whether the run is {state} is not known: see `job status`"
+
+
+@asynccontextmanager
+async def _watched(engine: AsyncEngine, patience: float, rest: str = "") -> AsyncIterator[None]:
+    async with watching(engine, patience, rest) as watchdog:
+        if engine.dialect.name == "postgresql":
+            async with engine.connect() as connection:
+                watchdog.direct = await is_direct(connection)
+        yield
 
 
 async def _move(

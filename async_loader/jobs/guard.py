@@ -36,6 +36,7 @@ from ..database.postgresql import break_off
 from ..errors import JobError
 from ..tasks import within
 from .connections import driver_of, is_direct
+from .links import GIVES_BACK
 from .store import Store
 from .tables import LOCK_CLASS, SCHEMA
 
@@ -153,7 +154,9 @@ class Guard:
         await self._disconnect()
 
     async def _connect(self) -> None:
-        self._connection = await self._store.engine.connect()
+        connection = await self._store.engine.connect()
+        # Bounded by itself, and kept: nobody else tells whether its COMMIT was answered.
+        self._connection = await connection.execution_options(**{GIVES_BACK: False})
         if self._store.direct:
             await self._connection.execution_options(isolation_level="AUTOCOMMIT")
             self._locks = await is_direct(self._connection)

@@ -153,7 +153,7 @@ class BatchJob:
         definition, engine = self.definition, await engine_of(sessions)
         async with watching(engine, definition.patience) as watchdog:
             reader = Reader(engine, clock, watchdog)
-            await reader.patiently(lambda: check_transactions(sessions))
+            watchdog.direct = await reader.patiently(lambda: check_transactions(sessions))
             store = Store(engine, await reader.patiently(lambda: make_tables(engine)))
             part = Part(definition, self._required_apply(), sessions, clock, store, reader)
             chunks = await part.latest(arguments)

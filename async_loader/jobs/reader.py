@@ -15,6 +15,7 @@ from ..errors import AsyncLoaderError
 from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
+from .links import GIVES_BACK
 from .transient import Patience, is_transient
 from .watchdog import Watchdog
 
@@ -30,7 +31,7 @@ def reading(engine: AsyncEngine, *, direct: bool = False) -> AsyncEngine:
     """
     if engine.dialect.name == "postgresql":
         level = "AUTOCOMMIT" if direct else "READ COMMITTED"
-        return engine.execution_options(isolation_level=level)
+        return engine.execution_options(isolation_level=level, **{GIVES_BACK: True})
     return engine.execution_options(**sqlite.READING)
 
 
@@ -42,7 +43,7 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
     done meanwhile.
     """
     if engine.dialect.name == "postgresql":
-        return engine.execution_options(isolation_level="READ COMMITTED")
+        return engine.execution_options(isolation_level="READ COMMITTED", **{GIVES_BACK: True})
     return engine
 
 

@@ -102,6 +102,7 @@ class Part:
     ) -> JobStatus:
         """Work on a run to its end; on one that does not go on, do nothing."""
         now = await self.reader.patiently(lambda: self.store.run_of(run))
+        known: JobStatus | None = None
         if now["job"] != self.definition.name:
             raise JobError(f"run {run} is one of {now['job']!r}, not of {self.definition.name!r}")
         if now["state"] == "running":
@@ -116,7 +117,14 @@ class Part:
                 chunks = self._chunks(run, guard.me, examined.keyset, arguments)
                 party = Party(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(party, workers, on_progress)
-        return replace(await self.status(run), done_already=now["state"] == "done")
+                known = party.done
+        try:
+            status = await self.status(run)
+        except DatabaseError:
+            if known is None:
+                raise
+            status = known
+        return replace(status, done_already=now["state"] == "done")
 
     async def leave(self, run: int, by: str | None = None) -> JobStatus:
         """Pause a run that nobody works on any more; `by`: who wanted that, for people."""
@@ -151,6 +159,7 @@ async def taking_part(
     async with watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
         direct = await reader.patiently(lambda: check_transactions(sessions))
+        watchdog.direct = direct
         reader = Reader(engine, clock, watchdog, direct=direct)
         tables = await reader.patiently(lambda: make_tables(engine))
         store = Store(engine, tables, direct=direct)
@@ -245,13 +254,15 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
         gone = party.reader.watchdog.gone
         await asyncio.wait({reporting, *tasks}, timeout=_ABANDON_GONE if gone else _ABANDON)
     error = _first_error(tasks)
+    if isinstance(error, DatabaseError) and party.done is not None:
+        error = None  # silent since: what is done is done
     if error is None and cancelled:
         error = JobError("a task of the job was cancelled from within apply, select or a throttle")
     if not isinstance(error, DatabaseError) and (error is None or isinstance(error, Exception)):
         try:
             await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
         except DatabaseError:
-            if error is None:
+            if error is None and party.done is None:
                 raise
     if error is not None:
         raise error

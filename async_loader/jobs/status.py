@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .states import State
 from .store import Store
@@ -65,15 +66,22 @@ async def status_of(store: Store, run: int) -> JobStatus:
 
 async def statuses(store: Store, runs: Sequence[int] | None = None) -> list[JobStatus]:
     """Return how far runs are, the latest first; None: all of them."""
+    async with store.reading.connect() as connection:
+        return await statuses_on(connection, store, runs)
+
+
+async def statuses_on(
+    connection: AsyncConnection, store: Store, runs: Sequence[int] | None = None
+) -> list[JobStatus]:
+    """Return the same as a connection sees it, within its transaction."""
     tables = store.tables
     query = select(tables.run).order_by(tables.run.c.id.desc())
     if runs is not None:
         query = query.where(tables.run.c.id.in_(runs))
-    async with store.reading.connect() as connection:
-        found = (await connection.execute(query)).mappings().all()
-        numbers = [row["id"] for row in found]
-        sums = await connection.execute(_sums(store).where(tables.partition.c.run.in_(numbers)))
-        workers = await connection.execute(_workers(store).where(tables.worker.c.run.in_(numbers)))
+    found = (await connection.execute(query)).mappings().all()
+    numbers = [row["id"] for row in found]
+    sums = await connection.execute(_sums(store).where(tables.partition.c.run.in_(numbers)))
+    workers = await connection.execute(_workers(store).where(tables.worker.c.run.in_(numbers)))
     by_run = {row["run"]: row for row in sums.mappings()}
     workers_by_run = {row["run"]: row for row in workers.mappings()}
     return [_status(row, by_run.get(row["id"]), workers_by_run.get(row["id"])) for row in found]

@@ -8,7 +8,7 @@ matches no row. Taking it waits for the chunk under way, which holds the row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,6 +35,7 @@ from .states import ACTIVE, State, check
 from .tables import CHUNK_LOCK_CLASS, LOCK_CLASS, Tables, lock_key
 
 Executor = AsyncConnection | AsyncSession
+Ended = Callable[[AsyncConnection], Awaitable[None]]
 Names = Mapping[str, str | None]
 """What a run is found by: job, arguments, target, key, selected and idempotency_key."""
 
@@ -190,20 +191,24 @@ class Store:
         async with self.reading.connect() as connection:
             return int(await connection.scalar(query) or 0)
 
-    async def end_round(self, run: int, round_: int, following: Plan | None) -> bool:
+    async def end_round(self, run: int, round_: int, following: Plan | None, ended: Ended) -> bool:
         """
         End a run whose round is at its end, or add the next round; once, whoever comes.
 
-        False once the run is over.
+        False once the run is over: `ended` was called in the transaction that saw to it.
         """
         table, partition = self.tables.run, self.tables.partition
         async with self.engine.begin() as connection:
             now = await self._lock_run(connection, run)
-            if now["state"] != "running" or now["round"] != round_:
-                return bool(now["state"] == "running")
-            if following is None or not following.uppers:
+            if now["state"] == "running" and now["round"] != round_:
+                return True
+            if now["state"] == "running" and (following is None or not following.uppers):
                 await self._move(connection, now, "done", await self._difference(connection, now))
+                now = await self._lock_run(connection, run)
+            if now["state"] != "running":
+                await ended(connection)
                 return False
+            assert following is not None
             first = await connection.scalar(
                 select(func.count()).select_from(partition).where(partition.c.run == run)
             )

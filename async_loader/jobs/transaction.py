@@ -32,6 +32,7 @@ from . import connections
 from .checkpoints import reached
 from .connections import OTHER_BIND
 from .elsewhere import Elsewhere
+from .links import await_commit
 from .outcomes import ApplyRefusedError, Retry
 from .transient import is_transient
 
@@ -184,6 +185,7 @@ class ChunkTransaction:
             self._roll_back(connection)
             raise
         self._left = True
+        await_commit(connection)
 
     def _leave(self, connection: Connection) -> None:
         if self._last_act is None:

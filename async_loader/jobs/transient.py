@@ -87,7 +87,7 @@ class Patience:
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._since = clock.now_ns()
+        self._since: int | None = None  # the first failure: how long a chunk takes is no matter
         self._pause = FIRST_PAUSE
 
     def next_pause(self, error: BaseException) -> float:
@@ -101,7 +101,9 @@ class Patience:
                 f"SQLite cannot use its file: {first_line(_chain(error)[-1])}; "
                 "the job goes on where it is when it is run again"
             ) from error
-        waited = (self._clock.now_ns() - self._since) / 1e9
+        now = self._clock.now_ns()
+        self._since = now if self._since is None else self._since
+        waited = (now - self._since) / 1e9
         if waited > self._seconds:
             raise DatabaseError(
                 f"gave up after {waited:.0f} s: {first_line(error)}; "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Executable
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..clock import Clock
 from ..database.postgresql import first_line
@@ -26,6 +27,7 @@ from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsew
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .retry_errors import told
+from .status import JobStatus, statuses_on
 from .throttles import Pace
 from .transient import Patience, is_transient
 
@@ -47,6 +49,12 @@ class Party:
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     held: set[int] = field(default_factory=set)
+    ended: JobStatus | None = None  # as the run was when it was seen to be over
+
+    @property
+    def done(self) -> JobStatus | None:
+        """The run, where it is known to be done, whatever becomes of the server."""
+        return self.ended if self.ended is not None and self.ended.state == "done" else None
 
     @property
     def stopping(self) -> bool:
@@ -135,7 +143,17 @@ class Worker:
         if self._chunks.definition.until_empty:
             read = await party.reader.patiently(lambda: store.rows_read(run, round_))
             following = await party.plan() if read else None
-        return await party.reader.patiently(lambda: store.end_round(run, round_, following))
+
+        now: list[JobStatus] = []
+
+        async def ended(connection: AsyncConnection) -> None:
+            now[:] = await statuses_on(connection, store, [run])
+
+        going_on = await party.reader.patiently(
+            lambda: store.end_round(run, round_, following, ended)
+        )
+        party.ended = None if going_on else now[0]
+        return going_on
 
     async def _drain(self, held: Held) -> None:
         """Go through a partition's chunks to its end."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -18,7 +19,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from async_loader.errors import DatabaseError
-from async_loader.jobs import BatchJob
+from async_loader.jobs import BatchJob, cancel, list_runs, pause, status
+from async_loader.limits import Stop
 from async_loader.proxy import Link
 from tests.acceptance.test_job_kills import start
 from tests.counting import Counter, counting, fill, tally
@@ -50,10 +52,13 @@ PLACES = {
 class SwallowingProxy(FaultProxy):
     """Lets nothing arrive any more from a word on, in both directions or of that link alone."""
 
-    def __init__(self, url: URL | str, after: str, at: str, *, one_link: bool = False) -> None:
+    def __init__(
+        self, url: URL | str, after: str, at: str, *, one_link: bool = False, heard: bool = False
+    ) -> None:
         super().__init__(url)
         self.after, self.at = after.encode(), at.encode()
         self.one_link = one_link
+        self.heard = heard  # the server hears that word, and it is its answer that is swallowed
         self.dead: set[Link] = set()
         if not at:
             self.black_hole()
@@ -66,6 +71,8 @@ class SwallowingProxy(FaultProxy):
             if not self.one_link:
                 self.black_hole()
             self.dead.add(link)
+            if self.heard:
+                return data
         if self.one_link and link in self.dead:
             await asyncio.Event().wait()
         return await super().pass_on(link, data, to_server=to_server)
@@ -78,9 +85,9 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def swallowing(
-    url: str, driver: str, after: str, at: str, *, one_link: bool = False
+    url: str, driver: str, after: str, at: str, **which: bool
 ) -> AsyncIterator[tuple[SwallowingProxy, AsyncEngine]]:
-    async with SwallowingProxy(url, after, at, one_link=one_link) as proxy:
+    async with SwallowingProxy(url, after, at, **which) as proxy:
         through = create_async_engine(make_url(proxy.url).set(drivername=f"postgresql+{driver}"))
         try:
             yield proxy, through
@@ -141,6 +148,62 @@ async def test_what_is_not_the_jobs_own_ends_with_it(
                 await job.run(async_sessionmaker(through))
 
 
+@pytest.mark.parametrize("place", ["leaving", "the last status"])
+async def test_a_run_that_is_done_is_done_whoever_is_silent_since(
+    engine: AsyncEngine, database_url: str, driver: str, place: str
+) -> None:
+    await fill(engine, ROWS)
+    at = {"leaving": "pg_advisory_unlock", "the last status": "DELETE FROM async_loader_jobs"}
+    done = "UPDATE async_loader_jobs.run SET state"
+    async with swallowing(database_url, driver, done, at[place]) as (proxy, through):
+        async with asyncio.timeout(ENDED):
+            ended = await counting(patience=PATIENCE).run(async_sessionmaker(through), workers=2)
+        assert proxy.at == b"", "nobody said that"
+    assert (ended.state, ended.rows_read, ended.partitions_done) == ("done", ROWS, ended.partitions)
+    assert await tally(engine) == {1: ROWS}
+
+
+@pytest.mark.parametrize("act", [list_runs, status, pause, cancel])
+async def test_who_looks_or_steers_gives_up_in_time(
+    engine: AsyncEngine, database_url: str, driver: str, act: Any
+) -> None:
+    await fill(engine, 10)
+    stop = Stop()
+    stop.request("its test")
+    await counting().run(async_sessionmaker(engine), stop=stop)
+    name = () if act is list_runs else ("counting",)
+    async with swallowing(database_url, driver, "", "pg_backend_pid") as (_proxy, through):
+        with pytest.raises(DatabaseError, match="gave up after 1 s: no answer from") as raised:
+            async with asyncio.timeout(ENDED):
+                await act(through, *name, patience=PATIENCE)
+    told = {pause: "whether the run is paused is not known", cancel: "cancelled is not known"}
+    assert told.get(act, "") in str(raised.value)
+
+
+async def test_a_pause_waits_for_the_chunk_under_way(engine: AsyncEngine, driver: str) -> None:
+    await fill(engine, 10)
+    begun, let_go = asyncio.Event(), asyncio.Event()
+    job = BatchJob("long", select=select(Counter))
+
+    @job.apply
+    async def apply(_session: AsyncSession, counters: Sequence[Counter]) -> None:
+        begun.set()
+        await let_go.wait()
+        for counter in counters:
+            counter.n += 1
+
+    url = engine.url.set(drivername=f"postgresql+{driver}")
+    steering = create_async_engine(url)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(job.run(async_sessionmaker(engine)))
+        await begun.wait()
+        pausing = tasks.create_task(pause(steering, "long", patience=0.5))
+        assert not (await asyncio.wait({pausing}, timeout=4))[0]
+        let_go.set()
+    assert pausing.result().state == "paused"
+    await steering.dispose()
+
+
 async def test_a_statement_may_take_longer_than_patience(
     engine: AsyncEngine, database_url: str, driver: str
 ) -> None:
@@ -178,6 +241,61 @@ async def test_a_heartbeat_whose_link_is_dead_takes_another(
         async with asyncio.timeout(30):
             assert (await job.run(async_sessionmaker(through))).state == "done"
         assert len(proxy.dead) == 2
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["swallowed", "answer swallowed"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(name, marks=() if name == "at its COMMIT" else (pytest.mark.soak,))
+        for name in PLACES
+        if name not in ("looking at the connection", "leaving")
+    ],
+)
+async def test_one_connection_that_is_cut_off_is_made_anew(
+    engine: AsyncEngine, database_url: str, driver: str, place: str, heard: bool
+) -> None:
+    """All others are answered: the job goes on."""
+    await fill(engine, ROWS)
+    after, at = PLACES[place]
+    job = counting(patience=PATIENCE)
+    which = {"one_link": True, "heard": heard}
+    async with swallowing(database_url, driver, after, at, **which) as (proxy, through):
+        async with asyncio.timeout(ENDED):
+            done = await job.run(async_sessionmaker(through), workers=2)
+        assert proxy.dead, "nobody said that"
+    assert (done.state, done.rows_read) == ("done", ROWS)
+    assert await tally(engine) == {1: ROWS}
+
+
+async def test_who_waits_for_something_else_is_not_cut_off(
+    engine: AsyncEngine, database_url: str, driver: str
+) -> None:
+    """A connection is idle behind a statement, behind an error, and behind a COMMIT."""
+    await fill(engine, 10)
+    job = BatchJob("calm", select=select(Counter), patience=0.5)
+    tries = 0
+
+    @job.apply
+    async def apply(session: AsyncSession, counters: Sequence[Counter]) -> None:
+        nonlocal tries
+        tries += 1
+        async with through.connect() as other:
+            with pytest.raises(DBAPIError):
+                async with session.begin_nested():
+                    await session.execute(text("SELECT 1 / 0"))
+            await other.execute(text("SELECT 1"))
+            await other.commit()
+            for counter in counters:
+                counter.n += 1
+            await session.flush()
+            await asyncio.sleep(4)  # what a service takes that is asked
+            await other.execute(text("SELECT 1"))
+
+    async with swallowing(database_url, driver, "", "never said") as (_proxy, through):
+        assert (await job.run(async_sessionmaker(through))).state == "done"
+    assert tries == 1
+    assert await tally(engine) == {1: 10}
 
 
 async def test_the_command_ends_with_its_sentence(engine: AsyncEngine, database_url: str) -> None:
