@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30  # a server is 70 MB, its databases 8 MB each
@@ -41,3 +44,17 @@ def short_folder(parent: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    """A file system of one megabyte; where none can be mounted the test is skipped."""
+    with short_folder() as folder:
+        folder.chmod(0o755)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", str(folder)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("mounting is not permitted here")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)

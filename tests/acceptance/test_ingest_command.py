@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine, make_url
 
 from async_loader.ingest.demo import make_pairs
+from tests.folders import small_disk
 
 from .conftest import Command, environment
 
@@ -85,6 +86,21 @@ def test_the_library_is_in_the_users_data(command: Command, files: Path, tmp_pat
     assert f"database  {found}" in done.stdout
     again = command("ingest", "music", **home)
     assert "0 added, 12 were in before" in again.stdout
+
+
+@pytest.mark.timeout(60)  # a job's patience is 300 s
+def test_a_full_disk_under_sqlite_is_said_at_once(command: Command, tmp_path: Path) -> None:
+    """No time mends it, and so it is not waited for."""
+    make_pairs(tmp_path / "music", 20, audio=100_000, side=60)
+    with small_disk() as disk:
+        url = f"sqlite:///{disk}/library.sqlite"
+        done = command("ingest", "music", "--database-url", url)
+        loaded = sum(rows(url).values())
+    assert done.returncode == 110, done.stderr
+    assert "Traceback" not in done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("async_loader: SQLite cannot use its file: database or disk is full")
+    assert loaded < 20
 
 
 def test_failures_are_named_and_counted(command: Command, files: Path, url: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.faults.command import Process
 from tests.faults.ledger import backends
 from tests.faults.server import Server, new_server
+from tests.folders import small_disk as mounted_disk
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -108,20 +107,8 @@ async def test_a_database_dropped_in_mid_run(
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = Path(tempfile.mkdtemp(prefix="als"))
-    folder.chmod(0o755)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", str(folder)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode != 0:
-        folder.rmdir()
-        pytest.skip("mounting is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-    folder.rmdir()
+    with mounted_disk() as folder:
+        yield folder
 
 
 @pytest.fixture
