@@ -13,7 +13,8 @@ from tests.compliance.differential.campaign import Campaign
 from tests.compliance.differential.mutants import MUTANTS, Mutant
 from tests.compliance.differential.performing import Performer
 
-SHARE = 50  # examples a test: 300 for each driver
+FEW = 20  # examples a driver in every run of the suite
+SHARE = 50  # examples a test at full count: 300 for each driver
 
 
 @pytest.fixture
@@ -25,20 +26,37 @@ def campaign(server: EmbeddedServer, driver: str, seed: int) -> Iterator[Campaig
 
 
 # Till the insert path has no fault left that it finds: then this mark goes.
-@pytest.mark.xfail(raises=AssertionError, strict=False, reason="finds faults not mended yet")
+_unmended = pytest.mark.xfail(
+    raises=AssertionError, strict=False, reason="finds faults not mended yet"
+)
+
+
+@_unmended
 @pytest.mark.timeout(600)  # a machine that does other things takes that long
+@pytest.mark.parametrize(("driver", "seed"), [("asyncpg", 1), ("psycopg", 1)])
+def test_batching_changes_nothing(campaign: Campaign, driver: str, seed: int) -> None:
+    _check(campaign, driver, seed, FEW)
+
+
+@_unmended
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(1, 7))
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-def test_batching_changes_nothing(campaign: Campaign, driver: str, seed: int) -> None:
-    failure = campaign.run(SHARE, seed)
+def test_batching_changes_nothing_at_full_count(campaign: Campaign, driver: str, seed: int) -> None:
+    _check(campaign, driver, seed, SHARE)
+
+
+def _check(campaign: Campaign, driver: str, seed: int, count: int) -> None:
+    failure = campaign.run(count, seed)
     tally = campaign.tally
     assert failure is None, (
         f"SQLAlchemy {sqlalchemy.__version__}, {driver}, seed {seed}: {failure.difference}\n"
         f"{failure.example.script}"
     )
-    assert tally.performed == SHARE
+    assert tally.performed == count
     # Else it shows nothing.
-    assert tally.batched >= SHARE // 4
+    assert tally.batched >= count // 4
 
 
 @pytest.mark.timeout(600)

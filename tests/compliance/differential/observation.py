@@ -29,21 +29,27 @@ class Lens:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self._random: dict[str, str] = {}
+        self._seen = 0  # names in the namespace when the objects were looked for
+        self._objects: list[tuple[str, Any]] = []
+        self._names: dict[int, str] = {}  # by identity; the namespace keeps them alive
 
     def objects(self) -> list[tuple[str, Any]]:
         """Return the mapped objects that a script has made, by name."""
-        return [
-            (name, value)
-            for name, value in list(self.namespace.items())
-            if name[0] == "o" and name[1:].isdigit()
-        ]
+        if len(self.namespace) != self._seen:  # a script gives each its name once
+            self._seen = len(self.namespace)
+            self._objects = [
+                (name, value)
+                for name, value in self.namespace.items()
+                if name[0] == "o" and name[1:].isdigit()
+            ]
+            # The first name of an object that has two.
+            self._names = {id(value): name for name, value in reversed(self._objects)}
+        return self._objects
 
     def name(self, wanted: object) -> str:
         """Return the name of an object."""
-        for name, value in self.objects():
-            if value is wanted:
-                return name
-        return f"another {type(wanted).__name__}"
+        self.objects()
+        return self._names.get(id(wanted)) or f"another {type(wanted).__name__}"
 
     def show(self, value: Any) -> str:
         """Return a value as text."""
@@ -113,8 +119,7 @@ class Lens:
             "pending mutations": sorted(state.__dict__.get("_pending_mutations", ())),
             # Without a change it says no more than `loaded`, and takes longest.
             "history": {
-                attribute.key: self._history(attribute)
-                for attribute in (state.attrs if state.modified or state.committed_state else ())
+                key: self._history(state.attrs[key]) for key in sorted(state.committed_state)
             },
         }
 
