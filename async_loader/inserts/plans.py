@@ -142,6 +142,9 @@ def listens(mapper: Any) -> str | None:
         return "has an after_insert listener"
     if mapper.class_manager.dispatch.refresh_flush:
         return "has a refresh_flush listener"
+    if mapper.class_manager.dispatch.expire:
+        # SQLAlchemy tells it also of rows that have nothing to expire but columns unmapped here.
+        return "has an expire listener"
     return None
 
 

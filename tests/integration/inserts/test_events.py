@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from async_loader.inserts import explain
 from tests.integration.inserts.differential import differential
@@ -86,6 +86,41 @@ async def test_mapper_events_are_heard(database_url: str, name: str) -> None:
 
     observed = await differential(database_url, Base.metadata, script)
     assert len(observed.result) == 3
+    assert observed.batched == 0
+
+
+async def test_expiring_is_heard_of_columns_that_only_a_sibling_maps(database_url: str) -> None:
+    class Local(DeclarativeBase):
+        pass
+
+    class Vehicle(Local):
+        __tablename__ = "vehicles"
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "any"}  # noqa: RUF012 - SQLAlchemy reads it once
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        name: Mapped[str]
+
+    class Truck(Vehicle):
+        __mapper_args__ = {"polymorphic_identity": "truck"}  # noqa: RUF012 - SQLAlchemy reads it once
+        axles: Mapped[int | None] = mapped_column(server_default="2")
+
+    def script(session: Session) -> Any:
+        heard: list[Any] = []
+
+        def say(one: Any, keys: Any) -> Any:
+            return one.name, keys
+
+        with listening(Vehicle, "expire", heard=heard, say=say):
+            reason = explain(Vehicle)
+            session.add_all([Vehicle(name="a"), Vehicle(name="b"), Truck(name="c")])
+            session.flush()
+            told = list(heard)
+        session.commit()
+        return told, reason
+
+    observed = await differential(database_url, Local.metadata, script)
+    assert observed.result[0]
+    assert observed.result[1] == "stock: has an expire listener"
     assert observed.batched == 0
 
 
