@@ -49,8 +49,8 @@ from .settings.sweep import SweepSettings
 from .shards import run_as_asked
 from .streams import give_up, kept_streams, stderr, stdout, tell
 from .supervision import Line, Lost, ended, supervise, watched_by
-from .verdict.knee import advise
-from .verdict.verdict import FAILED, LOST, STOPPED, TOO_MANY_FAILED, judge, worst
+from .verdict.knee import advise, is_undecided
+from .verdict.verdict import FAILED, LOST, NOT_MEASURED, STOPPED, TOO_MANY_FAILED, judge, worst
 from .workloads import BUILT_IN
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
@@ -202,7 +202,9 @@ def _sweep(settings: SweepSettings) -> int:
     if steps[-1].outcome == "interrupted":
         code = code or STOPPED
     elif advise(steps, settings.latency_limit) is None:
-        code = code or complain("no step of the sweep is good", FAILED)
+        undecided = is_undecided(steps, settings.latency_limit)
+        word, of_it = ("not measured", NOT_MEASURED) if undecided else ("failed", FAILED)
+        code = code or complain(f"{word}: no step of the sweep is good", of_it)
     code = write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
     shown = show(partial(sweep_report.render, steps), settings.outputs)
     return code or shown

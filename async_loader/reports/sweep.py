@@ -13,8 +13,16 @@ from rich.text import Text
 
 from async_loader.reports.console import circumstances, milliseconds, printed
 from async_loader.results.run import RESULT_SCHEMA, RunResult
-from async_loader.verdict.knee import Advice, advise, by_of, fault, level_of, p95_ms
-from async_loader.verdict.validity import doubts
+from async_loader.verdict.knee import (
+    Advice,
+    advise,
+    by_of,
+    fault,
+    invalid_latencies,
+    level_of,
+    p95_ms,
+)
+from async_loader.verdict.validity import doubts, is_at_full_speed
 from async_loader.verdict.verdict import document_of
 
 _HEIGHT = 14
@@ -77,21 +85,31 @@ def advice_lines(steps: Sequence[RunResult], advice: Advice | None) -> list[str]
     if advice is None:
         lowest = min(steps, key=level_of)
         why = fault(lowest, limit)
+        if (doubt := invalid_latencies(lowest)) is not None:
+            why = f"{why} ({doubt.about})"
         return [f"No step is good{under}: at {level_text(lowest)} already, {why}."]
     knee = steps[advice.step]
     found = f"{advice.throughput:,.0f} operations/s, p95 {milliseconds(advice.p95_ms)} ms"
     if advice.by == "rate":
-        lines = [f"The most that is kept up with{under}: {level_text(knee)} ({found})."]
+        lines = [f"The most with valid latencies{under}: {level_text(knee)} ({found})."]
     else:
         lines = [f"The knee{under}: --concurrency {advice.level:g} ({found})."]
     if advice.pool_size:
         lines.append(f"It used {advice.pool_size} connections: --pool-size {advice.pool_size}.")
-    lines += [
-        f"But the measurement there is not good: {doubt.about}. More load needs more processes."
-        for doubt in doubts(knee)
-        if doubt.is_bottleneck
-    ][:1]
-    return lines
+    return lines + _limits(knee)
+
+
+def _limits(knee: RunResult) -> list[str]:
+    """Return what held the knee itself back, in a sentence."""
+    found = [doubt for doubt in doubts(knee) if doubt.is_bottleneck]
+    if not found:
+        return []
+    if is_at_full_speed(knee):
+        return [
+            f"That is all that one process can do ({found[0].about}); its latencies hold our own "
+            "queue. More throughput needs more processes."
+        ]
+    return [f"But the measurement there is not good: {found[0].about}."]
 
 
 def _table(steps: Sequence[RunResult], advice: Advice | None) -> Table:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..results.run import RunResult
 from ..schedules import parse_rate
+from .validity import Doubt, doubts
 
 By = Literal["concurrency", "rate"]
 
@@ -19,6 +20,8 @@ By = Literal["concurrency", "rate"]
 _ENOUGH = 0.95
 # An open run that ends fewer operations a second than this share of those due is overloaded.
 _SUSTAINED = 0.9
+# And for longer than the last operation of a short run may take by itself, in seconds.
+_LEAST_TAIL = 0.5
 _MOST_FAILED = _MOST_DROPPED = 0.01
 
 
@@ -51,17 +54,22 @@ class Advice:
 
 def advise(steps: Sequence[RunResult], latency_limit: float | None = None) -> Advice | None:
     """
-    Return the knee: the lowest step with nearly the most throughput of those that are good.
+    Return the step to run at, of those that are good.
 
-    None where no step is good: too many operations failed or were dropped, the arrivals were
-    not kept up with, or p95 is over `latency_limit` (seconds).
+    By concurrency the knee, the lowest with nearly the most throughput: its throughput is what
+    a closed run measures. By rate the highest, as its latencies are valid.
+    None where no step is good: an operation failed (by rate: too many failed or were dropped,
+    the arrivals were not kept up with, the latencies are not valid), or p95 is over
+    `latency_limit` (seconds).
     """
     good = [n for n, step in enumerate(steps) if fault(step, latency_limit) is None]
     if not good:
         return None
+    good.sort(key=lambda n: level_of(steps[n]))
     enough = _ENOUGH * max(steps[n].throughput for n in good)
-    knee = next(n for n in sorted(good, key=lambda n: level_of(steps[n])) if
-                steps[n].throughput >= enough)  # fmt: skip
+    knee = next(n for n in good if steps[n].throughput >= enough)
+    if by_of(steps[knee]) == "rate":
+        knee = good[-1]
     found = steps[knee]
     return Advice(
         by=by_of(found),
@@ -85,15 +93,30 @@ def is_past(steps: Sequence[RunResult], latency_limit: float | None = None) -> b
 
 def fault(step: RunResult, latency_limit: float | None) -> str | None:
     """Return why a step is nothing to run at, None where it is good."""
-    if step.error_rate > _MOST_FAILED or not step.completed:
+    most = _MOST_FAILED if by_of(step) == "rate" else 0.0
+    if step.error_rate > most or not step.completed:
         return f"{step.error_rate:.1%} failed"
     if step.schedule is not None and step.schedule.drop_rate > _MOST_DROPPED:
         return f"{step.schedule.drop_rate:.1%} dropped"
-    if step.throughput < _SUSTAINED * _offered(step):
+    if _fell_behind(step):
         return "not kept up with"
     if latency_limit is not None and p95_ms(step) > latency_limit * 1e3:
         return "over the limit"
-    return None
+    return "latencies not valid" if invalid_latencies(step) is not None else None
+
+
+def invalid_latencies(step: RunResult) -> Doubt | None:
+    """Return why the latencies of a step of a rate are our own; None where they are not."""
+    if by_of(step) != "rate":
+        return None  # a closed run measures throughput
+    return next((doubt for doubt in doubts(step) if doubt.bias in ("inflates", "starves")), None)
+
+
+def is_undecided(steps: Sequence[RunResult], latency_limit: float | None = None) -> bool:
+    """Return whether no step is good, and nobody can tell whether the lowest would have been."""
+    lowest = min(steps, key=level_of)
+    of_latencies = fault(lowest, latency_limit) in ("over the limit", "latencies not valid")
+    return of_latencies and invalid_latencies(lowest) is not None
 
 
 def by_of(step: RunResult) -> By:
@@ -113,9 +136,11 @@ def p95_ms(step: RunResult) -> float:
     return step.latency().percentiles_ns([95.0])[95.0] / 1e6
 
 
-def _offered(step: RunResult) -> float:
-    """Return the arrivals a second that came due; 0 in a closed model."""
+def _fell_behind(step: RunResult) -> bool:
+    """Return whether an open run was long after its arrivals with their operations."""
     duration = step.settings.get("duration")
     if step.schedule is None or not duration:
-        return 0.0
-    return step.schedule.due / float(duration)
+        return False
+    offered = step.schedule.due / float(duration)
+    tail = step.seconds - float(duration)
+    return step.throughput < _SUSTAINED * offered and tail > _LEAST_TAIL

@@ -51,7 +51,8 @@ def test_steps_of_a_rate_that_nothing_keeps_up_with(command: Command, tmp_path: 
         "sweep", "--by", "rate", "--steps", "20/s,40/s", "--duration", "500ms", "--warmup", "1",
         "--latency-limit", "50ms", "--workload", "slow.py:workload", "--progress", "none",
     )  # fmt: skip
-    assert done.returncode == 99
+    # On a busy machine nobody can tell.
+    assert done.returncode in (99, 112), done.stderr
     assert "no step of the sweep is good" in done.stderr
     # Over the limit; on a busy machine also not kept up with.
     assert "No step is good under 50 ms: at 20/s already, " in done.stdout

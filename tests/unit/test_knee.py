@@ -19,7 +19,7 @@ from async_loader.results.parts import PoolResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.settings.sources import load
 from async_loader.settings.sweep import SweepSettings
-from async_loader.verdict.knee import Advice, advise, is_past
+from async_loader.verdict.knee import Advice, advise, is_past, is_undecided
 
 from .test_results import histogram_of, result_of
 
@@ -118,6 +118,52 @@ def test_drops_end_a_sweep_by_rate() -> None:
     steps = [open_step(50, 1000), open_step(100, 1000, dropped=100)]
     assert is_past(steps)
     assert advice_of(steps).level == 50
+
+
+def busy(step: RunResult) -> RunResult:
+    """Return the same with an event loop that had no time left."""
+    return replace(step, process=replace(step.process, loop_busy=1.0))
+
+
+def test_of_rates_the_highest_with_valid_latencies_is_named() -> None:
+    steps = [open_step(100, 1000), open_step(102, 1000), busy(open_step(104, 1000))]
+    assert advice_of(steps).level == 102
+    assert "The most with valid latencies: 102/s" in report.render(steps)
+    assert is_undecided(steps[2:])
+    assert advise(steps[2:]) is None
+    assert "at 104/s already, latencies not valid (this process 100% busy)" in " ".join(
+        report.render(steps[2:]).split()
+    )
+
+
+def test_a_limit_that_a_busy_process_breaks_is_undecided() -> None:
+    over = open_step(100, 1000)
+    assert not is_undecided([over], 0.001)
+    assert is_undecided([busy(over)], 0.001)
+
+
+def test_a_closed_step_measures_throughput_however_busy_the_process() -> None:
+    steps = [busy(step(n, 4)) for n in (1, 2, 4, 8)]
+    assert advice_of(steps).level == 4
+    assert "all that one process can do (this process 100% busy)" in report.render(steps)
+
+
+def test_a_closed_step_with_an_error_is_not_named() -> None:
+    steps = [step(1, 4), step(2, 4), step(4, 4, failed=1)]
+    assert advice_of(steps).level == 2
+
+
+@pytest.mark.parametrize(("tail", "good"), [(0.2, True), (0.7, False)])
+def test_the_last_operation_of_a_short_run_is_not_a_backlog(tail: float, good: bool) -> None:
+    short = replace(open_step(50, 1000), seconds=0.3 + tail)
+    ((name, operation),) = short.by_operation.items()
+    short = replace(
+        short,
+        by_operation={name: replace(operation, count=15)},
+        schedule=ScheduleResult(15, 0, histogram_of(*[1000] * 15)),
+        settings={**short.settings, "duration": 0.3},
+    )
+    assert (advise([short]) is not None) is good
 
 
 def test_steps_of_ones_own_are_not_refined() -> None:
