@@ -20,6 +20,7 @@ from async_loader.reports.findings import (
     server_lines,
     shown_checks,
 )
+from async_loader.reports.next_command import next_lines
 from async_loader.reports.shards import headings, rows
 from async_loader.results.parts import OperationResult, ProcessResult
 from async_loader.results.run import RunResult
@@ -30,7 +31,7 @@ from async_loader.verdict.diagnosis import (
     leaked_connections,
     serialised_writes,
 )
-from async_loader.verdict.validity import doubts, measurement_text
+from async_loader.verdict.validity import doubts, is_at_full_speed, measurement_text
 from async_loader.verdict.verdict import Verdict, judge
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
@@ -62,6 +63,8 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     parts += baseline_lines(result.baseline)
     for sentence in sentences(result):
         parts += ["", f"[yellow]{escape(sentence)}[/]"]
+    if lines := next_lines(result, min(width, 100)):
+        parts += ["", *map(escape, lines)]
     return printed(parts, width=min(width, 100), color=color)
 
 
@@ -257,9 +260,24 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     else:
         yield result.mode, f"{process.loop_busy:.0%} busy"
     yield "measurement", measurement_text(result)
+    if is_at_full_speed(result) and (served := _service_times(result)):
+        yield "service time", f"{served} on average, without our own queue"
     memory = process.peak_memory_bytes / 2**20
     number = f"{process.processes} of them, " if process.processes > 1 else ""
     yield "process", f"{number}CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
+
+
+def _service_times(result: RunResult) -> str:
+    """Return what each operation takes but for its wait for our own event loop."""
+    times = []
+    for name, operation in result.by_operation.items():
+        if (split := operation.split) is not None and operation.count:
+            whole = sum(part.mean_ns for label, part in split.parts() if label != "loop_queue")
+            times.append(f"{name} {milliseconds(whole / 1e6)} ms")
+    return ", ".join(times[:_MOST_SERVED]) + (", ..." if len(times) > _MOST_SERVED else "")
+
+
+_MOST_SERVED = 6
 
 
 def _busy(process: ProcessResult) -> str:

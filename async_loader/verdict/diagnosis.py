@@ -85,8 +85,8 @@ def _of_shares(result: RunResult) -> str | None:
 
 
 _BUSY_LOOP = (
-    "This process's event loop was the bottleneck ({busy} busy): the latencies contain our own "
-    "queueing. A lower --concurrency shortens them without costing throughput."
+    "This process's event loop was the bottleneck ({busy} busy). That throughput is what it can "
+    "do, and validly measured; the latencies contain our own queueing."
 )
 _BUSY_SENTENCES = {
     "open": "This process's event loop was the bottleneck ({busy} busy): the latencies contain its "

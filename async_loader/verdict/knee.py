@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..results.run import RunResult
 from ..schedules import parse_rate
-from .validity import Doubt, doubts
+from .validity import Doubt, doubts, is_at_full_speed
 
 By = Literal["concurrency", "rate"]
 
@@ -23,6 +23,8 @@ _SUSTAINED = 0.9
 # And for longer than the last operation of a short run may take by itself, in seconds.
 _LEAST_TAIL = 0.5
 _MOST_FAILED = _MOST_DROPPED = 0.01
+# Of the throughput at full speed: an event loop that is so busy adds little of its own.
+_CALM = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,26 @@ def is_undecided(steps: Sequence[RunResult], latency_limit: float | None = None)
     lowest = min(steps, key=level_of)
     of_latencies = fault(lowest, latency_limit) in ("over the limit", "latencies not valid")
     return of_latencies and invalid_latencies(lowest) is not None
+
+
+def rate_below(result: RunResult) -> str | None:
+    """
+    Return the rate at which latencies can be measured, after a closed run at full speed.
+
+    As `--rate` takes it; None after a run that tells none: one that went through stages, failed,
+    or had a core for a part of its time.
+    """
+    biases = {doubt.bias for doubt in doubts(result)}
+    told = result.outcome == "done" and result.error_rate <= _MOST_FAILED and result.completed
+    if not told or result.mode not in _CLOSED or not is_at_full_speed(result):
+        return None
+    if biases != {"inflates"}:
+        return None
+    rate = _CALM * result.throughput
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
+_CLOSED = ("semaphore", "chunks", "unbounded")
 
 
 def by_of(step: RunResult) -> By:

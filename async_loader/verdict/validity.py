@@ -63,7 +63,8 @@ def doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 def is_at_full_speed(result: RunResult) -> bool:
     """Whether the run went as fast as this process could: its throughput is what it tells."""
-    return result.schedule is None and any(d.bias == "inflates" for d in doubts(result))
+    biases = {doubt.bias for doubt in doubts(result)}
+    return result.schedule is None and "inflates" in biases and "starves" not in biases
 
 
 def measurement_text(result: RunResult) -> str:
