@@ -5,28 +5,28 @@ Importing this does nothing but define names: no logging, no event loop policy, 
 handler, no look at the environment.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
-    AsyncLoaderError,
-    ConfigurationError,
-    DatabaseError,
-    MissingExtraError,
-    SetupError,
-    TeardownError,
-)
-from .histogram import Histogram
-from .limits import Limit, Stop
-from .metrics.metrics import Snapshot
-from .results.parts import OperationResult
-from .results.run import RunResult, merge
-from .runner.runner import run
-from .schedules import Stage
-from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
-from .workload import Operation, OperationContext, Workload
-
 if TYPE_CHECKING:
+    from .errors import (
+        AsyncLoaderError,
+        ConfigurationError,
+        DatabaseError,
+        MissingExtraError,
+        SetupError,
+        TeardownError,
+    )
+    from .histogram import Histogram
     from .inserts import enable_batch_inserting, insert_rows
+    from .limits import Limit, Stop
+    from .metrics.metrics import Snapshot
+    from .results.parts import OperationResult
+    from .results.run import RunResult, merge
+    from .runner.runner import run
+    from .schedules import Stage
+    from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
+    from .workload import Operation, OperationContext, Workload
 
 __all__ = [
     "ArrivalRate",
@@ -57,10 +57,37 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the insert path when it is first used: it needs the whole PostgreSQL dialect."""
-    if name in ("enable_batch_inserting", "insert_rows"):
-        from . import inserts  # noqa: PLC0415  that is the point
+_WHERE = {
+    "errors": (
+        "AsyncLoaderError ConfigurationError DatabaseError MissingExtraError SetupError "
+        "TeardownError"
+    ),
+    "histogram": "Histogram",
+    "inserts": "enable_batch_inserting insert_rows",
+    "limits": "Limit Stop",
+    "metrics.metrics": "Snapshot",
+    "results.parts": "OperationResult",
+    "results.run": "RunResult merge",
+    "runner.runner": "run",
+    "schedules": "Stage",
+    "throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
+    "workload": "Operation OperationContext Workload",
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
 
-        return getattr(inserts, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """
+    Import a name where it is first used.
+
+    The insert path alone needs no runner, and the command can be interrupted from its first
+    moment on, before SQLAlchemy is there.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -51,6 +51,8 @@ before = (
 )
 os.environ["ASYNC_LOADER_OPS"] = "nonsense"
 import async_loader
+for name in async_loader.__all__:
+    getattr(async_loader, name)
 after = (
     logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGINT),
     signal.getsignal(signal.SIGTERM), asyncio.get_event_loop_policy().__class__,
@@ -71,3 +73,9 @@ def test_the_public_names() -> None:
 
 def test_importing_has_no_side_effect() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", SIDE_EFFECTS], check=True)
+
+
+def test_the_package_alone_imports_no_sqlalchemy() -> None:
+    """So the command has its signal handlers before what takes long: Ctrl-C is never a trace."""
+    code = "import async_loader, sys; assert not {'sqlalchemy', 'hdrh'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
