@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from .database.backends import backend_of
-from .database.postgresql import closing, parse_url
+from .database.postgresql import closing
+from .database.urls import parse_url
 from .inserts import enable_batch_inserting
 from .postgres import embedded_server
 from .results.run import RunResult

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from .database.backends import Backend, backend_of
-from .database.postgresql import Namespace, ServerInfo, closing, parse_url, place, redact
+from .database.postgresql import Namespace, ServerInfo, closing
+from .database.urls import parse_url, place, redact
 from .errors import WorkloadError
 from .inserts import enable_batch_inserting
 from .loading import called

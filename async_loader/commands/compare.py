@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from ..database.postgresql import parse_url
+from ..database.urls import parse_url
 from ..errors import ConfigurationError
 from ..postgres import embedded_server
 from ..results.run import RunResult

@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..database.backends import backend_of
-from ..database.postgresql import closing, parse_url, place, unreachable
+from ..database.postgresql import closing, unreachable
 from ..database.sqlite import check_file
+from ..database.urls import parse_url, place
 from ..errors import AsyncLoaderError, ConfigurationError, MissingExtraError
 from ..limits import Stop
 from ..outputs import DONE, complain, show

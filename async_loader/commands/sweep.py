@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import sqrt
 
-from ..database.postgresql import parse_url
+from ..database.urls import parse_url
 from ..postgres import embedded_server
 from ..results.run import RunResult
 from ..settings.run import RunSettings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 import re
 import socket
@@ -15,8 +14,8 @@ from weakref import WeakSet
 
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy import event, text
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -26,75 +25,14 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..errors import ConfigurationError, DatabaseError, MissingExtraError
+from ..errors import DatabaseError, MissingExtraError
 from ..failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
 from ..tasks import to_the_end
+from .url_parameters import SQLALCHEMYS, asyncpg_arguments, psycopg_query
+from .urls import place
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
-_POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg")
-_SQLITE = ("sqlite", "sqlite+aiosqlite")
-
-# What users paste from libpq URLs, in asyncpg's words.
-_LIBPQ_NAMES = {"sslmode": "ssl", "connect_timeout": "timeout", "dbname": "database"}
-_ASYNCPG_NAMES = {
-    "host", "port", "user", "password", "passfile", "database", "timeout", "ssl", "direct_tls",
-    "target_session_attrs", "krbsrvname", "gsslib", "statement_cache_size", "command_timeout",
-    "max_cached_statement_lifetime", "max_cacheable_statement_size",
-    "prepared_statement_cache_size",
-}  # fmt: skip
-_PSYCOPG_TOO = {"host", "port", "user", "password", "passfile", "target_session_attrs"}
-_NUMBERS = {"timeout", "command_timeout"}
-_SECRETS = ("password", "passfile")
-
-
-def parse_url(url: str) -> URL:
-    """
-    Return a URL for asyncpg, from `postgresql://` or `postgresql+asyncpg://`, or for
-    aiosqlite, from `sqlite:///file.db` or `sqlite+aiosqlite:///file.db`.
-
-    libpq's `sslmode`, `connect_timeout` and `application_name` are understood. Raises
-    `ConfigurationError`, which never quotes the URL: it may hold a password.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            "--database-url is not a URL; it looks like postgresql://user@host:5432/database "
-            "(special characters in a password are percent-encoded)"
-        ) from None
-    if parsed.drivername in _SQLITE:
-        if not parsed.database or parsed.database == ":memory:":
-            raise ConfigurationError("SQLite needs a file: sqlite+aiosqlite:///file.db")
-        MissingExtraError.unless_installed("aiosqlite", "SQLite", "sqlite")
-        return parsed.set(drivername="sqlite+aiosqlite")
-    if parsed.drivername not in _POSTGRESQL:
-        raise ConfigurationError(
-            f"--database-url has the scheme {parsed.drivername!r}; "
-            "use postgresql:// (or postgresql+asyncpg://), or sqlite+aiosqlite:///file.db"
-        )
-    query = {_LIBPQ_NAMES.get(name, name): value for name, value in parsed.query.items()}
-    for name in query.keys() - _ASYNCPG_NAMES - {"application_name"}:
-        close = difflib.get_close_matches(name, [*_ASYNCPG_NAMES, *_LIBPQ_NAMES], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigurationError(f"--database-url has an unknown parameter {name!r}{hint}")
-    return parsed.set(drivername="postgresql+asyncpg", query=query)
-
-
-def redact(url: URL) -> str:
-    """Return the URL for people: no password, also not one among the parameters."""
-    kept = {name: value for name, value in url.query.items() if name not in _SECRETS}
-    return url.set(query=kept).render_as_string(hide_password=True)
-
-
-def place(url: URL) -> str:
-    """Return host and port, the folder of the socket, or the file, for messages."""
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    host = url.host or url.query.get("host") or "localhost"
-    if isinstance(host, tuple):
-        return ", ".join(host)
-    return host if host.startswith("/") else f"{host}:{url.port or url.query.get('port', 5432)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +52,28 @@ def create_engine(
     The pool is LIFO: few hot connections beat many lukewarm ones. The namespace's schema
     goes first in each connection's search_path.
     """
-    query = dict(url.query)
-    server_settings = {"application_name": str(query.pop("application_name", "async_loader"))}
+    settings = {"application_name": str(url.query.get("application_name", "async_loader"))}
     if namespace is not None and namespace.schema is not None:
-        server_settings["search_path"] = f"{namespace.schema}, public"
-    connect_args: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "server_settings": server_settings}
-    for name in _NUMBERS & query.keys():
-        connect_args[name] = _number(name, query.pop(name))
-    return create_async_engine(
-        url.set(query=query),
+        settings["search_path"] = f"{namespace.schema}, public"
+    engine = create_async_engine(
+        url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout,
         pool_use_lifo=True,
-        connect_args=connect_args,
+        connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": settings},
     )
+    arguments = asyncpg_arguments(url.query)
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def in_asyncpg_words(_dialect: object, _record: object, _args: object, named: Any) -> None:
+        # SQLAlchemy hands on what the URL says, as text and by whatever name.
+        for name in url.query.keys() - SQLALCHEMYS:
+            named.pop(name, None)
+        named.setdefault("timeout", CONNECT_TIMEOUT)
+        named.update(arguments)
+
+    return engine
 
 
 @asynccontextmanager
@@ -183,9 +128,7 @@ def create_sync_engine(
     Raises `MissingExtraError` where psycopg is not installed.
     """
     MissingExtraError.unless_installed("psycopg", "a sync mode on PostgreSQL", "sync")
-    names = {theirs: name for name, theirs in _LIBPQ_NAMES.items()}
-    query = {names.get(name, name): value for name, value in url.query.items()}
-    query = {n: v for n, v in query.items() if n not in _ASYNCPG_NAMES or n in _PSYCOPG_TOO}
+    query = psycopg_query(url.query)
     options = []
     if namespace is not None and namespace.schema is not None:
         options.append(f"-c search_path={namespace.schema},public")
@@ -332,10 +275,3 @@ def first_line(error: BaseException) -> str:
 def _class_prefix(message: str) -> str:
     """SQLAlchemy's asyncpg adapter writes `<class '...'>: ` before the message."""
     return message[: message.index(">: ") + 3] if message.startswith("<class ") else ""
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"--database-url: {name} is a number of seconds") from None

@@ -20,14 +20,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from async_loader.database.postgresql import (
-    Namespace,
-    closing,
-    create_engine,
-    create_sessions,
-    parse_url,
-)
+from async_loader.database.postgresql import Namespace, closing, create_engine, create_sessions
 from async_loader.database.run_schema import run_schema
+from async_loader.database.urls import parse_url
 from async_loader.errors import ConfigurationError
 from async_loader.inserts import enable_batch_inserting
 from async_loader.inserts_bench.shapes import SHAPES, Base, Shape

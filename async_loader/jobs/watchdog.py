@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from ..database.postgresql import break_off, place
+from ..database.postgresql import break_off
+from ..database.urls import place
 from ..errors import AsyncLoaderError, DatabaseError
 from ..failures import TIMEOUT, classify
 from ..tasks import within

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from ..database.postgresql import place
+from ..database.urls import place
 from ..results.errors import ErrorResult
 from ..results.run import RunResult
 

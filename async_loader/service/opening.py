@@ -17,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..database.backends import backend_of
-from ..database.postgresql import closing, first_line, parse_url, place, unreachable
+from ..database.postgresql import closing, first_line, unreachable
+from ..database.urls import parse_url, place
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError
 from ..tasks import cancel
 from .history import NO_HISTORY, History

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..database.backends import backend_of
-from ..database.postgresql import closing, parse_url, unreachable
+from ..database.postgresql import closing, unreachable
+from ..database.urls import parse_url
 from ..errors import AsyncLoaderError, ConfigurationError
 from ..run_database import server_url
 from ..settings.run import ServerOptions

@@ -16,7 +16,8 @@ from ..app import Finished
 from ..commands.baselines import held_against, read_baselines
 from ..commands.jobs.targets import load_job
 from ..database.backends import backend_of
-from ..database.postgresql import closing, parse_url
+from ..database.postgresql import closing
+from ..database.urls import parse_url
 from ..errors import AsyncLoaderError
 from ..jobs import BatchJob
 from ..limits import Stop

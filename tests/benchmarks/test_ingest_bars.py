@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from async_loader.database.postgresql import parse_url
+from async_loader.database.urls import parse_url
 from async_loader.ingest.demo import make_pairs
 from async_loader.ingest.ways import Measure, measure_ways
 from async_loader.limits import Stop
@@ -28,7 +28,7 @@ FEW, MANY = 70, 7_000
 LOADER = """
 import asyncio, json, resource, sys
 from async_loader.database.backends import backend_of
-from async_loader.database.postgresql import parse_url
+from async_loader.database.urls import parse_url
 from async_loader.ingest import ingest
 from async_loader.runtime import run_until_stopped
 

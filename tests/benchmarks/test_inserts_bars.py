@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from async_loader.database.postgresql import closing, create_engine, parse_url
+from async_loader.database.postgresql import closing, create_engine
+from async_loader.database.urls import parse_url
 from async_loader.inserts import enable_batch_inserting, insert_rows
 from async_loader.inserts_bench import measure_inserts
 from async_loader.inserts_bench.shapes import Base, Plain

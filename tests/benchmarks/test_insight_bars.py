@@ -9,7 +9,8 @@ import pytest
 import uvloop
 
 from async_loader import Limit, RunResult, run
-from async_loader.database.postgresql import create_engine, parse_url, session_factories
+from async_loader.database.postgresql import create_engine, session_factories
+from async_loader.database.urls import parse_url
 from async_loader.inserts import enable_batch_inserting
 from async_loader.runtime import spare_the_garbage_collector
 from async_loader.workloads import mixed

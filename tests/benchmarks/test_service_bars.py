@@ -21,7 +21,8 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from async_loader.database.backends import backend_of
-from async_loader.database.postgresql import closing, parse_url
+from async_loader.database.postgresql import closing
+from async_loader.database.urls import parse_url
 from async_loader.service.opening import open_history
 from async_loader.service.tables import run
 from tests.service.process import service_process

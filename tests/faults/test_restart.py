@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from async_loader import RunResult, Stop
-from async_loader.database.postgresql import parse_url
 from async_loader.database.run_schema import PREFIX, run_schema
+from async_loader.database.urls import parse_url
 from tests.faults.ledger import Ledger, make_table, under_load
 from tests.faults.server import Server, new_server
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import ConfigurationError, DatabaseError
-from async_loader.database.postgresql import create_engine, parse_url, probe, redact
+from async_loader.database.postgresql import create_engine, create_sync_engine, probe
+from async_loader.database.urls import parse_url, redact
 from async_loader.postgres import EmbeddedServer
 
 
@@ -24,6 +28,101 @@ def test_urls_are_for_asyncpg(url: str) -> None:
 def test_libpq_parameters_are_understood() -> None:
     url = parse_url("postgresql://h/d?sslmode=require&connect_timeout=3&application_name=x")
     assert dict(url.query) == {"ssl": "require", "timeout": "3", "application_name": "x"}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "statement_cache_size=0&max_cached_statement_lifetime=0&max_cacheable_statement_size=0",
+        "prepared_statement_cache_size=0",
+        "sslmode=prefer&ssl_min_protocol_version=TLSv1.2&gssencmode=disable",
+        "direct_tls=false&channel_binding=prefer",
+        "connect_timeout=3&command_timeout=5.5",
+        "connect_timeout=0&fallback_application_name=mine",
+        "target_session_attrs=read-write",
+    ],
+)
+async def test_parameters_as_teams_have_them_work(server: EmbeddedServer, parameters: str) -> None:
+    together = "&" if "?" in server.url else "?"
+    url = parse_url(f"{server.url}{together}{parameters}")
+    engine = create_engine(url, pool_size=1)
+    try:
+        assert (await probe(engine)).product == "PostgreSQL"
+    finally:
+        await engine.dispose()
+    sync = create_sync_engine(url, pool_size=1)
+    with sync.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    sync.dispose()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("sslmode=strict", "sslmode is one of disable, allow, prefer, require"),
+        ("ssl=true", "ssl is one of disable"),
+        ("statement_cache_size=many", "statement_cache_size is a whole number"),
+        ("command_timeout=soon", "command_timeout is a number of seconds"),
+        ("direct_tls=perhaps", "direct_tls is true or false"),
+        ("sslmode=prefer&direct_tls=true", "direct TLS needs sslmode=require"),
+        ("target_session_attrs=leader", "target_session_attrs is one of any, primary"),
+        ("sslrootcert=/nowhere/ca.pem", "sslrootcert names a file that is not there"),
+        ("sslrootcert=" + __file__, "sslrootcert names a file that holds no certificate"),
+        ("sslkey=" + __file__, "sslkey needs an sslcert"),
+        ("options=-cjit%3Doff", "options is not taken"),
+        ("service=staging", "service is not taken"),
+        ("keepalives_idle=30", "keepalives_idle is libpq's"),
+        ("channel_binding=require", "channel_binding can only be"),
+        ("sslmode=require&sslmode=disable", "sslmode is given twice"),
+        ("port=0", "port is a number from 1 to 65535"),
+        ("host=a,b&port=1,2,3", "as many ports as hosts"),
+    ],
+)
+def test_a_wrong_parameter_is_named(parameters: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_url(f"postgresql://u:hunter2@/d?password=hunter2&{parameters}")
+    assert f"--database-url: {told}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_verifies_a_server_needs_a_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PGSSLROOTCERT", raising=False)
+    with pytest.raises(ConfigurationError, match="sslmode=verify-full needs a root certificate"):
+        parse_url("postgresql://h/d?sslmode=verify-full")
+    assert parse_url("postgresql://h/d?sslrootcert=system").query["ssl"] == "verify-full"
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        "postgresql://u:a,b/c@h1:5433,h2/d?ssl=prefer",
+        "postgresql://u:a,b/c@/d?host=h1,h2&port=5433,5432&ssl=prefer",
+        "postgresql://u:a,b/c@/d?ssl=prefer&host=h1:5433&host=h2:5432",
+    ],
+)
+def test_several_hosts_in_each_form(several: str) -> None:
+    url = parse_url(several)
+    assert (url.password, url.database, url.query["ssl"]) == ("a,b/c", "d", "prefer")
+    assert url.query["host"] == ("h1:5433", "h2:5432")
+
+
+async def test_the_first_host_that_answers_is_used(server: EmbeddedServer) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        there = make_url(server.url)
+        host, port = there.query["host"], there.port or there.query.get("port", 5432)
+        several = f"127.0.0.1:{taken.getsockname()[1]},{quote(str(host), safe='')}:{port}"
+        engine = create_engine(
+            parse_url(f"postgresql://{there.username}@{several}/{there.database}"), pool_size=1
+        )
+        try:
+            assert (await probe(engine)).product == "PostgreSQL"
+        finally:
+            await engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from async_loader import Stop
 from async_loader.database.backends import backend_of
-from async_loader.database.postgresql import closing, parse_url
+from async_loader.database.postgresql import closing
+from async_loader.database.urls import parse_url
 from async_loader.errors import DatabaseError, JobError
 from async_loader.ingest import File, Ingested, Progress, Track, ingest, listing, loading
 from async_loader.ingest.demo import jpeg, make_pairs, mp3

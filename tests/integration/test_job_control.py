@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from async_loader.database import sqlite
-from async_loader.database.postgresql import parse_url
+from async_loader.database.urls import parse_url
 from async_loader.errors import ConfigurationError, JobError
 from async_loader.jobs import (
     ActiveBackends,

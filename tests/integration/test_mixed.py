@@ -13,10 +13,10 @@ from async_loader.database.postgresql import (
     Namespace,
     create_engine,
     create_sessions,
-    parse_url,
     session_factories,
 )
 from async_loader.database.run_schema import run_schema
+from async_loader.database.urls import parse_url
 from async_loader.workloads import mixed
 from async_loader.workloads.mixed import ReadFrom, ReadVia
 

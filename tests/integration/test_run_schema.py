@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader.database.postgresql import Namespace, create_engine, parse_url
+from async_loader.database.postgresql import Namespace, create_engine
 from async_loader.database.run_schema import MARKER, PREFIX, run_schema
+from async_loader.database.urls import parse_url
 from async_loader.errors import DatabaseError
 
 KILLED = """
 import asyncio, os, signal, sys
-from async_loader.database.postgresql import parse_url
+from async_loader.database.urls import parse_url
 from async_loader.database.run_schema import run_schema
 async def main():
     async with run_schema(parse_url(sys.argv[1])) as schema:

@@ -11,7 +11,6 @@ from threading import Thread
 import pytest
 
 from async_loader import DatabaseError, run
-from async_loader.database.postgresql import parse_url
 from async_loader.database.sqlite import (
     create_engine,
     create_sync_engine,
@@ -20,13 +19,14 @@ from async_loader.database.sqlite import (
     session_factories,
     sync_session_factories,
 )
+from async_loader.database.urls import parse_url
 from async_loader.limits import Limit
 from async_loader.runner.sync_runner import run_sync
 from async_loader.workloads import mixed
 
 KILLED = """
 import asyncio, os, signal, sys
-from async_loader.database.postgresql import parse_url
+from async_loader.database.urls import parse_url
 from async_loader.database.sqlite import run_namespace
 async def main():
     async with run_namespace(parse_url(sys.argv[1])):

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader.database.postgresql import parse_url
+from async_loader.database.urls import parse_url
 from async_loader.service.history import Filter
 from async_loader.service.opening import open_history
 

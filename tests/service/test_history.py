@@ -15,7 +15,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader.database.backends import backend_of
-from async_loader.database.postgresql import closing, parse_url
+from async_loader.database.postgresql import closing
+from async_loader.database.urls import parse_url
 from async_loader.errors import ConfigurationError
 from async_loader.service import opening
 from async_loader.service.history import Filter, History, TargetBusyError

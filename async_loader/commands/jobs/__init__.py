@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from ...database.backends import SQLITE, backend_of
-from ...database.postgresql import closing, parse_url, unreachable
+from ...database.postgresql import closing, unreachable
+from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
 from ...jobs import BatchJob, JobStatus, control, report
 from ...limits import Stop

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...database.backends import backend_of
-from ...database.postgresql import closing, create_sessions, parse_url
+from ...database.postgresql import closing, create_sessions
+from ...database.urls import parse_url
 from ...errors import JobError, WorkerLostError
 from ...jobs import JobStatus
 from ...jobs.definition import Sessions
