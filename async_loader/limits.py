@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from .clock import SECOND_NS, Clock
 from .errors import ConfigurationError
 
+MOST_OPS = 10**12
+"""More than a year's work; a number beyond it was meant otherwise."""
+
+MOST_SECONDS = 10 * 366 * 86_400
+"""Ten years; timers of an event loop take no more than some hundred."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -20,8 +26,14 @@ class Limit:
     def __post_init__(self) -> None:
         if (self.ops is None) == (self.duration is None):
             raise ConfigurationError("a run needs either a number of operations or a duration")
-        if (self.ops if self.ops is not None else self.duration or 0) < 0:
-            raise ConfigurationError("a run's operations or duration cannot be negative")
+        if self.ops is not None and not (type(self.ops) is int and 0 <= self.ops <= MOST_OPS):
+            raise ConfigurationError(
+                f"a run's operations are a whole number from 0 to {MOST_OPS:,}, not {self.ops!r}"
+            )
+        if self.duration is not None and not 0 <= self.duration <= MOST_SECONDS:
+            raise ConfigurationError(
+                f"a run's duration is from 0 to {MOST_SECONDS:,} seconds, not {self.duration!r}"
+            )
 
     def cut(
         self, numbers: Iterator[int], clock: Clock, closed: Callable[[], bool]

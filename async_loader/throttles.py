@@ -24,6 +24,8 @@ from .schedules import Arrivals, Profile, Stage, arrival_times
 _LONGEST_SLEEP = 0.1
 # Arrivals that are started in a row when they are late: then those before get their turn.
 _BURST = 64
+# What no process keeps up with, even to drop it: a run at more would go on long after its end.
+MOST_ARRIVALS = 200_000
 # How often a ramp of workers is looked at.
 _STEP = 0.02
 
@@ -167,7 +169,7 @@ class Ramp:
     shards: int = 1
 
     def __post_init__(self) -> None:
-        _check_stages(self.stages)
+        check_stages(self.stages)
         _check_shard(self.shard, self.shards)
 
     @property
@@ -230,9 +232,15 @@ class ArrivalRate:
         if not 0 <= self.rate < math.inf or (not self.rate and not self.stages):
             raise ConfigurationError(f"a rate must be above 0, not {self.rate:g}")
         if self.stages:
-            _check_stages(self.stages)
+            check_stages(self.stages)
         _check_shard(self.shard, self.shards)
         _check(self.max_in_flight)
+        highest = Profile(self.rate, self.stages).highest / self.shards
+        if highest > MOST_ARRIVALS:
+            raise ConfigurationError(
+                f"a rate is at most {MOST_ARRIVALS:,}/s in one process, not {highest:,.0f}/s: "
+                "lower it, or share it between processes"
+            )
 
     @property
     def concurrency(self) -> int:
@@ -303,6 +311,7 @@ def _check_shard(shard: int, shards: int) -> None:
         raise ConfigurationError(f"there is no shard {shard} of {shards}")
 
 
-def _check_stages(stages: tuple[Stage, ...]) -> None:
+def check_stages(stages: tuple[Stage, ...]) -> None:
+    """Raise `ConfigurationError` for stages that start nothing."""
     if not any(stage.seconds for stage in stages) or not any(stage.target for stage in stages):
         raise ConfigurationError("stages need a time and a target above 0")

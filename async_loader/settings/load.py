@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from ..limits import Limit
+from ..limits import MOST_OPS, Limit
 from ..metrics.repeats import LEAST
 from ..parts import WHOLE, Part
 from ..schedules import Arrivals, Profile, Stage, parse_rate
-from ..throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle, Unbounded
+from ..throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle, Unbounded, check_stages
 from .option_group import Group
 from .option_types import (
     Metavar,
@@ -39,7 +39,11 @@ class LoadOptions(Group):
 
     ops: Annotated[
         int | None,
-        Field(ge=0, description=f"operations to run (default: {DEFAULT_OPS}, or by --duration)"),
+        Field(
+            ge=0,
+            le=MOST_OPS,
+            description=f"operations to run (default: {DEFAULT_OPS}, or by --duration)",
+        ),
         Metavar("N"),
     ] = None
     duration: Annotated[
@@ -142,7 +146,7 @@ class ModeOptions(LoadOptions):
         if self.arrivals != "uniform" and not self.is_open:
             raise ValueError(f"--arrivals {self.arrivals} needs a --rate, or stages of one")
         if self.stage:
-            self.throttle()  # which refuses stages that start nothing
+            check_stages(self.stages)
         return self
 
     @property

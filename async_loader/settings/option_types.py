@@ -6,12 +6,13 @@ import difflib
 import os
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..errors import ConfigurationError
-from ..limits import Limit
+from ..limits import MOST_SECONDS, Limit
 from ..schedules import Stage, parse_rate
 from ..verdict import regression, thresholds
 from ..workloads import BUILT_IN
@@ -33,10 +34,10 @@ _UNITS = {
     "m": 60.0,
     "h": 3600.0,
     "d": 86_400.0,
-    "": 1.0,
 }
 _LEVEL = re.compile(r"\d+")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d|)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d)\s*")
+_PLAIN = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,20 @@ class Metavar:
 
 
 def parse_seconds(text: str) -> float:
-    """Return seconds for `30s`, `2m`, `500ms`, `1h`, `1d` or a plain number; else `ValueError`."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("a time looks like 500ms, 30s, 2m, 1h or 1d")
-    return float(match[1]) * _UNITS[match[2]]
+    """
+    Return seconds for `30s`, `2m`, `500ms`, `1h30m`, `1d` or a plain number; else `ValueError`.
+
+    Of several parts each unit is smaller than the one before.
+    """
+    text = text.strip()
+    if _PLAIN.fullmatch(text):
+        return float(text)
+    parts = [*_PART.finditer(text)]
+    units = [_UNITS[part[2]] for part in parts]
+    falling = all(one > next_ for one, next_ in pairwise(units))
+    if not parts or not falling or "".join(part[0] for part in parts) != text:
+        raise ValueError("a time looks like 500ms, 30s, 2m, 1h30m or 1d")
+    return sum(float(part[1]) * unit for part, unit in zip(parts, units, strict=True))
 
 
 def _seconds(value: object) -> object:
@@ -61,15 +71,23 @@ def _seconds(value: object) -> object:
 def parse_share(value: object) -> object:
     """Return a share of 1 for `1%`, `0.5 %` or a plain number."""
     if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            raise ValueError("a share looks like 0.05 or 5%") from None
     return value
 
 
 def parse_limit(value: object) -> object:
     """Return a `Limit` for a plain number (operations) or a time (`5s`)."""
-    if isinstance(value, str) and not value.strip().isdigit():
-        return Limit(duration=parse_seconds(value))
-    return Limit(ops=int(value)) if isinstance(value, str | int) else value
+    if isinstance(value, Limit) or not isinstance(value, str | int):
+        return value
+    try:
+        if isinstance(value, str) and not value.strip().isdecimal():
+            return Limit(duration=parse_seconds(value))
+        return Limit(ops=int(value))
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
 
 
 def split_commas(value: object) -> object:
@@ -176,7 +194,7 @@ def _stage(value: str) -> str:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Metavar("TIME")]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(le=MOST_SECONDS), Metavar("TIME")]
 Rate = Annotated[str, AfterValidator(_rate), Metavar("RATE")]
 StageText = Annotated[str, AfterValidator(_stage)]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1), Metavar("SHARE")]

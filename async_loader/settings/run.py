@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from ..parts import Part
 from ..workloads import BUILT_IN
 from ..workloads.mixed import ReadFrom, ReadVia
 from .baseline import BaselineOptions
@@ -66,7 +67,7 @@ class DatabaseOptions(ServerOptions):
 
     pool_size: Annotated[
         int | None,
-        Field(ge=1, description="connections in the pool (default: as the concurrency, "
+        Field(ge=1, le=100_000, description="connections in the pool (default: as the concurrency, "
                                 "below the server's limit)"),
         Metavar("N"),
     ] = None  # fmt: skip
@@ -225,6 +226,8 @@ class RunSettings(
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         self.check_mode(self.mode)
+        if self.is_open and self.cluster is None:
+            self.throttle(Part(0, self.number_of_processes))  # which refuses too high a rate
         if self.profile is not None:
             if self.is_split or self.mode in SYNC_MODES or not self.time_split:
                 raise ValueError(
@@ -256,7 +259,9 @@ class CompareOptions(Group):
         int, Field(ge=1, le=100, description="how often each way is run, in turns"), Metavar("N")
     ] = 3
     unbounded_pool_size: Annotated[
-        int, Field(ge=1, description="connections in the pool of the unbounded way"), Metavar("N")
+        int,
+        Field(ge=1, le=100_000, description="connections in the pool of the unbounded way"),
+        Metavar("N"),
     ] = UNBOUNDED_POOL
 
 

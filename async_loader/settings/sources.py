@@ -7,20 +7,20 @@ us which source a wrong value came from.
 
 from __future__ import annotations
 
-import difflib
+import codecs
 import os
 import tomllib
 from argparse import ArgumentParser, RawDescriptionHelpFormatter, _ArgumentGroup
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 from pydantic_settings import CliSettingsSource, DotEnvSettingsSource, EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
@@ -28,6 +28,7 @@ from ..errors import ConfigurationError
 from ..streams import stdout
 from .ingest import IngestSettings
 from .jobs import JOB_COMMANDS
+from .mistakes import closest, in_our_words, value_hint
 from .option_group import ENV_PREFIX, GeneralOptions, Group
 from .option_types import Metavar
 from .report import ReportSettings, SchemaSettings
@@ -122,7 +123,7 @@ def _pick_command(argv: Sequence[str]) -> tuple[str, list[str]]:
     if family and (len(argv) == 1 or argv[1].startswith("-")):
         raise ConfigurationError(f"{argv[0]} takes a second word: {', '.join(family)}")
     command = " ".join(argv[: 2 if family else 1])
-    hint = _closest(command, COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
+    hint = closest(command, COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
     raise ConfigurationError(f"unknown command {command!r}: {hint}")
 
 
@@ -146,6 +147,7 @@ def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def _flags(model: type[Group], command: str, argv: Sequence[str]) -> dict[str, Any]:
+    _refuse_two_workloads(argv)
     parser = _Parser(model, command)
     source: CliSettingsSource[Any] = CliSettingsSource(
         model,
@@ -160,6 +162,15 @@ def _flags(model: type[Group], command: str, argv: Sequence[str]) -> dict[str, A
         raise ConfigurationError(str(error)) from None
 
 
+def _refuse_two_workloads(argv: Sequence[str]) -> None:
+    """Of other flags the last one counts; here one of two loads would be left out in silence."""
+    given = {
+        value for flag, value in pairwise(argv) if flag in ("--workload", *_SHORT["workload"])
+    } | {flag.partition("=")[2] for flag in argv if flag.startswith("--workload=")}
+    if len(given) > 1:
+        raise ConfigurationError("--workload: there are two of them, and a run has one")
+
+
 def _environment(model: type[Group]) -> dict[str, Any]:
     names = [n for n in os.environ if n.upper().startswith(ENV_PREFIX)]
     _refuse_unknown("environment variable {name}", names, _variables())
@@ -167,10 +178,36 @@ def _environment(model: type[Group]) -> dict[str, Any]:
 
 
 def _dotenv(model: type[Group]) -> dict[str, Any]:
-    source = DotEnvSettingsSource(model, env_file=DOTENV, env_file_encoding="utf-8")
-    names = [n for n in dotenv_values(DOTENV) if n.upper().startswith(ENV_PREFIX)]
+    encoding = _encoding_of(DOTENV)
+    source = DotEnvSettingsSource(model, env_file=DOTENV, env_file_encoding=encoding)
+    found = dotenv_values(DOTENV, encoding=encoding)
+    names = [n for n in found if n.upper().startswith(ENV_PREFIX)]
     _refuse_unknown("{name} in .env", names, _variables())
     return {k: v for k, v in source().items() if k in model.model_fields}
+
+
+def _encoding_of(path: Path) -> str:
+    """
+    Return an encoding in which a `.env`, which is the application's too, can be read.
+
+    Our names are ASCII: where the rest is anything but UTF-8, it is not ours.
+    """
+    if not path.is_file():
+        return "utf-8"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the file .env of this folder cannot be read: {error.strerror} (options of ours may "
+            "be in it): allow it, or start elsewhere"
+        ) from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8-sig"
 
 
 def _toml(model: type[Group], path: Path) -> dict[str, Any]:
@@ -199,7 +236,7 @@ def _refuse_unknown(naming: str, names: Iterable[str], known: set[str]) -> None:
     folded = {name.lower() for name in known}
     for name in names:
         if name.lower() not in folded:
-            hint = _closest(name, known) or "no option has that name"
+            hint = closest(name, known) or "no option has that name"
             raise ConfigurationError(f"unknown {naming.format(name=name)}: {hint}")
 
 
@@ -249,7 +286,7 @@ class _Parser(ArgumentParser):
         for argument in unknown:
             if argument.startswith("-"):
                 flag = argument.split("=")[0]
-                hint = _closest(flag, self._option_string_actions) or "see --help"
+                hint = closest(flag, self._option_string_actions) or "see --help"
                 raise ConfigurationError(f"unknown flag {flag}: {hint}")
         if unknown:
             raise ConfigurationError(f"unexpected argument {unknown[0]!r}: see --help")
@@ -308,29 +345,10 @@ def _metavar(field: FieldInfo) -> str:
 def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
     """Return one line for the first mistake, naming where it was made."""
     details = error.errors(include_url=False, include_input=False)[0]
-    message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = in_our_words(details)
     if not details["loc"]:
         return message
     field = str(details["loc"][0])
     layer = next((layer for layer in layers if field in layer.values), layers[0])
     value = layer.values.get(field)
-    return f"{layer.name_of(field)}: {_lower_first(message)}{_value_hint(details, value)}"
-
-
-def _value_hint(details: ErrorDetails, value: object) -> str:
-    if details["type"] != "literal_error" or not isinstance(value, str):
-        return ""
-    expected = details.get("ctx", {}).get("expected", "")
-    choices = [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(", ")]
-    hint = _closest(value, choices)
-    return f"; {hint}" if hint else ""
-
-
-def _lower_first(message: str) -> str:
-    return message.removeprefix("Input ").strip()
-
-
-def _closest(name: str, names: Iterable[str] | Mapping[str, object]) -> str | None:
-    folded = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
-    return f"did you mean {folded[close[0]]}?" if close else None
+    return f"{layer.name_of(field)}: {message}{value_hint(details, value)}"

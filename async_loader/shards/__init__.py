@@ -75,7 +75,9 @@ def number_of_shards(settings: RunSettings, wanted: int | None = None) -> int:
     Each has one operation in flight and one connection at least: `auto` is as many as that
     leaves, and a larger number raises `ConfigurationError`.
     """
-    most = settings.throttle().concurrency or UNBOUNDED_POOL
+    most = settings.max_in_flight
+    if not settings.is_open:
+        most = settings.throttle().concurrency or UNBOUNDED_POOL
     what = "--max-in-flight" if settings.is_open else "--stage" if settings.stage else "concurrency"
     if settings.pool_size is not None and settings.pool_size < most:
         most, what = settings.pool_size, "--pool-size"

@@ -224,7 +224,7 @@ class Split:
         return replace(
             total,
             outcome=self._cause or total.outcome,
-            mode=self._settings.throttle().mode,
+            mode=self._settings.throttle(Part(0, len(self._workers.names))).mode,
             planned=self._settings.limit.ops,
             shards=tuple(self._shard(index, result) for index, result in enumerate(results)),
         )

@@ -87,10 +87,26 @@ def test_of_two_exclusive_options_the_stronger_source_wins(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30s", 30), ("2m", 120), ("500ms", 0.5), ("1h", 3600), ("1.5", 1.5), ("10 us", 1e-5)],
+    [
+        ("30s", 30),
+        ("2m", 120),
+        ("500ms", 0.5),
+        ("1h", 3600),
+        ("1.5", 1.5),
+        ("10 us", 1e-5),
+        ("1h30m", 5400),
+        ("1m30s", 90),
+        ("1 d 2h", 93_600),
+        ("1.5h", 5400),
+    ],
 )
 def test_durations_have_units(text: str, seconds: float) -> None:
     assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["30m1h", "1h1h", "1h30", "h", "1e3s", "1y"])
+def test_what_is_no_duration(text: str) -> None:
+    assert "1h30m" in mistake("--duration", text)
 
 
 def test_warmup_is_a_number_or_a_time() -> None:
@@ -100,7 +116,7 @@ def test_warmup_is_a_number_or_a_time() -> None:
 
 def test_shares_may_be_percentages() -> None:
     assert run_settings("--max-error-rate", "2.5%").max_error_rate == 0.025
-    assert "less than or equal to 1" in mistake("--write-ratio", "2")
+    assert "it is at most 1" in mistake("--write-ratio", "2")
 
 
 def test_flags_of_yes_and_no(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +153,20 @@ def test_lists_repeat_as_flags_and_take_commas_as_variables(
         (["--no-read-autocomit"], "--no-read-autocommit"),
         (["--ops"], "--ops: expected one argument"),
         (["--ops", "many"], "--ops"),
-        (["--duration", "soon"], "500ms, 30s, 2m, 1h or 1d"),
+        (["--duration", "soon"], "500ms, 30s, 2m, 1h30m or 1d"),
+        (["--ops", "1.5"], "--ops: it is a whole number"),
+        (["--ops", str(10**21)], "--ops: it is at most 1,000,000,000,000"),
+        (["--warmup", str(10**21)], "--warmup: a run's operations are"),
+        (["--concurrency", "0"], "--concurrency: it is at least 1"),
+        (["--pool-size", str(10**21)], "--pool-size: it is at most"),
+        (["--op-timeout", "0"], "--op-timeout: it is above 0"),
+        (["--grace", "99999999999d"], "--grace: it is at most"),
+        (["--write-ratio", "half%"], "--write-ratio: a share looks like"),
+        (["--html="], "--html: it is empty"),
+        (["--rate", "1000000000/s", "--duration", "0.1s"], "a rate is at most 200,000/s in one"),
+        (["--stage", "1s:1000000000/s"], "a rate is at most 200,000/s in one"),
+        (["-w", "a.py", "--workload", "b.py:load"], "--workload: there are two of them"),
+        (["--workload=a.py", "-w", "b.py"], "--workload: there are two of them"),
         (["--out", "xml=x"], "FORM=FILE"),
         (["run", "40"], "unexpected argument '40'"),
         (["--config", "absent.toml"], "absent.toml: No such file"),
@@ -166,6 +195,34 @@ def test_a_wrong_key_value_or_variable_is_named(
     Path(".env").unlink()
     monkeypatch.setenv("ASYNC_LOADER_OPS", "-1")
     assert mistake().startswith("ASYNC_LOADER_OPS: ")
+
+
+@pytest.mark.parametrize(
+    ("data", "seed"),
+    [
+        (b"NAME=caf\xe9\nASYNC_LOADER_SEED=7\n", 7),
+        (b"\xef\xbb\xbfASYNC_LOADER_SEED=7\n", 7),
+        ("ASYNC_LOADER_SEED=7\n".encode("utf-16"), 7),
+        (b"\xff\x00\x80 nothing of anybody's\n", 0),
+    ],
+)
+def test_the_dotenv_file_of_an_application_is_read_in_any_encoding(data: bytes, seed: int) -> None:
+    Path(".env").write_bytes(data)
+    assert run_settings().seed == seed
+
+
+def test_a_dotenv_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ASYNC_LOADER_SEED=7")
+
+    def refuse(_path: Path) -> bytes:  # root may read whatever its mode says
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert ".env of this folder cannot be read: Permission denied" in mistake()
+
+
+def test_a_high_rate_may_be_shared() -> None:
+    assert run_settings("--rate", "300000/s", "--processes", "2").is_open
 
 
 @pytest.mark.parametrize(
