@@ -60,17 +60,19 @@ async def run_workload(
     stop: Stop,
     on_progress: OnProgress,
     say: Say,
+    note: Say,
     way: Way | None = None,
 ) -> Finished:
     """
     Run what the settings ask for, on a schema of its own, and clean up.
 
-    `say` is told of each phase before the run. `way` performs it elsewhere than in this
-    process. Raises an `AsyncLoaderError`; once there is a
-    result, a tear-down that raises, or a database that cannot be cleaned up, does not take it
-    away.
+    `say` is told of each phase before the run, `note` of options without effect. `way` performs
+    it elsewhere than in this process. Raises an `AsyncLoaderError`; once there is a result, a
+    tear-down that raises, or a database that cannot be cleaned up, does not take it away.
     """
     workload = check_workload(settings)
+    for sentence in without_effect(settings, workload):
+        note(sentence)
     finished = None
     try:
         async with AsyncExitStack() as stack:
@@ -175,6 +177,7 @@ async def _run_sync(
     sessions = read_sessions = None
     with ExitStack() as stack:
         if database is not None:
+            assert database.url is not None  # own sessions are refused in these modes
             backend = backend_of(database.url)
             engine = backend.create_sync_engine(
                 database.url,
@@ -256,6 +259,8 @@ def check_workload(settings: RunSettings) -> Workload:
     checks = (parse_check(text).figure for text in settings.compare_fail)
     names = [operation.name for operation in mix.operations]
     check_names([*map(parse, settings.threshold), *checks], names)
+    if settings.strict and (sentences := without_effect(settings, workload)):
+        raise ConfigurationError(sentences[0])
     if settings.mode in SYNC_MODES:
         require_twins(workload.name, mix)
         if workload.sessions_hook is not None:
@@ -264,6 +269,33 @@ def check_workload(settings: RunSettings) -> Workload:
                 f"which --mode {settings.mode} cannot use"
             )
     return workload
+
+
+# What is of a database that the command opens, and what is of one built-in workload.
+_OF_THE_DATABASE = (
+    "database_url", "server_directory", "pool_size", "keep_data", "batch_inserts",
+    "read_autocommit",
+)  # fmt: skip
+_OF_MIXED = ("read_via", "read_from")
+
+
+def without_effect(settings: RunSettings, workload: Workload) -> list[str]:
+    """Return, in a sentence each, which options were given for nothing."""
+    why: dict[str, str] = {}
+    if workload.sessions_hook is not None:
+        own = "brings sessions of its own, which decide where the load goes and how"
+        why |= dict.fromkeys(_OF_THE_DATABASE, own)
+    elif not uses_database(workload):
+        why |= dict.fromkeys(_OF_THE_DATABASE, "asks for no session")
+    if settings.workload != "mixed":
+        why |= dict.fromkeys(_OF_MIXED, "is not the built-in mixed")
+    if not settings.is_open:
+        why["max_in_flight"] = "runs without --rate"
+    return [
+        f"--{name.replace('_', '-')} has no effect: workload {workload.name!r} {reason}"
+        for name, reason in why.items()
+        if getattr(settings, name) not in (RunSettings.model_fields[name].default, False)
+    ]
 
 
 def uses_database(workload: Workload) -> bool:

@@ -17,8 +17,8 @@ from .database.urls import parse_url
 from .inserts import enable_batch_inserting
 from .postgres import embedded_server
 from .results.run import RunResult
-from .runner.calls import Sessions
 from .runner.runner import run
+from .session_factories import Sessions, engines_of
 from .verdict.criteria import Criterion, hold
 from .verdict.thresholds import parse
 from .workload import Workload
@@ -99,7 +99,8 @@ class LoadTest:
         async with AsyncExitStack() as stack:
             if sessions is None and workload.sessions_hook is not None:
                 sessions = workload.sessions_hook()
-                stack.push_async_callback(sessions.kw["bind"].dispose)
+                for engine in engines_of(sessions):
+                    stack.push_async_callback(engine.dispose)
             elif sessions is None and _uses_database(workload):
                 if database_url is None:
                     database_url = await asyncio.to_thread(self._embedded)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .database.backends import Backend, backend_of
 from .database.postgresql import Namespace, ServerInfo, closing
@@ -20,8 +20,8 @@ from .errors import WorkloadError
 from .inserts import enable_batch_inserting
 from .loading import called
 from .postgres import embedded_server
-from .runner.calls import Sessions
 from .runner.under_way import under_way
+from .session_factories import Sessions, engines_of, why_unusable
 from .settings.run import RunSettings, ServerOptions
 from .tasks import to_the_end
 from .workload import Workload
@@ -41,10 +41,12 @@ _POOL_TIMEOUT = 24 * 3600.0
 class Database:
     """What a workload that uses a database runs on, and what to say of it."""
 
-    url: URL
+    url: URL | None
+    """None where an application's own sessions do not tell it."""
     namespace: Namespace
     sessions: Sessions
     read_sessions: Sessions
+    engines: tuple[AsyncEngine, ...] = ()
     connections: int | None = None
     """The most that the run opens for its operations; None where that is the workload's."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -84,33 +86,40 @@ async def connected(
         )
         if settings.batches_inserts:
             enable_batch_inserting(sessions)
-        yield Database(url, namespace, sessions, read_sessions, connections)
+        yield Database(url, namespace, sessions, read_sessions, (engine,), connections)
 
 
 @asynccontextmanager
 async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterator[Database]:
     """Yield the sessions that a workload brings: the application's engine, pool and events."""
     assert workload.sessions_hook is not None
-    sessions = called(workload.sessions_hook, f"the sessions of workload {workload.name!r}")
-    engine = sessions.kw.get("bind") if isinstance(sessions, async_sessionmaker) else None
-    if not isinstance(engine, AsyncEngine):
-        raise WorkloadError(
-            f"the sessions of workload {workload.name!r} must be an async_sessionmaker that is "
-            f"bound to an AsyncEngine, not {type(sessions).__name__}"
-        )
-    async with closing(engine):
-        kind = engine.url.get_backend_name()
-        if kind in ("postgresql", "sqlite"):
-            server = await backend_of(engine.url).probe(engine)
-        else:
-            server = ServerInfo(kind, "", {}, 0)
+    whose = f"the sessions of workload {workload.name!r}"
+    sessions = called(workload.sessions_hook, whose)
+    if (why := why_unusable(sessions)) is not None:
+        raise WorkloadError(f"{whose} {why}")
+    engines = engines_of(sessions)
+    async with AsyncExitStack() as stack:
+        for engine in engines:
+            await stack.enter_async_context(closing(engine))
+        facts = await _own_facts(settings, engines[0]) if engines else None
+        if facts is not None and len(engines) > 1:
+            facts["where"] = f"at {', '.join(dict.fromkeys(place(e.url) for e in engines))}"
         yield Database(
-            url=engine.url,
+            url=engines[0].url if engines else None,
             namespace=Namespace(),
             sessions=sessions,
             read_sessions=sessions,
-            environment={"database": _database_facts(settings, engine.url, server, None)},
+            engines=engines,
+            environment={"database": facts} if facts is not None else {},
         )
+
+
+async def _own_facts(settings: RunSettings, engine: AsyncEngine) -> dict[str, Any]:
+    kind = engine.url.get_backend_name()
+    server = ServerInfo(kind, "", {}, 0)
+    if kind in ("postgresql", "sqlite"):
+        server = await backend_of(engine.url).probe(engine)
+    return _database_facts(settings, engine.url, server, None)
 
 
 def pool_size(settings: RunSettings, server: ServerInfo) -> int:

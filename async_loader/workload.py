@@ -221,14 +221,15 @@ class Workload:
 
     def sessions(self, function: S) -> S:
         """
-        Register the function that returns the `async_sessionmaker` to use, called once a run::
+        Register the function that returns what makes the sessions, called once a run::
 
             @workload.sessions
             def sessions() -> async_sessionmaker[AsyncSession]:
                 return shop.database.Session
 
         The load then runs through the application's own engine, pool and events, and no
-        schema of ours is made.
+        schema of ours is made. Any factory of `AsyncSession` will do: an `async_sessionmaker`, an
+        `async_scoped_session`, a function that returns a session or yields it.
         """
         self._refuse_second("function of sessions", self.sessions_hook)
         _wanted(function, "the function of sessions", (), coroutine=False)

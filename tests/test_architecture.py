@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -12,7 +13,8 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines", "redaction"}
-    | {"tracebacks", "effects", "error_attributes", "stacks", "streams"},
+    | {"tracebacks", "effects", "error_attributes", "stacks", "streams"}
+    | {"session_factories"},
     {"limits", "workload", "schedules", "throttles", "results"},
     {"metrics", "verdict", "loading", "workers", "parts", "proxy"},
     {"database", "postgres", "instruments", "inserts", "progress", "outputs", "server_queries"}
@@ -31,6 +33,7 @@ LAYER_OF = {room: height for height, rooms in enumerate(LAYERS) for room in room
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     return {
         ".".join((PACKAGE, *path.relative_to(ROOT).with_suffix("").parts)): path
@@ -42,6 +45,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@cache
 def imports_of(module: str, path: Path) -> set[str]:
     """Return the modules of this package that a module imports, those within functions too."""
     known = set(modules())

@@ -13,12 +13,11 @@ from typing import Any
 import sqlalchemy.ext.asyncio.engine
 import sqlalchemy.ext.asyncio.result
 import sqlalchemy.ext.asyncio.session
-from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import ConfigurationError
 from ..results.loop_profile import Leak, LoopProfile
+from ..session_factories import Sessions, sync_engine_of
 from .dialects import unattributed
 from .leaks import leaks_of
 from .loop_meter import LoopMeter
@@ -153,7 +152,7 @@ _process = _Process()
 
 
 def attached(
-    sessions: async_sessionmaker[AsyncSession] | sessionmaker[Session] | None,
+    sessions: Sessions | sessionmaker[Session] | None,
     stack: ExitStack | AsyncExitStack,
     *,
     time_split: bool,
@@ -167,9 +166,7 @@ def attached(
     `on_loop`: operations are tasks of this thread's event loop; else they are calls in threads.
     `keep_stacks`: the sampler keeps whole stacks, for a profile.
     """
-    bind = sessions.kw.get("bind") if sessions is not None else None
-    engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
-    watch = PoolWatch(engine if isinstance(engine, Engine) else None)
+    watch = PoolWatch(sync_engine_of(sessions))
     stack.enter_context(_watching(watch))
     meter = LoopMeter(asyncio.get_running_loop()) if on_loop else None
     instruments = Instruments(watch, splits=time_split, n_plus_one=n_plus_one, meter=meter)

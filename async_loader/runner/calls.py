@@ -6,15 +6,14 @@ from asyncio import current_task
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..effects import Effects, current_effects
 from ..failures import may_be_retried
+from ..session_factories import Sessions, opener_of
 from ..workload import Kind, Mix, Operation
 from .try_checks import TryChecks, counted_when_kept, current_checks
 
-Sessions = async_sessionmaker[AsyncSession]
 SyncSessions = sessionmaker[Session]
 Check = Callable[[str, bool], None]
 Call = Callable[[int], Coroutine[Any, Any, Any]]
@@ -46,9 +45,10 @@ def call_of(
         return lambda index: function(op=context(index, shared, check))
     factory = sessions[operation.kind]
     assert factory is not None
+    opened = opener_of(factory)
 
     async def with_session(index: int) -> Any:
-        async with factory() as session:
+        async with opened() as session:
             if wants_op:
                 return await function(session=session, op=context(index, shared, check))
             return await function(session=session)

@@ -19,12 +19,13 @@ from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, watch_loop
 from ..metrics.tallies import PoolGauge
 from ..results.run import Outcome, RunResult
+from ..session_factories import Sessions
 from ..tasks import cancel, first_of
 from ..throttles import Throttle
 from ..verdict.thresholds import Threshold, broken_so_far
 from ..workload import Mix, Operation
 from .background import background_counted, end_background
-from .calls import Sessions, call_of, retrying, sessions_by_kind
+from .calls import call_of, retrying, sessions_by_kind
 from .performing import Performer
 
 OnProgress = Callable[[Snapshot], None]

@@ -14,11 +14,11 @@ from ..errors import AsyncLoaderError, SetupError, TeardownError
 from ..instruments import attached, break_off
 from ..limits import Stop
 from ..redaction import redacted
+from ..session_factories import Sessions
 from ..source_lines import user_line
 from ..tasks import CLOSING, first_of, frames_of, holder
 from ..tracebacks import source_of
 from ..workload import Workload
-from .calls import Sessions
 
 PATIENCE = 40.0
 """Seconds that a tear-down may take where nobody says how many."""

@@ -22,10 +22,10 @@ from ..metrics.repeats import LEAST
 from ..parts import WHOLE, Lead
 from ..results.run import RunResult
 from ..server_side import server_watch
+from ..session_factories import Sessions, engine_of, why_unusable
 from ..throttles import Semaphore, Throttle
 from ..verdict.thresholds import check_names, parse
 from ..workload import Workload
-from .calls import Sessions
 from .phase import OnProgress, Phase
 from .preparation import prepared
 from .under_way import under_way
@@ -98,6 +98,8 @@ async def run(
     check_names(map(parse, thresholds), [operation.name for operation in mix.operations])
     if sessions is None and any("session" in o.wants for o in mix.operations):
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
+    if sessions is not None and (why := why_unusable(sessions)) is not None:
+        raise ConfigurationError(f"`sessions` {why}")
     result = None
     under_way.enter("set-up")
     try:
@@ -125,7 +127,7 @@ async def run(
                 keep_stacks=profile is not None,
             )
             pool = instruments.pool
-            engine = sessions.kw.get("bind") if sessions is not None else None
+            engine = engine_of(sessions)
             server = await stack.enter_async_context(server_watch(engine, pool, wanted=server_side))
             phase = Phase(
                 workload=workload.name,

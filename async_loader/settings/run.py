@@ -104,6 +104,7 @@ class WorkloadOptions(Group):
         description="write new objects in batches, see enable_batch_inserting (default: on for "
         "built-in workloads, off for your own)",
     )
+    strict: bool = Field(False, description="exit 104 for an option that has no effect on the run")
 
     @model_validator(mode="after")
     def _compatible(self) -> Self:

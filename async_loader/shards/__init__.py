@@ -36,7 +36,9 @@ async def run_as_asked(
     and `ClusterError` for a cluster that cannot be used.
     """
     async with _way(settings, say, note) as way:
-        return await run_workload(settings, stop=stop, on_progress=on_progress, say=say, way=way)
+        return await run_workload(
+            settings, stop=stop, on_progress=on_progress, say=say, note=note, way=way
+        )
 
 
 @asynccontextmanager

@@ -14,8 +14,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from ..app import build_workload
 from ..errors import ConfigurationError, TeardownError
 from ..limits import Stop
@@ -64,10 +62,11 @@ async def run_split(
                 stack.pop_all(),  # the shards end before what they work on is torn down
             ):
                 tasks = _tasks(settings, database, shards, shared)
-                engine = _engine(database)
-                if engine is not None:
+                engines = database.engines if database is not None else ()
+                for engine in engines:
                     await engine.dispose()  # its connections are the shards' now
-                async with server_watch(engine, None, wanted=settings.server_side) as server:
+                first = next(iter(engines), None)
+                async with server_watch(first, None, wanted=settings.server_side) as server:
                     result = await split.run(workers, tasks, server)
                 result = replace(result, workload=workload.name)
     except TeardownError as error:
@@ -98,6 +97,7 @@ def _tasks(
             f"{database.connections} connections to the database are too few for {shards} "
             "processes: raise --pool-size or the server's max_connections, or use fewer processes"
         )
+    assert database.url is not None
     url = database.url.render_as_string(hide_password=False)
     return [
         replace(
@@ -108,8 +108,3 @@ def _tasks(
         )
         for task in tasks
     ]
-
-
-def _engine(database: Database | None) -> AsyncEngine | None:
-    bind = database.sessions.kw.get("bind") if database is not None else None
-    return bind if isinstance(bind, AsyncEngine) else None

@@ -69,6 +69,29 @@ async def test_it_may_bring_its_own_sessions(
         assert await connection.scalar(schemas) == 0
 
 
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_a_database_url_that_it_does_not_use_is_said_so(
+    command: Command, database_url: str, tmp_path: Path, by: str
+) -> None:
+    (tmp_path / "load.py").write_text(HEAD + OWN.replace("INSERT INTO basket VALUES ('apple')",
+                                                         "SELECT 1"))  # fmt: skip
+    argv = ["--workload", "load.py", "--ops", "3", "--concurrency", "3", "--progress", "none"]
+    elsewhere = "postgresql://u:hunter2@staging.invalid:1/nowhere"
+    others = {"SHOP_URL": database_url}
+    if by == "flag":
+        argv += ["--database-url", elsewhere]
+    else:
+        others["ASYNC_LOADER_DATABASE_URL"] = elsewhere
+    done = command(*argv, **others)
+    assert done.returncode == 0, done.stderr
+    said = "--database-url has no effect: workload 'shop' brings sessions of its own"
+    assert said in done.stderr
+    strict = command(*argv, "--strict", **others)
+    assert strict.returncode == 104
+    assert said in strict.stderr
+    assert "hunter2" not in done.stderr + strict.stderr
+
+
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 107, done.stderr
     assert "Traceback" not in done.stderr
@@ -170,7 +193,7 @@ def test_sessions_that_cannot_be_made_are_exit_107(command: Command, tmp_path: P
             SHOP_URL="postgresql+asyncpg:///x",
         )
     )
-    assert "must be an async_sessionmaker that is bound to an AsyncEngine, not AsyncEngine" in told
+    assert "must be a factory, as async_sessionmaker(engine), not AsyncEngine" in told
 
 
 def test_a_file_is_executed_once(command: Command, database_url: str, tmp_path: Path) -> None:
