@@ -20,6 +20,7 @@ from async_loader.reports.findings import (
     server_lines,
     shown_checks,
 )
+from async_loader.reports.narrow import is_too_wide, one_below_another
 from async_loader.reports.next_command import next_lines
 from async_loader.reports.shards import headings, rows
 from async_loader.results.parts import OperationResult, ProcessResult
@@ -80,7 +81,10 @@ def printed(parts: Iterable[RenderableType], *, width: int, color: bool) -> str:
         color_system="standard" if color else None,
     )
     for part in parts:
-        console.print(part)
+        if isinstance(part, Table) and is_too_wide(part, console):
+            console.print(*one_below_another(part, width), sep="\n")
+        else:
+            console.print(part)
     lines = "\n".join(line.rstrip() for line in file.getvalue().splitlines())
     return re.sub(r"\n{3,}", "\n\n", lines) + "\n"
 

@@ -10,6 +10,7 @@ from async_loader import OperationResult
 from async_loader.reports.console import milliseconds, render
 from async_loader.results.errors import ErrorResult
 from async_loader.results.parts import ProcessResult
+from async_loader.results.time_split import TimeSplit
 
 from .test_results import histogram_of, result_of
 
@@ -35,6 +36,25 @@ def test_it_fits_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r" 3599s$", text, re.MULTILINE)
     assert " 12,345,678 " in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 79])
+def test_nothing_is_left_out_on_a_narrow_terminal(width: int) -> None:
+    times = [histogram_of(n * 10**8) for n in (1, 2, 3, 10)]
+    split = TimeSplit(times[0], times[1], times[2], 2, 2, connect=times[3])
+    name = "a_name_longer_than_most_names_of_operations"
+    operation = OperationResult("write", 12_345_678, 4_567, 89, histogram_of(3_599_000_000_000))
+    result = replace(
+        result_of(*range(10**6, 10**9, 10**6)),
+        by_operation={name: replace(operation, split=split), "read": operation},
+    )
+    text = render(result, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    together = re.sub(r"\s+", "", text)
+    for found in (name, "12,345,678", "p50", "p90", "p95", "p99", "p99.9", "max", "3599s"):
+        assert found in together
+    assert "SQL(most)" in together
     assert "…" not in text
 
 
