@@ -22,6 +22,7 @@ from ..results.run import Outcome, RunResult
 from ..results.schedule import ScheduleResult
 from ..results.slices import Slices
 from ..results.time_split import PARTS
+from ..results.warm_up import WarmUpResult
 from ..tracebacks import Sample
 from ..workload import Operation
 from .check_tally import CheckTally
@@ -286,6 +287,12 @@ class Metrics:
             schedule=self.schedule(),
             stalls=self._stalls.result(),
         )
+
+    def warm_up(self, seconds: float) -> WarmUpResult:
+        """Return the counts as those of a warm-up, which took so long."""
+        found = self.interim()
+        bad = found.failed + found.indeterminate
+        return WarmUpResult(seconds, bad, found.dropped, found.latency())
 
     def interim(self, *, look: Look = as_it_is) -> RunResult:
         """

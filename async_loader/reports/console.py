@@ -26,6 +26,7 @@ from async_loader.reports.shards import headings, rows
 from async_loader.results.parts import OperationResult, ProcessResult
 from async_loader.results.run import RunResult
 from async_loader.results.time_split import PARTS, parts_shown
+from async_loader.results.warm_up import WarmUpResult
 from async_loader.verdict.diagnosis import (
     blocked_loop,
     bottleneck,
@@ -150,6 +151,8 @@ def _totals(result: RunResult) -> str:
 def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield what was asked for and on what it ran."""
     asked, found = result.settings, result.environment
+    if label := asked.get("label"):
+        yield "label", label
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}{_helped(result)}"
     yield "let in by", let_in_by(result)
     if database := found.get("database"):
@@ -245,6 +248,8 @@ def _shards(result: RunResult) -> Table:
 
 def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     """Yield (label, text) for what the pool, the event loop and the process went through."""
+    if (before := result.warm_up) is not None:
+        yield "warm-up", _warm_up(before)
     if pool := result.pool:
         size = f" of {pool.size}" if pool.size else ""
         yield "connections", f"{pool.peak_in_use}{size} in use at peak, {pool.peak_waiting} waiting"
@@ -269,6 +274,15 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     memory = process.peak_memory_bytes / 2**20
     number = f"{process.processes} of them, " if process.processes > 1 else ""
     yield "process", f"{number}CPU {process.cpu_seconds:.1f} s, peak memory {memory:.0f} MiB"
+
+
+def _warm_up(before: WarmUpResult) -> str:
+    latency = before.histogram.summary_ms()
+    others = {"failed": before.failed, "dropped": before.dropped}
+    counts = [f"{before.completed:,} operations in {before.seconds:.2f} s"]
+    counts += [f"{count:,} {name}" for name, count in others.items() if count]
+    figures = ", ".join(f"{p} {milliseconds(latency[p])} ms" for p in ("p50", "p99"))
+    return f"{', '.join(counts)}, {figures}; in no other figure"
 
 
 def _service_times(result: RunResult) -> str:

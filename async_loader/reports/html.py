@@ -98,7 +98,7 @@ def _verdict(ways: Ways) -> dict[str, Any]:
     """Return the word, what it is about, and the reasons."""
     runs = [run for rounds in ways.values() for run in rounds]
     word = tables.worst(runs)
-    subject = ", ".join(dict.fromkeys(run.workload for run in runs))
+    subject = ", ".join(dict.fromkeys(run.title for run in runs))
     if len(runs) == 1:
         (run,) = runs
         sentence = f"{run.completed:,} operations in {_seconds(run.seconds)}"

@@ -24,7 +24,7 @@ _COUNTED = (("tests", "."), ("failures", "failure"), ("errors", "error"), ("skip
 
 def render(result: RunResult) -> str:
     """Return the document of one run."""
-    return _document([_suite(result, result.workload)])
+    return _document([_suite(result, result.title)])
 
 
 def render_comparison(ways: Ways) -> str:
@@ -33,7 +33,7 @@ def render_comparison(ways: Ways) -> str:
     for label, runs in ways.items():
         for number, run in enumerate(runs, 1):
             name = f"{label}, round {number}" if len(runs) > 1 else label
-            suites.append(_suite(run, f"{run.workload}: {name}"))
+            suites.append(_suite(run, f"{run.title}: {name}"))
     return _document(suites)
 
 
@@ -47,7 +47,7 @@ def render_sweep(steps: Sequence[RunResult]) -> str:
     lines = advice_lines(steps, advice)
     seconds = sum(step.seconds for step in steps)
     failures = "0" if advice else "1"
-    name = _printable(f"{steps[0].workload}: sweep")
+    name = _printable(f"{steps[0].title}: sweep")
     suite = ET.Element("testsuite", name=name, tests="1", failures=failures, errors="0")
     suite.set("time", f"{seconds:.3f}")
     found = "\n\n".join(["\n".join(lines), *(f"{level_text(s)}: {_summary(s)}" for s in steps)])

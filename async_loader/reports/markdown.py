@@ -37,8 +37,7 @@ def render(result: RunResult) -> str:
     """Return the verdict with its reasons, the thresholds and a row for each operation."""
     verdict = judge(result)
     lines = [
-        f"### {_headline(verdict)}: {_plain(result.workload)}, "
-        f"{result.throughput:,.0f} operations/s",
+        f"### {_headline(verdict)}: {_plain(result.title)}, {result.throughput:,.0f} operations/s",
         "",
         f"{result.outcome}: {result.completed:,} operations in {result.seconds:.2f} s, "
         f"{result.error_rate:.2%} failed{_beside(result)}",

@@ -218,6 +218,18 @@ class Schedule(TypedDict):
 
 
 @exact
+class WarmUp(TypedDict):
+    """What ran before the run and is in no other figure; null without one."""
+
+    seconds: Annotated[float, Field(ge=0)]
+    completed: Count
+    failed: Count
+    dropped: Count
+    latency_ms: Summary
+    histogram: EncodedHistogram
+
+
+@exact
 class Check(TypedDict):
     """How often a check of the workload's own held."""
 
@@ -279,6 +291,7 @@ class Environment(TypedDict):
 class Settings(TypedDict):
     """The options, by name; these are what reports look at, and there are more."""
 
+    label: NotRequired[str | None]
     threshold: NotRequired[list[str]]
     max_error_rate: NotRequired[Share]
     require_valid: NotRequired[bool]
@@ -316,6 +329,7 @@ class Result(TypedDict):
     leaks: NotRequired[list[Leak]]
     unseen: NotRequired[Annotated[list[str], Field(description="what could not be measured")]]
     stalls: NotRequired[Annotated[list[float], Field(description="seconds in which none ended")]]
+    warm_up: NotRequired[WarmUp | None]
     verdict: NotRequired[Verdict]
     settings: Settings
     environment: Environment

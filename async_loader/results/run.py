@@ -27,6 +27,7 @@ from .parts import (
 from .schedule import ScheduleResult
 from .shards import ShardResult
 from .slices import Slices
+from .warm_up import WarmUpResult
 
 RESULT_SCHEMA = 1
 
@@ -50,7 +51,8 @@ class RunResult:
     `baseline` where the run was held against none, `loop_profile` where
     no event loop was sampled. `unseen`: sentences on what could not be measured. `shards` is
     empty for one process. `stalls`: the seconds of each half second and more in which operations
-    were under way and none ended, the longest 1,000 of them.
+    were under way and none ended, the longest 1,000 of them. `warm_up`: what ran before, and is in
+    no other figure.
     """
 
     outcome: Outcome
@@ -76,6 +78,13 @@ class RunResult:
     leaks: tuple[Leak, ...] = ()
     unseen: tuple[str, ...] = ()
     stalls: tuple[float, ...] = ()
+    warm_up: WarmUpResult | None = None
+
+    @property
+    def title(self) -> str:
+        """What the run is called: its label, where it was given one, and its workload."""
+        label = self.settings.get("label")
+        return f"{label}: {self.workload}" if label else self.workload
 
     @property
     def completed(self) -> int:
@@ -170,6 +179,7 @@ class RunResult:
             leaks=(*self.leaks, *other.leaks),
             unseen=(*self.unseen, *other.unseen),
             stalls=(*self.stalls, *other.stalls),
+            warm_up=optional(WarmUpResult.merged, self.warm_up, other.warm_up),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,6 +216,7 @@ class RunResult:
             "leaks": [leak.to_dict() for leak in self.leaks],
             "unseen": list(self.unseen),
             "stalls": list(self.stalls),
+            "warm_up": self.warm_up.to_dict() if self.warm_up else None,
             "settings": dict(self.settings),
             "environment": dict(self.environment),
         }
@@ -250,6 +261,7 @@ class RunResult:
                 leaks=tuple(Leak(**leak) for leak in data.get("leaks", ())),
                 unseen=tuple(data.get("unseen", ())),
                 stalls=tuple(data.get("stalls", ())),
+                warm_up=_optional_part(WarmUpResult, data.get("warm_up")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

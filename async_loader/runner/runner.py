@@ -25,7 +25,7 @@ from ..server_side import server_watch
 from ..session_factories import Sessions, engine_of, why_unusable
 from ..throttles import Semaphore, Throttle
 from ..verdict.thresholds import check_names, parse
-from ..workload import Workload
+from ..workload import Mix, Workload
 from .phase import OnProgress, Phase
 from .preparation import prepared
 from .under_way import under_way
@@ -95,11 +95,7 @@ async def run(
     stop = stop or Stop()
     stop.heeded = True
     mix = workload.mix(seed=seed, write_ratio=write_ratio)
-    check_names(map(parse, thresholds), [operation.name for operation in mix.operations])
-    if sessions is None and any("session" in o.wants for o in mix.operations):
-        raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
-    if sessions is not None and (why := why_unusable(sessions)) is not None:
-        raise ConfigurationError(f"`sessions` {why}")
+    _check(workload, mix, sessions, thresholds)
     result = None
     under_way.enter("set-up")
     try:
@@ -152,7 +148,10 @@ async def run(
             if warmup is not None:
                 metrics, seconds = await phase.perform_all(warmup, part.warm_up_numbers())
             meter = ProcessMeter()
+            warm_up = None
             if phase.outcome == "done":  # else what the warm-up met is all there is to tell
+                if warmup is not None:
+                    warm_up = metrics.warm_up(seconds)
                 await server.begin()
                 instruments.begin()
                 if lead is not None:
@@ -184,6 +183,7 @@ async def run(
                 loop_profile=instruments.profile(),
                 leaks=instruments.leaks(),
                 unseen=instruments.unseen(),
+                warm_up=warm_up,
             )
             if profile is not None:
                 instruments.write_profile(profile, workload.name)
@@ -193,3 +193,14 @@ async def run(
         error.result = result
         raise
     return result
+
+
+def _check(
+    workload: Workload, mix: Mix, sessions: Sessions | None, thresholds: Sequence[str]
+) -> None:
+    """Raise `ConfigurationError` for what could only go wrong."""
+    check_names(map(parse, thresholds), [operation.name for operation in mix.operations])
+    if sessions is None and any("session" in o.wants for o in mix.operations):
+        raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
+    if sessions is not None and (why := why_unusable(sessions)) is not None:
+        raise ConfigurationError(f"`sessions` {why}")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -82,12 +83,14 @@ def run_sync(
             max_tries=max_tries,
         )
         crew.thresholds = tuple(map(parse, thresholds))
+        warm_up = None
         if warmup is not None:
-            crew.perform_all(threads or 1, warmup, count(-1, -1), None)
+            warming, seconds, _ = crew.perform_all(threads or 1, warmup, count(-1, -1), None)
+            warm_up = warming.warm_up(seconds)
         meter = ProcessMeter()
         crew.judged_from = abort_on_fail
         metrics, seconds, busy = crew.perform_all(threads or 1, limit, count(), on_progress)
-        return metrics.result(
+        result = metrics.result(
             outcome=_outcome(crew, stop),
             mode="sync" if threads is None else "threads",
             workload=workload.name,
@@ -96,6 +99,7 @@ def run_sync(
             pool=instruments.pool,
             process=meter.result(metrics.loop_lag, busy),
         )
+    return replace(result, warm_up=warm_up)
 
 
 def _outcome(crew: _Crew, stop: Stop) -> Outcome:

@@ -24,6 +24,7 @@ _WORDS = {
     "missing": "it is needed",
     "string_too_short": "it is empty",
     "too_short": "it is empty",
+    "string_too_long": "it has at most {max_length} characters",
     "greater_than": "it is above {gt:{form}}",
     "greater_than_equal": "it is at least {ge:{form}}",
     "less_than": "it is below {lt:{form}}",

@@ -133,6 +133,12 @@ class WorkloadOptions(Group):
         return self.workload in BUILT_IN
 
 
+def _label(text: str | None) -> str | None:
+    if text is not None and (not text.isprintable() or not text.strip()):
+        raise ValueError("a label is one line of printable characters")
+    return text
+
+
 class OutputOptions(Group):
     """What is written."""
 
@@ -187,10 +193,16 @@ class ResultOutputOptions(OutputOptions):
 
 
 class ReportOptions(ResultOutputOptions):
-    """What is shown meanwhile."""
+    """What is shown meanwhile, and by which name."""
 
     title: ClassVar[str] = "Report"
 
+    label: Annotated[
+        str | None,
+        Field(max_length=200, description="what the run is called in reports"),
+        AfterValidator(_label),
+        Metavar("TEXT"),
+    ] = None
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
     )

@@ -166,6 +166,8 @@ async def test_any_number_of_shards_does_the_same(
         results.append(result := await run.result())
         assert result.outcome == "done"
         assert result.planned == 301
+        assert result.warm_up is not None
+        assert result.warm_up.completed == 10
         assert sum(result.series.throughput) == 301
         assert result.process.processes == processes
         assert (result.pool.size if result.pool else 0) == 9

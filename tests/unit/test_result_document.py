@@ -26,6 +26,7 @@ from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
 from async_loader.results.slices import Slice, Slices
 from async_loader.results.time_split import TimeSplit
+from async_loader.results.warm_up import WarmUpResult
 from async_loader.verdict.verdict import document_of
 
 from .test_results import histogram_of, result_of
@@ -81,6 +82,7 @@ def everything() -> RunResult:
             10, 5, {"driver": 5}, {"a.py:1 in f": 2}, (Blocking("create", "a.py:2", 1, 20.0, 20.0),)
         ),
         leaks=(Leak("create", "a.py:3", 2),),
+        warm_up=WarmUpResult(1.5, 1, 2, histogram_of(7)),
     )
 
 

@@ -25,6 +25,7 @@ from async_loader import (
     run,
 )
 from async_loader.errors import TeardownError
+from async_loader.reports.console import render
 from async_loader.results.parts import CheckResult
 
 Operation = Callable[[OperationContext], Awaitable[None]]
@@ -78,10 +79,16 @@ async def test_the_warm_up_is_run_and_not_counted() -> None:
 
     async def note(op: OperationContext) -> None:
         seen.append(op.index)
+        if op.index == -3:
+            raise ValueError("too early")
 
     result = await run(workload_of(note), ops=10, warmup=Limit(ops=5))
     assert sorted(seen) == list(range(-5, 10))
-    assert result.completed == 10
+    assert (result.completed, result.failed, result.errors) == (10, 0, {})
+    assert result.warm_up is not None
+    assert (result.warm_up.completed, result.warm_up.failed) == (4, 1)
+    assert "4 operations in" in render(result)
+    assert (await run(workload_of(note), ops=10)).warm_up is None
 
 
 async def test_failures_are_counted_by_name_and_the_run_goes_on() -> None:

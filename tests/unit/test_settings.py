@@ -163,6 +163,8 @@ def test_lists_repeat_as_flags_and_take_commas_as_variables(
         (["--grace", "99999999999d"], "--grace: it is at most"),
         (["--write-ratio", "half%"], "--write-ratio: a share looks like"),
         (["--html="], "--html: it is empty"),
+        (["--label", "two\nlines"], "--label: a label is one line"),
+        (["--label", "x" * 201], "--label: it has at most 200 characters"),
         (["--rate", "1000000000/s", "--duration", "0.1s"], "a rate is at most 200,000/s in one"),
         (["--stage", "1s:1000000000/s"], "a rate is at most 200,000/s in one"),
         (["-w", "a.py", "--workload", "b.py:load"], "--workload: there are two of them"),
