@@ -130,6 +130,21 @@ _SCALARS: frozenset[type] = frozenset(
         *(date, datetime, time, timedelta, Decimal, UUID),
     }
 )
+# What psycopg's array of a class says just as one value says it, by the column's type: of others
+# the casts differ, or the errors do.
+_NATURAL: dict[str, frozenset[type]] = {
+    "SMALLINT": frozenset({int}),
+    "INTEGER": frozenset({int}),
+    "BIGINT": frozenset({int}),
+    "BOOLEAN": frozenset({bool}),
+    "FLOAT": frozenset({float, int, Decimal}),
+    "NUMERIC": frozenset({Decimal, int, float}),
+    "VARCHAR": frozenset({str}),
+    "TEXT": frozenset({str}),
+    "BYTEA": frozenset({bytes}),
+    "DATE": frozenset({date}),
+    "INTERVAL": frozenset({timedelta}),
+}
 
 
 def refuse_guesses(
@@ -138,22 +153,24 @@ def refuse_guesses(
     """Refuse values whose array would not say what one value says.
 
     asyncpg takes a list for a further dimension; psycopg gives all elements the type of one.
-    A single value travels as itself.
+    A single value travels as itself, but for psycopg with a cast that SQLAlchemy may leave out.
     """
-    if len(rows) < 2:
-        return
+    name = column.column.name
     if dialect.driver == "asyncpg":
-        if not _SCALARS.issuperset(map(type, values)) and any(_is_nested(one) for one in values):
-            raise NotUnderstoodError(f"column {column.column.name} is given a collection")
+        if len(rows) < 2 or _SCALARS.issuperset(map(type, values)):
+            return
+        if any(_is_nested(one) for one in values):
+            raise NotUnderstoodError(f"column {name} is given a collection")
+        return
+    natural = _NATURAL.get(column.codec.element)
+    if len(rows) < 2 and natural is None:
         return
     given = values if len(rows) == len(values) else [values[row] for row in rows]
     kinds = set(map(type, given)) - {type(None)}
-    if len(kinds) > 1 or not kinds <= _SCALARS:
-        raise NotUnderstoodError(f"column {column.column.name} is given values of several types")
+    if len(kinds) > 1 or not kinds <= (natural or _SCALARS):
+        raise NotUnderstoodError(f"column {name} is given values of other or several types")
     if kinds & {datetime, time} and len(set(_zones(given))) > 1:
-        raise NotUnderstoodError(
-            f"column {column.column.name} is given times with and without zone"
-        )
+        raise NotUnderstoodError(f"column {name} is given times with and without zone")
 
 
 def _is_nested(value: Any) -> bool:

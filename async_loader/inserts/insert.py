@@ -193,7 +193,7 @@ class Insert:
         plan = self.plan
         rows, types = result
         if len(rows) != len(group.rows):
-            raise _rows_missing(self.mapper, len(group.rows))
+            raise rows_missing(self.mapper, len(group.rows))
         rows = self._in_order(group, rows, types, by_server=statement.by_server)
         wanted: list[tuple[int, str, Any]] = []
         if statement.by_server:
@@ -273,8 +273,8 @@ class Insert:
             pending.states[row]._expire_attributes(pending.dicts[row], keys)
 
 
-def _rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
-    """SQLAlchemy's own words for it."""
+def rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
+    """Return what SQLAlchemy raises for rows that did not come back, in its words."""
     if rows == 1:
         missing = f"Single-row INSERT statement for {mapper} did not produce a new primary key "
         missing += "result being invoked."

@@ -11,7 +11,7 @@ rows go again as SQLAlchemy alone would have sent them, with the keys and defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ from sqlalchemy import Table
 from sqlalchemy.engine import Connection, RootTransaction
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.exc import FlushError
 
 from async_loader.inserts._sqlalchemy import (
     UOWTransaction,
@@ -27,7 +28,7 @@ from async_loader.inserts._sqlalchemy import (
     emit_insert_statements,
 )
 from async_loader.inserts.execute import execute
-from async_loader.inserts.insert import Insert
+from async_loader.inserts.insert import Insert, rows_missing
 from async_loader.inserts.plans import NotUnderstoodError
 
 Command = tuple[Any, ...]
@@ -106,17 +107,40 @@ class Resending:
                     made[state] = given
         if len(inserts) > 1:
             rows.sort(key=lambda state: state.insert_order)
-        if not any(made.values()):
-            self._emit_all(rows, singly=singly)
+        if not singly and not any(made.values()):
+            self._emit_all(self._commands(rows))
             return set(rows)
         for batch in list(self._batches(rows)):
-            self._emit(batch, made)
+            if singly:
+                self._emit_singly(batch)
+            else:
+                self._emit(batch, made)
         return set(rows)
 
-    def _emit_all(self, states: Sequence[Any], *, singly: bool) -> None:
-        commands = self._commands(states)
-        for batch in ([command] for command in commands) if singly else [commands]:
-            emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, batch)
+    def _emit_all(self, commands: Iterable[Command]) -> None:
+        emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, commands)
+
+    def _emit_singly(self, states: Sequence[Any]) -> None:
+        """Send the rows of one statement one by one; after an error none of them came to be."""
+        before = [(state, state.dict.copy(), state.committed_state.copy()) for state in states]
+        try:
+            self._emit_one_by_one(states)
+        except BaseException:
+            for state, attributes, committed in before:
+                state.dict.clear()
+                state.dict.update(attributes)
+                state.committed_state = committed
+            raise
+
+    def _emit_one_by_one(self, states: Sequence[Any]) -> None:
+        missing: FlushError | None = None
+        for command in list(self._commands(states)):
+            try:
+                self._emit_all([command])
+            except FlushError as error:  # no row came back: a later one may be refused
+                missing = error
+        if missing is not None:
+            raise rows_missing(self.mapper, len(states)) from missing
 
     def _commands(self, states: Sequence[Any]) -> Iterator[Command]:
         rows = [(state, state.dict, state.manager.mapper, self.connection) for state in states]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
 import tempfile
 import time
@@ -15,9 +16,10 @@ import sqlalchemy
 
 import tests.compliance.differential as package
 from async_loader.postgres import embedded_server
-from tests.compliance.differential.campaign import Campaign, report
+from tests.compliance.differential.campaign import Campaign, Failure, report
+from tests.compliance.differential.comparing import DifferenceError
 from tests.compliance.differential.mutants import MUTANTS
-from tests.compliance.differential.performing import Performer
+from tests.compliance.differential.performing import Performer, UnstableError
 from tests.folders import in_memory
 
 DRIVERS = ("asyncpg", "psycopg")
@@ -29,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.mutant:
         MUTANTS[options.mutant].apply(_Lasting())
     with _server(options.url) as url:
+        if options.again:
+            return max(_again(url, driver, options) for driver in options.driver or DRIVERS)
         return max(_campaign(url, driver, options) for driver in options.driver or DRIVERS)
 
 
@@ -51,6 +55,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", help="a PostgreSQL server (default: an embedded one)")
     parser.add_argument("--keep-going", action="store_true", help="report every difference")
     parser.add_argument("--no-shrink", action="store_true", help="report them as they were found")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write what differs there")
+    parser.add_argument("--again", type=Path, nargs="+", metavar="FILE", help="perform these")
     parser.add_argument("--only", action="append", default=[], metavar="FEATURE")
     parser.add_argument("--without", action="append", default=[], metavar="FEATURE")
     parser.add_argument("--control", action="store_true", help="perform stock on both sides")
@@ -84,6 +90,7 @@ def _campaign(url: str, driver: str, options: argparse.Namespace) -> int:
             number += 1_000_000
             if failure is not None:
                 tally.failures.append(failure)
+                _save(options, driver, failure)
                 print(f"\nexample {failure.at} differs: {failure.difference}")
                 print(failure.example.script, flush=True)
                 if not options.keep_going:
@@ -96,6 +103,32 @@ def _campaign(url: str, driver: str, options: argparse.Namespace) -> int:
         return 1 if tally.failures else 0
     print("too few of these flushes were batched to show anything")
     return 2
+
+
+def _save(options: argparse.Namespace, driver: str, failure: Failure) -> None:
+    if options.save is not None:
+        options.save.mkdir(parents=True, exist_ok=True)
+        name = f"{driver}-{options.seed}-{failure.at}.pickle"
+        (options.save / name).write_bytes(pickle.dumps(failure.example))
+
+
+def _again(url: str, driver: str, options: argparse.Namespace) -> int:
+    """Perform saved examples, of this very version of the tester."""
+    performer = Performer(url, driver, "_again", control=options.control)
+    different = 0
+    try:
+        for path in options.again:
+            example = pickle.loads(path.read_bytes())
+            try:
+                performer.check(example)
+            except (DifferenceError, UnstableError) as error:
+                different += isinstance(error, DifferenceError)
+                print(f"{driver}, {path}: {type(error).__name__} {error}", flush=True)
+            else:
+                print(f"{driver}, {path}: the same", flush=True)
+    finally:
+        performer.close()
+    return min(different, 1)
 
 
 if __name__ == "__main__":

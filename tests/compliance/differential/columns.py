@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ class Key:
     explicit: tuple[str, ...]  # a value for each column, of a number n; '' where never given
     required: bool = False  # an object without one cannot be inserted
     random: bool = False  # another one at each run
-    stock_mixes_up: bool = False  # SQLAlchemy sorts what is returned, and these do not ascend
+    # SQLAlchemy sorts what is returned, and these do not ascend: by this they would.
+    stock_mixes_up: Callable[[int], Any] | None = None
     sql: tuple[str, ...] = ()  # beside the table; {table} is its quoted name
 
 
@@ -213,7 +217,7 @@ KEYS: dict[str, Key] = {
         "Integer",
         "Identity(minvalue=1, maxvalue=12, start=10, cycle=True)",
         _INT,
-        stock_mixes_up=True,
+        stock_mixes_up=lambda key: (key < 10, key),
     ),
     "sequence": _single("Integer", "Sequence('@{lower}_own')", _INT),
     "sequence_descending": _single(
@@ -240,7 +244,11 @@ KEYS: dict[str, Key] = {
     "natural_string": _single("String(10)", "", "'k{n}'", required=True),
     "shown": _single("Shown", "default=words('{name}.id')", "'k{n}'"),
     "flipped_by_trigger": _single(
-        "Integer", "", _INT, sql=_trigger("new.id := 1000 - new.id"), stock_mixes_up=True
+        "Integer",
+        "",
+        _INT,
+        sql=_trigger("new.id := 1000 - new.id"),
+        stock_mixes_up=operator.neg,
     ),
     "by_trigger": _single(
         "Integer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 SIDES = ("stock", "batched")
 _AFRESH_AFTER = 60  # examples, whose tables lie about till then
-_STOCK_RUNS = 6
+_STOCK_RUNS = 16
 # What only statements of ours have.
 _OURS = ("unnest(", "generate_series(", "MERGE INTO")
 
@@ -325,6 +326,7 @@ def _steps(
         except Exception as raised:
             error = described(raised)
             observed.failed = True
+            observed.mixed_up |= _taken_back_mixed_up(example.world, lens)
             step = len(observed.steps)
             observed.numbers[step] = await_only(
                 _count_as_stock(side, prefix, observed.stock.get(step))
@@ -406,13 +408,37 @@ async def _read(side: Side, prefix: str, lens: Lens, observed: Observed) -> None
         observed.sequences[name[len(prefix) :]] = value
 
 
+def _taken_back_mixed_up(world: World, lens: Lens) -> bool:
+    """Tell whether objects whose rows were taken back had the keys of one another."""
+    for entity in world.entities:
+        drawn = entity.keys.stock_mixes_up if entity.base is None else None
+        if drawn is None:
+            continue
+        states = [
+            instance_state(one)
+            for _, one in lens.objects()
+            if isinstance(one, lens.namespace[entity.name])
+        ]
+        mine = [s for s in states if s.key is None and (s.dict.get("id") or 900) < 900]
+        mine.sort(key=lambda state: state.insert_order or 0)
+        keys = [state.dict["id"] for state in mine]
+        if keys != sorted(keys, key=drawn):
+            return True
+    return False
+
+
 async def _mixed_up(side: Side, world: World, entity: Entity, lens: Lens) -> bool:
     """Tell whether an object has another one's key: its tag, which nobody changed, tells."""
     table = world.table(entity).replace("@", lens.namespace["prefix"])
     tags = {row[0]: row[1] for row in await side.admin.fetch(f"SELECT id, tag FROM {table}")}
     cls = lens.namespace[entity.name]
-    return any(
-        (tags.get(one.__dict__["id"]) or name).split()[0] != name
-        for name, one in lens.objects()
-        if isinstance(one, cls) and one.__dict__.get("tag") == name and "id" in one.__dict__
-    )
+    for name, one in lens.objects():
+        if not isinstance(one, cls) or "id" not in one.__dict__:
+            continue
+        tag = one.__dict__.get("tag")
+        if tag == name and (tags.get(one.__dict__["id"]) or name).split()[0] != name:
+            return True
+        # It was loaded again, from the row of another. Steps call some objects `o2`.
+        if re.fullmatch(r"o\d+", tag or "") and tag not in (name, "o2"):
+            return True
+    return False
