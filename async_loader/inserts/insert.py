@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -221,23 +221,28 @@ class Insert:
         if by_server:
             place = plan.keys.index(self.generated)
             return sorted(rows, key=itemgetter(place))
-        # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell.
-        given = dict(self.sheet.whole)
-        wanted = [tuple([given[key][row] for key in plan.keys]) for row in group.rows]
+        # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell, as
+        # they were sent or, where the driver returns them in another form, as objects have them.
+        raw = [tuple(row[: len(plan.keys)]) for row in rows]
+        sent = self._keys(group, self.sheet.bound)
+        if raw == sent:
+            return rows
         processed = [
             _processed(key.column, [row[n] for row in rows], self.connection, types[n])
             for n, key in enumerate(plan.keys)
         ]
         found = list(zip(*processed, strict=True))
-        if found == wanted:
-            return rows
-        by_key = dict(zip(found, rows, strict=True))
-        try:
-            return [by_key[key] for key in wanted]
-        except KeyError:
-            raise orm_exc.FlushError(
-                f"The keys that the INSERT for {self.mapper} returned are not the ones sent."
-            ) from None
+        given = self._keys(group, dict(self.sheet.whole))
+        for came, wanted in ((found, given), (raw, sent)):
+            by_key = dict(zip(came, rows, strict=True))
+            if by_key.keys() == set(wanted):
+                return [by_key[key] for key in wanted]
+        raise orm_exc.FlushError(
+            f"The keys that the INSERT for {self.mapper} returned are not the ones sent."
+        )
+
+    def _keys(self, group: Group, values: Mapping[ColumnPlan, Values]) -> list[tuple[Any, ...]]:
+        return [tuple([values[key][row] for key in self.plan.keys]) for row in group.rows]
 
     def _write_drawn(self, group: Group) -> None:
         rows, keys = self.drawn

@@ -9,6 +9,7 @@ leaves them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Table
@@ -104,6 +105,8 @@ class Save:
         in_order = facts is not None and (facts.in_order or bool(facts.own_keys))
         done: set[State] = set()
         try:
+            if in_order:
+                inserts = _one_after_another(inserts)
             self._prepare(connection, inserts, facts)
             self._send(connection, inserts, in_order=in_order, fragile=fragile)
         except (NotUnderstoodError, NotSentError):
@@ -309,6 +312,20 @@ def _refuse_what_shows(facts: TableFacts | None) -> None:
 
 def _is_sent_at_once(inserts: Sequence[Insert]) -> bool:
     return len(inserts) == 1 and inserts[0].is_sent_at_once()
+
+
+def _one_after_another(inserts: list[Insert]) -> list[Insert]:
+    """Order what goes into one table by when it was added; refuse what was added in turns."""
+    if len(inserts) == 1:
+        return inserts
+    spans = []
+    for insert in inserts:
+        orders = [state.insert_order for state in insert.pending.states]
+        spans.append((min(orders), max(orders), insert))
+    spans.sort(key=lambda span: span[:2])
+    if any(this[1] > following[0] for this, following in pairwise(spans)):
+        raise NotUnderstoodError("rows of several mappers that the server counts came in turns")
+    return [insert for *_, insert in spans]
 
 
 def _refuse_nulls(insert: Insert, facts: TableFacts) -> None:
