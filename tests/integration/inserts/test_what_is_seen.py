@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -71,6 +72,16 @@ class Named(TypeDecorator[str]):
     cache_ok = True
 
 
+class Shown(TypeDecorator[str]):
+    """A type that changes values on their way out."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return f"<{value}>"
+
+
 class Leaf(Base):
     __tablename__ = "seen_leaf"
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: f"k{next(counter)}")
@@ -109,6 +120,26 @@ class Tagged(Base):
     tags = mapped_column(ARRAY(String), server_default="{}")
 
 
+class Ticket(Base):
+    __tablename__ = "seen_ticket"
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: f"t{next(counter)}")
+    kind: Mapped[str]
+    price: Mapped[float | None]
+    place: Mapped[str] = mapped_column(server_default="any")
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "ticket"}  # noqa: RUF012  # as declarative reads it
+
+
+class Upgrade(Ticket):
+    seat: Mapped[int | None]
+    __mapper_args__ = {"polymorphic_identity": "upgrade"}  # noqa: RUF012  # as declarative reads it
+
+
+class Stamp(Base):
+    __tablename__ = "seen_stamp"
+    id: Mapped[str] = mapped_column(Shown, primary_key=True, default=lambda: f"s{next(counter)}")
+    place: Mapped[str] = mapped_column(server_default="any")
+
+
 DESCENDING = "ALTER SEQUENCE seen_account_id_seq INCREMENT -1 MINVALUE 1 MAXVALUE 500 RESTART 500"
 KEY_BY_TRIGGER = (
     """
@@ -124,6 +155,10 @@ NEW.balance := NEW.amount + coalesce((SELECT sum(amount) FROM seen_account), 0);
 RETURN NEW; END $$""",
     "CREATE TRIGGER seen_sum BEFORE INSERT ON seen_account"
     " FOR EACH ROW EXECUTE FUNCTION seen_sum()",
+)
+NUMBERED = (
+    "CREATE SEQUENCE seen_number",
+    "ALTER TABLE seen_ticket ADD number bigint DEFAULT nextval('seen_number')",
 )
 POLICY = "ALTER TABLE seen_account ENABLE ROW LEVEL SECURITY"
 
@@ -216,9 +251,57 @@ def refused_child_first(session: Session) -> Any:
     session.flush()
 
 
+def keys_that_change_on_their_way_out(session: Session) -> Any:
+    made = [Stamp() for n in range(3)]
+    session.add_all(made)
+    session.flush()
+    return [(one.id, one.place) for one in made], list(
+        session.execute(text("SELECT id, place FROM seen_stamp ORDER BY id")).all()
+    )
+
+
+def counted_siblings(session: Session) -> Any:
+    session.add_all([(Ticket, Upgrade)[n % 2](id=f"k{n}") for n in range(6)])
+    session.flush()
+    return sorted(map(str, session.execute(text("SELECT id, number FROM seen_ticket"))))
+
+
+def counted_siblings_one_after_another(session: Session) -> Any:
+    session.add_all([Upgrade(id=f"k{n}") for n in range(3)])
+    session.add_all([Ticket(id=f"j{n}") for n in range(3)])
+    session.flush()
+    return sorted(map(str, session.execute(text("SELECT id, number FROM seen_ticket"))))
+
+
+def a_bool_for_a_float(session: Session) -> Any:
+    session.add(Ticket(price=True))
+    session.flush()
+
+
+def bools_for_floats(session: Session) -> Any:
+    session.add_all([Ticket(price=True), Ticket(price=False)])
+    session.flush()
+
+
+def refused_among_rows_sent_singly(session: Session) -> Any:
+    made = [Account(owner="a"), Account(owner="b"), Account(owner=None)]
+    session.add_all(made)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        return type(error.orig), [
+            sorted(one.__dict__.keys() - {"_sa_instance_state"}) for one in made
+        ]
+
+
 @pytest.mark.parametrize(
     ("script", "sql"),
     [
+        (counted_siblings, NUMBERED),
+        (counted_siblings_one_after_another, NUMBERED),
+        (a_bool_for_a_float, ()),
+        (bools_for_floats, ()),
+        (refused_among_rows_sent_singly, KEY_BY_TRIGGER),
         (a_tree, ()),
         (accounts, BALANCE),
         (accounts, (POLICY,)),
@@ -234,6 +317,14 @@ def refused_child_first(session: Session) -> Any:
 async def test_as_sqlalchemy_has_it(url: str, script: Any, sql: tuple[str, ...]) -> None:
     stock, batched = await both(url, script, *sql, hide_parameters=True)
     assert batched == stock
+
+
+async def test_keys_that_change_on_their_way_out(url: str) -> None:
+    """SQLAlchemy looks for them as they come back, and finds none."""
+    stock, batched = await both(url, keys_that_change_on_their_way_out)
+    assert stock[0] is InvalidRequestError
+    assert batched[0] == [("s1", "any"), ("s2", "any"), ("s3", "any")]
+    assert [tuple(row) for row in batched[1]] == batched[0]
 
 
 @pytest.mark.parametrize("sql", [(DESCENDING,), KEY_BY_TRIGGER], ids=["descending", "by trigger"])
