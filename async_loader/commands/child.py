@@ -1,8 +1,10 @@
 """
 One run in a process of its own, so that no run inherits another's memory or garbage.
 
-The settings go in as JSON on stdin (a password is in no argument list), the result comes out
-as JSON on stdout; progress is on stderr. When stdin ends the parent is gone, and so is the run.
+The process is forked from the command, which has imported what a run needs and has run nothing: a
+new interpreter would take longer to start than a short run takes. The result comes back as JSON
+through a pipe; progress is on stderr. When the other pipe ends the parent is gone, and so is the
+run.
 """
 
 from __future__ import annotations
@@ -11,13 +13,12 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..app import Finished, give_back
 from ..errors import AsyncLoaderError, WorkerLostError
@@ -27,7 +28,7 @@ from ..results.run import RunResult
 from ..runtime import SIGNALS, Signals, leave_errors_to_the_report
 from ..settings.run import RunSettings
 from ..shards import run_as_asked
-from ..streams import kept_streams, stderr, stdout, tell
+from ..streams import stderr, stdout, tell
 from ..supervision import Line, Lost, ended, supervise, watched_by
 from ..workloads import BUILT_IN
 
@@ -51,24 +52,44 @@ def run_in_child(settings: RunSettings, progress: Style) -> RunResult:
     SIGINT and SIGTERM are passed on, so the child drains as a run of its own would. Raises
     `ChildError`, and `Stopped` when it was stopped before its run.
     """
-    with _started(progress) as child, _passing_signals_on(child):
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(_dump(settings).encode() + b"\n")
-        child.stdin.flush()
-        answer = child.stdout.read()
-    return _result_of(answer, child.returncode)
+    answers, answering = os.pipe()
+    living, lifeline = os.pipe()
+    for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    # None is lost between the fork and the handlers, which the child is not to have.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    process = os.fork()
+    if not process:
+        os.close(answers)
+        os.close(lifeline)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _be_the_child(settings, progress, answering, living)
+    os.close(answering)
+    os.close(living)
+    try:
+        with _passing_signals_on(process), open(answers, "rb") as answer:  # noqa: PTH123
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            found = answer.readline()  # whoever it has forked may hold the pipe for longer
+            _, status = os.waitpid(process, 0)
+    finally:
+        os.close(lifeline)
+    return _result_of(found, os.waitstatus_to_exitcode(status))
 
 
-def _started(progress: Style) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  our own interpreter and module
-        [sys.executable, "-m", "async_loader.commands.child", progress],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # A session of its own: a terminal's Ctrl-C reaches it once, through us.
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+def _be_the_child(settings: RunSettings, progress: Style, answering: int, living: int) -> NoReturn:
+    """Perform the run and end the process, with nothing that is the command's to do at its end."""
+    code = 1
+    try:
+        os.setsid()  # a terminal's Ctrl-C reaches it once, through the command
+        code = _Run(settings, progress, answering, living).perform()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 def _result_of(answer: bytes, code: int) -> RunResult:
@@ -83,9 +104,10 @@ def _result_of(answer: bytes, code: int) -> RunResult:
 
 
 @contextmanager
-def _passing_signals_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _passing_signals_on(process: int) -> Iterator[None]:
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        child.send_signal(number)
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
@@ -95,79 +117,73 @@ def _passing_signals_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _dump(settings: RunSettings) -> str:
-    values = settings.model_dump(mode="json")
-    if settings.database_url is not None:
-        values["database_url"] = settings.database_url.get_secret_value()
-    return json.dumps(values)
+class _Run:
+    """The run in its process; `answering` and `living` are its ends of the pipes."""
 
+    def __init__(self, settings: RunSettings, progress: Style, answering: int, living: int) -> None:
+        self._settings = settings
+        self._progress: Style = progress
+        self._answering = answering
+        self._living = living
 
-def main() -> int:
-    """Serve one run: what `run_in_child` starts."""
-    settings = RunSettings(**json.loads(sys.stdin.readline()))
-    if not settings.debug:
-        leave_errors_to_the_report()
-    with kept_streams():
+    def perform(self) -> int:
+        """Perform the run, answer, and return the process's exit code."""
+        settings = self._settings
+        if not settings.debug:
+            leave_errors_to_the_report()
         if settings.workload in BUILT_IN:
-            return _serve(settings, None)
+            return self._serve(None)
         return supervise(
-            lambda line: ended(_serve(settings, line), line),
-            partial(_answer_for, settings),
+            lambda line: ended(self._serve(line), line),
+            self._answer_for,
             op_timeout=settings.op_timeout,
             grace=settings.grace,
         )
 
+    def _serve(self, line: Line | None) -> int:
+        settings = self._settings
+        with progress_view(stderr(), self._progress) as view:
 
-def _serve(settings: RunSettings, line: Line | None) -> int:
-    """Perform the run and answer; return the process's exit code."""
-    with progress_view(stderr(), sys.argv[1]) as view:  # type: ignore[arg-type]  # our own argument
+            async def work(stop: Stop) -> Finished:
+                loop = asyncio.get_running_loop()
+                loop.add_reader(self._living, partial(self._on_parent_gone, stop))
+                return await run_as_asked(
+                    settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
+                )
 
-        async def work(stop: Stop) -> Finished:
-            asyncio.get_running_loop().add_reader(sys.stdin, _on_parent_gone, stop)
-            return await run_as_asked(
-                settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
-            )
+            answer: dict[str, Any]
+            try:
+                with (
+                    Signals() as signals,
+                    watched_by(line, signals, settings.op_timeout, settings.grace),
+                ):
+                    finished = signals.run(work, settings.loop)
+                answer = {"result": finished.result.to_dict()}
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                answer = {"stopped": True}
+            except AsyncLoaderError as error:
+                answer = {"error": str(error), "exit_code": error.exit_code}
+        self._answer(answer)
+        return 0
 
-        answer: dict[str, Any]
-        try:
-            with (
-                Signals() as signals,
-                watched_by(line, signals, settings.op_timeout, settings.grace),
-            ):
-                finished = signals.run(work, settings.loop)
-            answer = {"result": finished.result.to_dict()}
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            answer = {"stopped": True}
-        except AsyncLoaderError as error:
-            answer = {"error": str(error), "exit_code": error.exit_code}
-    _answer(answer)
-    return 0
+    def _answer_for(self, lost: Lost) -> int:
+        """Answer for a run that cannot do so any more: of it the figures are the answer."""
+        if lost.result is not None:
+            tell(f"async_loader: the run was ended from outside: {lost.how}")
+            self._answer({"result": lost.result.to_dict()})
+        else:
+            error = f"the run was ended from outside: {lost.how}, and nothing is known of it"
+            self._answer({"error": error, "exit_code": WorkerLostError.exit_code})
+        if lost.own_server:
+            give_back(self._settings)
+        return 0
 
+    def _answer(self, answer: dict[str, Any]) -> None:
+        with os.fdopen(os.dup(self._answering), "wb") as pipe:
+            pipe.write(json.dumps(answer).encode() + b"\n")
 
-def _answer_for(settings: RunSettings, lost: Lost) -> int:
-    """Answer for a run that cannot do so any more: of it the figures are the answer."""
-    if lost.result is not None:
-        tell(f"async_loader: the run was ended from outside: {lost.how}")
-        _answer({"result": lost.result.to_dict()})
-    else:
-        error = f"the run was ended from outside: {lost.how}, and nothing is known of it"
-        _answer({"error": error, "exit_code": WorkerLostError.exit_code})
-    if lost.own_server:
-        give_back(settings)
-    return 0
-
-
-def _answer(answer: dict[str, Any]) -> None:
-    stdout().write(json.dumps(answer))
-    stdout().flush()
-
-
-def _on_parent_gone(stop: Stop) -> None:
-    """End the run at once: nobody waits for its result."""
-    asyncio.get_running_loop().remove_reader(sys.stdin)
-    stop.request()
-    stop.request()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    def _on_parent_gone(self, stop: Stop) -> None:
+        """End the run at once: nobody waits for its result."""
+        asyncio.get_running_loop().remove_reader(self._living)
+        stop.request()
+        stop.request()
