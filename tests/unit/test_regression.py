@@ -23,8 +23,8 @@ from .runs import made_up_run
 
 P95 = "op_duration{op:read}:p(95):10%"
 SECOND = 10**9
-RUNS = 40
-NINETEEN_IN_20 = 38
+# Pairs of runs, and how many of them are nineteen in twenty.
+many = pytest.mark.parametrize("pairs", [20, pytest.param(40, marks=pytest.mark.soak)])
 
 
 def change(check: str, now: RunResult, *baselines: RunResult) -> Change:
@@ -33,12 +33,12 @@ def change(check: str, now: RunResult, *baselines: RunResult) -> Change:
 
 
 def findings(
-    check: str, seed: int, *, slower: float = 0.0, runs: int = 1, **noise: Any
+    check: str, pairs: int, seed: int, *, slower: float = 0.0, runs: int = 1, **noise: Any
 ) -> Counter[str]:
     """Return what is found, and how often, in pairs of runs of which the later may be slower."""
     rng = random.Random(seed)
     found: Counter[str] = Counter()
-    for _ in range(RUNS):
+    for _ in range(pairs):
         baselines = [made_up_run(rng, **noise) for _ in range(runs)]
         found[change(check, made_up_run(rng, slower=slower, **noise), *baselines).finding] += 1
     return found
@@ -50,33 +50,38 @@ def width(found: Change) -> float:
     return found.high - found.low
 
 
-def covering(check: str, seed: int, **noise: Any) -> int:
+def covering(check: str, pairs: int, seed: int, **noise: Any) -> int:
     """Return how many intervals, of those that there are in so many runs, hold the truth."""
     rng = random.Random(seed)
     held = 0
-    for _ in range(RUNS):
+    for _ in range(pairs):
         one = change(check, made_up_run(rng, **noise), made_up_run(rng, **noise))
         held += one.low is None or one.high is None or one.low <= 0 <= one.high
     return held
 
 
-def test_the_same_code_passes_and_a_fifth_more_is_caught() -> None:
-    same = findings(P95, 1)
+@many
+def test_the_same_code_passes_and_a_fifth_more_is_caught(pairs: int) -> None:
+    same = findings(P95, pairs, 1)
     assert same["regression"] == 0
-    assert same["holds"] >= 36
-    assert findings(P95, 2, slower=0.2, ops=6000)["regression"] >= NINETEEN_IN_20
+    assert same["holds"] >= pairs * 9 // 10
+    assert findings(P95, pairs, 2, slower=0.2, ops=6000)["regression"] >= pairs * 19 // 20
 
 
+@many
 @pytest.mark.parametrize("aggregate", ["med", "avg", "p(95)"])
-def test_intervals_hold_the_truth_19_times_in_20(aggregate: str) -> None:
-    assert covering(f"op_duration{{op:read}}:{aggregate}:0%", 3) >= 36  # 38 but for chance
+def test_intervals_hold_the_truth_19_times_in_20(aggregate: str, pairs: int) -> None:
+    assert (
+        covering(f"op_duration{{op:read}}:{aggregate}:0%", pairs, 3) >= pairs * 9 // 10
+    )  # 38 but for chance
 
 
-def test_noise_that_lasts_does_not_pass_for_a_regression() -> None:
+@many
+def test_noise_that_lasts_does_not_pass_for_a_regression(pairs: int) -> None:
     """Neighbouring slices that move together are fewer witnesses than they seem."""
-    assert findings(P95, 4, waves=0.1)["regression"] <= 1
-    found = findings(P95, 5, waves=0.05, ops=8000, seconds=60.0, slower=0.25)
-    assert found["regression"] >= NINETEEN_IN_20
+    assert findings(P95, pairs, 4, waves=0.1)["regression"] <= 1
+    found = findings(P95, pairs, 5, waves=0.05, ops=8000, seconds=60.0, slower=0.25)
+    assert found["regression"] >= pairs * 19 // 20
 
 
 def test_noise_that_lasts_widens_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,20 +92,22 @@ def test_noise_that_lasts_widens_the_interval(monkeypatch: pytest.MonkeyPatch) -
     assert aware > 1.3 * sum(width(change(P95, *pair)) for pair in pairs)
 
 
-def test_what_both_runs_have_in_common_over_time_is_no_noise() -> None:
+@many
+def test_what_both_runs_have_in_common_over_time_is_no_noise(pairs: int) -> None:
     """A stage of three times the load makes no interval three times as wide."""
     average, stages = "op_duration:avg:10%", (1.0, 1.0, 1.0, 3.0)
-    assert findings(average, 6, stages=stages)["regression"] == 0
-    assert findings(average, 7, stages=stages, slower=0.2)["regression"] >= NINETEEN_IN_20
+    assert findings(average, pairs, 6, stages=stages)["regression"] == 0
+    assert findings(average, pairs, 7, stages=stages, slower=0.2)["regression"] >= pairs * 19 // 20
 
 
-def test_several_baselines_tell_how_much_runs_differ() -> None:
+@many
+def test_several_baselines_tell_how_much_runs_differ(pairs: int) -> None:
     """Of runs of the same code that differ by a tenth each one baseline cannot know."""
-    alone, three = (findings(P95, 8, level=0.1, runs=runs) for runs in (1, 3))
-    assert alone["regression"] > 4, "else this shows nothing"
-    assert three["regression"] <= 2
-    steady = findings(P95, 9, level=0.01, runs=3, slower=0.3)
-    assert steady["regression"] >= NINETEEN_IN_20
+    alone, three = (findings(P95, pairs, 8, level=0.1, runs=runs) for runs in (1, 3))
+    assert alone["regression"] > pairs / 10, "else this shows nothing"
+    assert three["regression"] <= pairs / 20
+    steady = findings(P95, pairs, 9, level=0.01, runs=3, slower=0.3)
+    assert steady["regression"] >= pairs * 19 // 20
 
 
 def test_the_interval_is_as_wide_as_the_baselines_lie_apart() -> None:
