@@ -22,7 +22,7 @@ from sqlalchemy import (
     inspect,
 )
 from sqlalchemy import Enum as SqlEnum
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper
 
@@ -165,4 +165,6 @@ async def _try(session: AsyncSession, keyset: Keyset) -> None:
     except DBAPIError as error:
         if is_transient(error):
             raise
+        raise ConfigurationError(f"a job's select does not run: {first_line(error)}") from error
+    except SQLAlchemyError as error:  # a value that is missing, a hint that nobody knows
         raise ConfigurationError(f"a job's select does not run: {first_line(error)}") from error

@@ -20,6 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import CTE, CompoundSelect, FromClause, Subquery, TableSample
 
 from ..errors import ConfigurationError
+from .parsed import parse
 
 _IN_TEXT = re.compile(
     r"\b(limit|offset|fetch\s+(?:first|next)|over|distinct|group\s+by|having|union|intersect|except"
@@ -64,7 +65,10 @@ def refuse_what_has_no_pages(select: Select[Any]) -> None:
             raise ConfigurationError(
                 f"a job's select has {clause}: leave it out, the job orders and cuts by key"
             )
-    found = next(_unpageable(select), None)
+    _refuse_unpageable(next(_unpageable(select), None))
+
+
+def _refuse_unpageable(found: str | None) -> None:
     if found is not None:
         raise ConfigurationError(
             f"a job's select has {found}: its result for a range of keys is no part of the whole; "
@@ -165,12 +169,7 @@ def refuse_functions(connection: Connection, select: Select[Any]) -> None:
     names = {"names": sorted(name for name, _ in called),
              "qualified": sorted(name for name, qualified in called if qualified)}  # fmt: skip
     rows = connection.execute(_FUNCTIONS, names).all()
-    volatile = next((row.name for row in rows if row.volatile), None)
-    if volatile is not None:
-        raise ConfigurationError(
-            f"a job's select calls {volatile}(), which is volatile: its result may differ each "
-            "time a page is read; call it in apply, or declare a function of yours STABLE"
-        )
+    _refuse_volatile(next((row.name for row in rows if row.volatile), None))
     sets = {row.name for row in rows if row.returns_set}
     for column in select._raw_columns:
         for element in _elements(column, inside_selects=False):
@@ -180,6 +179,18 @@ def refuse_functions(connection: Connection, select: Select[Any]) -> None:
                     f"a job's select has {name}() among its columns, which yields a row several "
                     "times: call it in apply"
                 )
+    parsed = parse(connection, select)
+    if parsed is not None:
+        _refuse_volatile(parsed.volatile)
+        _refuse_unpageable(next(iter(parsed.findings), None))
+
+
+def _refuse_volatile(name: str | None) -> None:
+    if name is not None:
+        raise ConfigurationError(
+            f"a job's select calls {name}(), which is volatile: its result may differ each "
+            "time a page is read; call it in apply, or declare a function of yours STABLE"
+        )
 
 
 _FUNCTIONS = text(

@@ -41,7 +41,8 @@ class Leaf:
     def title(self) -> str:
         """What its users call it: the mapped class, or the table."""
         entity = self.from_._annotations.get("parententity")
-        return str(entity.class_.__name__) if entity is not None else f"{self.name}.c"
+        named = str(entity.class_.__name__) if entity is not None else f"{self.name}.c"
+        return f"aliased({named})" if isinstance(self.from_, Alias) else named
 
 
 @dataclass
@@ -234,13 +235,13 @@ def _not_unique(graph: Graph, places: Sequence[Place], missing: Sequence[Leaf]) 
             f"columns{because}; add the primary key to the key"
         )
     repeats = f"{leaf.name}, which the select joins, can yield a row more than once"
-    if leaf.optional or not leaf.unique:
+    if leaf.optional or not leaf.unique or not leaf.is_table:
         return f"{repeats}{because}: say it with EXISTS (.any(), .has()) or IN"
     key = [f"{graph.leaves[number].title}.{name}" for number, name in places]
     more = [
         f"{leaf.title}.{name}"
         for leaf in missing
-        if leaf.unique and not leaf.optional
+        if leaf.unique and not leaf.optional and leaf.is_table
         for name in min(map(sorted, leaf.unique), key=len)
     ]
     return f"{repeats}: add its key, key=({', '.join([*key, *more])}), or say it with EXISTS"

@@ -7,7 +7,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, Numeric, Table, event, func, insert, select, text, true, update
+from sqlalchemy import (
+    MetaData,
+    Numeric,
+    Table,
+    event,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -320,6 +332,47 @@ async def test_a_function_of_the_application_that_may_change(sessions: Sessions)
     await execute(sessions, "ALTER FUNCTION good STABLE")
     job, seen = seeing(query)
     assert (await job.run(sessions)).total == len(seen) == 26
+
+
+TWICE = select(Tag.song_id, func.generate_series(1, 2).label("n")).group_by(Tag.song_id).subquery()
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        (select(Song).where(text('"random"() < 0.5')), r"calls random\(\), which is volatile"),
+        (select(Song).where(text("random /* sic */ () < 0.5")), r"calls random\(\)"),
+        (select(Song).where(text("place ~~~~~ 1")), r"calls by_chance\(\), which is volatile"),
+        (select(Song).where(text("id IN (SELECT id FROM some_songs)")), r"calls random\(\)"),
+        (select(Song).where(text("id IN (SELECT id FROM first_songs)")), "LIMIT in the view limit"),
+        (select(Song).where(text("id IN (SELECT id FROM free_songs)")), "SKIP LOCKED in the view"),
+        (select(Song.id, text("generate_series(1, 2) AS n")), "several times"),
+        (select(Song.id, literal_column("generate_series(1, 2)")), "several times"),
+        (select(Song.id).join(TWICE, TWICE.c.song_id == Song.id), "several times"),
+    ],
+)
+async def test_what_a_select_comes_to_in_the_database(
+    sessions: Sessions, query: Any, hint: str
+) -> None:
+    """Names in quotes, operators, views and texts: what is written does not show it."""
+    await execute(
+        sessions,
+        "CREATE FUNCTION by_chance(int, int) RETURNS bool LANGUAGE sql"
+        " AS 'SELECT $1 > $2 AND random() < 0.5'",
+        "CREATE OPERATOR ~~~~~ (LEFTARG = int, RIGHTARG = int, FUNCTION = by_chance)",
+        "CREATE VIEW some_songs AS SELECT id FROM song WHERE random() < 0.5",
+        "CREATE VIEW limited AS SELECT id FROM song ORDER BY place LIMIT 5",
+        "CREATE VIEW first_songs AS SELECT id FROM limited",
+        "CREATE VIEW free_songs AS SELECT id FROM song FOR UPDATE SKIP LOCKED",
+    )
+    await refused(sessions, query, hint, key=(Song.id,))
+
+
+async def test_a_view_of_the_whole_is_read(sessions: Sessions) -> None:
+    await execute(sessions, "CREATE VIEW low AS SELECT id FROM song WHERE id <= 12")
+    query = select(Song).where(text("id IN (SELECT id FROM low)"), Song.id > 2)
+    job, seen = seeing(query)
+    assert (await job.run(sessions)).total == len(seen) == 10
 
 
 # --- keys that Python has in another way ---------------------------------------------------
