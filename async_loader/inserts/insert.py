@@ -134,7 +134,8 @@ class Insert:
         for default in self.sheet.defaults:
             if default.column.key is not None and default.column.role is Role.DEFAULT:
                 for row in default.rows:
-                    found[row].append((default.column.key, default.values[row]))
+                    if default.values[row] is not None:  # else it was not called yet
+                        found[row].append((default.column.key, default.values[row]))
         return found
 
     def is_sent_at_once(self) -> bool:

@@ -126,10 +126,7 @@ class Resending:
         try:
             self._emit_one_by_one(states)
         except BaseException:
-            for state, attributes, committed in before:
-                state.dict.clear()
-                state.dict.update(attributes)
-                state.committed_state = committed
+            _restore(before)
             raise
 
     def _emit_one_by_one(self, states: Sequence[Any]) -> None:
@@ -166,25 +163,24 @@ class Resending:
         return not has_expressions and by_order
 
     def _emit(self, states: list[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
-        before = []
+        before = [(state, state.dict.copy(), state.committed_state.copy()) for state in states]
         for state in states:
-            attributes = state.dict
             for key, value in made[state]:
-                before.append((attributes, key, key in attributes, attributes.get(key)))
-                attributes[key] = value
-        commands = self._commands(states)
+                state.dict[key] = value
+                state.committed_state.pop(key, None)  # as after a default that SQLAlchemy calls
         try:
-            emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, commands)
+            self._emit_all(self._commands(states))
         except BaseException:
-            for attributes, key, was_there, value in before:
-                if was_there:
-                    attributes[key] = value
-                else:
-                    attributes.pop(key, None)
+            _restore(before)
             raise
-        for state in states:
-            for key, _ in made[state]:
-                state.committed_state.pop(key, None)
+
+
+def _restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
+    """Give states their attributes of before, which the objects' own dictionaries hold."""
+    for state, attributes, committed in before:
+        state.dict.clear()
+        state.dict.update(attributes)
+        state.committed_state = committed
 
 
 def _key(command: Command) -> tuple[Any, ...]:
