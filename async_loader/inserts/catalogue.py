@@ -226,13 +226,16 @@ _HARMLESS = {
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _RETURN = re.compile(r"\breturn\s+(new|old|null)\b")
 _FIELD = re.compile(r"\bnew\s*\.\s*(\"[^\"]+\"|\w+)")
+# The whole row as an argument, as in to_jsonb(new), unless it may be one that is written to.
+_ARGUMENT = re.compile(r"(?<=[(,])\s*new\s*(\.\s*\*\s*)?(?=[),])")
+_WRITTEN_TO = re.compile(r"(?<!\binsert)\s+into\b|\bcall\b|\bget\b")
 
 
 def _may_set(source: str, key: str) -> bool:
     """Tell whether a BEFORE trigger, 'language:source', could set the key of its row.
 
-    Read closely enough only for PL/pgSQL that names the fields of NEW one by one and returns it
-    as it is; whatever else it does with NEW may set any column.
+    Read closely enough only for PL/pgSQL that names the fields of NEW one by one, or hands it to
+    functions, and returns it as it is; whatever else it does with NEW may set any column.
     """
     if source in _HARMLESS:
         return False
@@ -242,6 +245,8 @@ def _may_set(source: str, key: str) -> bool:
     body = _COMMENT.sub(" ", body).lower()
     if {name.strip('"') for name in _FIELD.findall(body)} & {key.lower()}:
         return True
+    if not _WRITTEN_TO.search(body):
+        body = _ARGUMENT.sub(" ", body)
     rest = _FIELD.sub(" ", _RETURN.sub(" ", body))
     return bool(re.search(r"\bnew\b|\breturn\b|\bexecute\b", rest))
 

@@ -156,6 +156,19 @@ RETURN NEW; END $$""",
     "CREATE TRIGGER seen_sum BEFORE INSERT ON seen_account"
     " FOR EACH ROW EXECUTE FUNCTION seen_sum()",
 )
+AUDIT = (
+    "CREATE TABLE seen_log (n serial, said text)",
+    """
+CREATE FUNCTION seen_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO seen_log (said) VALUES (to_jsonb(NEW) ->> 'owner'); RETURN NEW; END $$""",
+    "CREATE TRIGGER seen_row BEFORE INSERT ON seen_account"
+    " FOR EACH ROW EXECUTE FUNCTION seen_row()",
+    """
+CREATE FUNCTION seen_statement() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO seen_log (said) VALUES ('statement'); RETURN NULL; END $$""",
+    "CREATE TRIGGER seen_statement AFTER INSERT ON seen_account"
+    " FOR EACH STATEMENT EXECUTE FUNCTION seen_statement()",
+)
 NUMBERED = (
     "CREATE SEQUENCE seen_number",
     "ALTER TABLE seen_ticket ADD number bigint DEFAULT nextval('seen_number')",
@@ -211,6 +224,12 @@ def accounts(session: Session) -> Any:
     session.flush()
     session.expire_all()
     return [(one.id, one.owner, one.balance) for one in made]
+
+
+def audited(session: Session) -> Any:
+    session.add_all([Account(owner=f"o{n}") for n in range(3)])
+    session.flush()
+    return session.execute(text("SELECT said FROM seen_log ORDER BY n")).scalars().all()
 
 
 def siblings(session: Session) -> Any:
@@ -304,6 +323,7 @@ def refused_among_rows_sent_singly(session: Session) -> Any:
         (refused_among_rows_sent_singly, KEY_BY_TRIGGER),
         (a_tree, ()),
         (accounts, BALANCE),
+        (audited, AUDIT),
         (accounts, (POLICY,)),
         (siblings, ()),
         (in_turns, ()),
