@@ -65,6 +65,7 @@ class TableFacts:
     own_keys: tuple[ForeignKey, ...]
     refuses: bool  # a constraint or a type may refuse rows, beside NOT NULL
     not_null: frozenset[str]  # names of columns
+    never_given: frozenset[str]  # those that only the server fills
 
     @property
     def keys_come_sorted(self) -> bool:
@@ -109,7 +110,8 @@ SELECT c.oid, c.relkind::text, c.relhasrules, c.relrowsecurity,
        EXISTS (SELECT FROM pg_class p JOIN tree ON tree.oid = p.oid WHERE p.relkind = 'f'),
        EXISTS (SELECT FROM functions WHERE lanname NOT IN ('c', 'internal')),
        EXISTS (SELECT FROM functions WHERE lanname IN ('c', 'internal') AND provolatile = 'v'),
-       has_any_column_privilege(c.oid, 'SELECT'),
+       NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+                   AND NOT a.attisdropped AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')),
        EXISTS (SELECT FROM pg_index x JOIN tree ON x.indrelid = tree.oid
                WHERE (x.indisunique OR x.indisexclusion) AND NOT x.indisprimary)
         OR EXISTS (SELECT FROM pg_constraint k JOIN tree ON k.conrelid = tree.oid
@@ -118,6 +120,8 @@ SELECT c.oid, c.relkind::text, c.relhasrules, c.relrowsecurity,
         OR EXISTS (SELECT FROM columns a JOIN pg_type y ON y.oid = a.atttypid
                    WHERE a.atttypmod <> -1 OR y.typtype IN ('d', 'e')),
        ARRAY(SELECT attname::text FROM columns WHERE attnotnull),
+       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid
+             AND (attgenerated <> '' OR attidentity = 'a')),
        ARRAY(SELECT l.lanname || ':' || f.prosrc FROM triggers g
              JOIN pg_proc f ON f.oid = g.tgfoid JOIN pg_language l ON l.oid = f.prolang
              WHERE g.tgtype & 3 = 3),
@@ -188,7 +192,7 @@ def _look_up(
     row = connection.exec_driver_sql(names.escape(sql)).one_or_none()
     if row is None:
         return None
-    oid, *shown, refuses, not_null, before, defaults, own_keys = row[:14]
+    oid, *shown, refuses, not_null, never_given, before, defaults, own_keys = row[:15]
     kind, rules, policies, triggers, foreign, functions, counting, readable = shown
     reasons = {
         "is not a plain table": kind not in {"r", "p"} or foreign,
@@ -196,7 +200,7 @@ def _look_up(
         "has row-level security": policies,
         "has a trigger on INSERT": triggers,
         "has a default or a check that calls a function of its own": functions,
-        "may not be read by this role": not readable,
+        "may not be read as a whole by this role": not readable,
     }
     return TableFacts(
         table=table,
@@ -204,10 +208,11 @@ def _look_up(
         shows=next((f"{table} {reason}" for reason, is_so in reasons.items() if is_so), None),
         in_order=counting or any(_COUNTING.search(default) for default in defaults),
         key_is_set=key is not None and any(_may_set(source, key) for source in before),
-        key=KeyFacts(*row[14:]),
+        key=KeyFacts(*row[15:]),
         own_keys=tuple(map(_foreign_key, own_keys)),
         refuses=refuses,
         not_null=frozenset(not_null),
+        never_given=frozenset(never_given),
     )
 
 

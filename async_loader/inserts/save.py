@@ -331,6 +331,8 @@ def _one_after_another(inserts: list[Insert]) -> list[Insert]:
 def _refuse_nulls(insert: Insert, facts: TableFacts) -> None:
     """Refuse what the table refuses: SQLAlchemy gets the error of the first row."""
     for column, _, rows in insert.sheet.value_columns():
+        if column.column.name in facts.never_given:
+            raise NotUnderstoodError(f"{facts.table}.{column.column.name} is the server's")
         if column.column.name in facts.not_null:
             values = insert.sheet.bound[column]
             if None in (values if len(rows) == len(values) else [values[row] for row in rows]):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     ARRAY,
+    Computed,
     Enum,
     ForeignKey,
     MetaData,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, ProgrammingError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -89,6 +90,14 @@ class Leaf(Base):
     children: Mapped[list[Leaf]] = relationship()
 
 
+class Folder(Base):
+    __tablename__ = "seen_folder"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("seen_folder.id"))
+    children: Mapped[list[Folder]] = relationship()
+
+
 class Account(Base):
     __tablename__ = "seen_account"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -126,6 +135,7 @@ class Ticket(Base):
     kind: Mapped[str]
     price: Mapped[float | None]
     place: Mapped[str] = mapped_column(server_default="any")
+    label: Mapped[str | None] = mapped_column(String, Computed("upper(kind)"))
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "ticket"}  # noqa: RUF012  # as declarative reads it
 
 
@@ -172,6 +182,12 @@ INSERT INTO seen_log (said) VALUES ('statement'); RETURN NULL; END $$""",
 NUMBERED = (
     "CREATE SEQUENCE seen_number",
     "ALTER TABLE seen_ticket ADD number bigint DEFAULT nextval('seen_number')",
+)
+READS_A_COLUMN = (
+    "DO $$ BEGIN CREATE ROLE seen_reader; EXCEPTION WHEN duplicate_object THEN END $$",
+    "GRANT USAGE ON SCHEMA public TO seen_reader",
+    "GRANT INSERT, SELECT (name) ON seen_folder TO seen_reader",
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO seen_reader",
 )
 POLICY = "ALTER TABLE seen_account ENABLE ROW LEVEL SECURITY"
 
@@ -302,6 +318,28 @@ def bools_for_floats(session: Session) -> Any:
     session.flush()
 
 
+def added_again_with_what_the_server_made(session: Session) -> Any:
+    first = [Ticket(id="a"), Ticket(id="b")]
+    session.add_all(first)
+    session.flush()
+    session.rollback()
+    later = [Ticket(id="c"), Ticket(id="d", price=1.0)]
+    session.add_all([*later, *first])
+    try:
+        session.flush()
+    except ProgrammingError as error:
+        return type(error.orig), [
+            sorted(one.__dict__.keys() - {"_sa_instance_state"}) for one in later
+        ]
+
+
+def by_one_who_reads_a_column(session: Session) -> Any:
+    session.execute(text("SET LOCAL ROLE seen_reader"))
+    # The keys of a tree are asked for beforehand, and then nothing would be read.
+    session.add(Folder(name="a", children=[Folder(name="b"), Folder(name="c")]))
+    session.flush()
+
+
 def refused_among_rows_sent_singly(session: Session) -> Any:
     made = [Account(owner="a"), Account(owner="b"), Account(owner=None)]
     session.add_all(made)
@@ -320,6 +358,8 @@ def refused_among_rows_sent_singly(session: Session) -> Any:
         (counted_siblings_one_after_another, NUMBERED),
         (a_bool_for_a_float, ()),
         (bools_for_floats, ()),
+        (added_again_with_what_the_server_made, ()),
+        (by_one_who_reads_a_column, READS_A_COLUMN),
         (refused_among_rows_sent_singly, KEY_BY_TRIGGER),
         (a_tree, ()),
         (accounts, BALANCE),
