@@ -43,6 +43,9 @@ def compare(stock: Observed, batched: Observed) -> None:
     steps = zip(stock.steps, batched.steps, strict=False)
     for (line, one), (_, other) in steps:
         for key in one:
+            if key == "error" and one[key] != other.get(key):
+                both = f"stock   {one[key]}\n    batched {other.get(key)}"
+                raise DifferenceError(f"after {line}: error\n    {both}")
             if one[key] != other.get(key):
                 raise DifferenceError(f"after {line}: {_difference(key, one[key], other.get(key))}")
     for name in ("steps", "rows", "events", "calls", "sequences", "warnings"):
