@@ -201,6 +201,8 @@ def _sweep(settings: SweepSettings) -> int:
         return code or STOPPED
     if steps[-1].outcome == "interrupted":
         code = code or STOPPED
+    elif steps[-1].outcome in ("hung", "lost"):  # that is no knee
+        code = code or _say_verdict(steps[-1])
     elif advise(steps, settings.latency_limit) is None:
         undecided = is_undecided(steps, settings.latency_limit)
         word, of_it = ("not measured", NOT_MEASURED) if undecided else ("failed", FAILED)

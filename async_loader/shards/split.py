@@ -147,6 +147,7 @@ class Split:
         await asyncio.wait({answer})
         if answer.cancelled():
             silent = time.monotonic() - self._heard.pop(index)
+            self._workers.give_up(index)
             raise WorkerLostError(
                 self._workers.names[index], f"has stood still for {silent:.0f} s and was given up"
             )

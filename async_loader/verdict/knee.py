@@ -95,6 +95,8 @@ def is_past(steps: Sequence[RunResult], latency_limit: float | None = None) -> b
 
 def fault(step: RunResult, latency_limit: float | None) -> str | None:
     """Return why a step is nothing to run at, None where it is good."""
+    if (ended := _ENDINGS.get(step.outcome)) is not None:
+        return ended
     most = _MOST_FAILED if by_of(step) == "rate" else 0.0
     if step.error_rate > most or not step.completed:
         return f"{step.error_rate:.1%} failed"
@@ -105,6 +107,15 @@ def fault(step: RunResult, latency_limit: float | None) -> str | None:
     if latency_limit is not None and p95_ms(step) > latency_limit * 1e3:
         return "over the limit"
     return "latencies not valid" if invalid_latencies(step) is not None else None
+
+
+# What of a step that did not come to its end by itself: its figures are of a part of it.
+_ENDINGS = {
+    "aborted": "gave up",
+    "failed": "ended by a threshold",
+    "hung": "did not end by itself",
+    "lost": "lost a process",
+}
 
 
 def invalid_latencies(step: RunResult) -> Doubt | None:

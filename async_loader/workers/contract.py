@@ -86,6 +86,10 @@ class Workers(Protocol):
         """
         ...
 
+    def give_up(self, index: int) -> None:
+        """Wait no more for a worker that stands still; one that is a process of ours is ended."""
+        ...
+
     def clock_offset_ns(self, index: int) -> int:
         """Return what this worker's `time.time_ns()` is ahead of ours: 0 on one machine."""
         ...

@@ -69,6 +69,12 @@ class ProcessWorkers:
         """See `Workers.tell`."""
         self._workers[index].tell(message)
 
+    def give_up(self, index: int) -> None:
+        """See `Workers.give_up`."""
+        process = self._workers[index].process
+        if process is not None:
+            process.kill()
+
     def clock_offset_ns(self, index: int) -> int:  # noqa: ARG002  the same clock for all
         """See `Workers.clock_offset_ns`."""
         return 0

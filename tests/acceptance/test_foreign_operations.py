@@ -63,6 +63,12 @@ OPERATIONS = [
     ("hangs_in_a_thread", FAILED, 1, ["timeout", "left behind"]),
     ("starts_a_thread", PASSED, 0, ["left behind: thread"]),
 ]
+# What stands still as one of several runs, or in one of several processes.
+OF_SEVERAL = [
+    (["sweep", "--steps", "2", "--duration", "2s"], FAILED, "did not end by itself"),
+    (["compare", "--modes", "chunks", "--rounds", "1"], FAILED, "in holds_the_interpreter"),
+    (["--processes", "2"], LOST, "stood still"),
+]
 # The same on a database, where there is one payment, of number 1: how many there are then.
 ON_A_DATABASE = [
     ("does_not_commit", FAILED, 1, ["not committed", "rolls_back=True"], 1),
@@ -135,6 +141,21 @@ def test_an_operation_that(
     done = command(*ARGV, KIND=kind, PYTHONWARNINGS="ignore")
     check(done, tmp_path, code, failed)
     check_words(done, words)
+
+
+@pytest.mark.parametrize(("words", "code", "said"), OF_SEVERAL, ids=["sweep", "compare", "split"])
+def test_one_of_several_that_holds_the_interpreter(
+    command: Command, tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
+    given = ["--ops", str(OPS)] if "--duration" not in words else []
+    options = [*given, *ARGV[ARGV.index("--concurrency") :]]
+    if words[0] == "sweep":
+        options = options[options.index("--op-timeout") : options.index("--threshold")]
+    done = command(*words, *ARGV[:2], *options, KIND="holds_the_interpreter")
+    assert done.returncode == code, done.stderr
+    check_words(done, [said])
+    assert (tmp_path / "found.json").exists()
+    assert "the knee" not in done.stdout
 
 
 @pytest.mark.parametrize(

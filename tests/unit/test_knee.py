@@ -19,7 +19,7 @@ from async_loader.results.parts import PoolResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.settings.sources import load
 from async_loader.settings.sweep import SweepSettings
-from async_loader.verdict.knee import Advice, advise, is_past, is_undecided
+from async_loader.verdict.knee import Advice, advise, fault, is_past, is_undecided
 
 from .test_results import histogram_of, result_of
 
@@ -151,6 +151,22 @@ def test_a_closed_step_measures_throughput_however_busy_the_process() -> None:
 def test_a_closed_step_with_an_error_is_not_named() -> None:
     steps = [step(1, 4), step(2, 4), step(4, 4, failed=1)]
     assert advice_of(steps).level == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "why"),
+    [
+        ("aborted", "gave up"),
+        ("failed", "ended by a threshold"),
+        ("hung", "did not end by itself"),
+        ("lost", "lost a process"),
+    ],
+)
+def test_a_step_that_did_not_come_to_its_end_is_not_good(outcome: Any, why: str) -> None:
+    ended = replace(step(2, 4), outcome=outcome)
+    assert fault(ended, None) == why
+    assert advise([ended]) is None
+    assert is_past([step(1, 4), ended])
 
 
 @pytest.mark.parametrize(("tail", "good"), [(0.2, True), (0.7, False)])

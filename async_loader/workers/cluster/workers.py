@@ -79,6 +79,9 @@ class DaskWorkers:
         """See `Workers.tell`."""
         self._workers[index].tell(message)
 
+    def give_up(self, index: int) -> None:
+        """See `Workers.give_up`: a cluster's processes are its own."""
+
     def clock_offset_ns(self, index: int) -> int:
         """See `Workers.clock_offset_ns`."""
         return self._cluster.members[index].offset_ns
