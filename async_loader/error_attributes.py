@@ -12,6 +12,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+MOST_LINKS = 100
+"""Exceptions behind one that are looked at; a loop that retries may have chained thousands."""
+
+_LONGEST_NAME = 100
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 
 
@@ -20,8 +24,14 @@ def attribute(of: object, name: str, kind: type[T]) -> T | None:
     try:
         value = getattr(of, name, None)
         return value if isinstance(value, kind) else None
-    except Exception:  # a property of the application's own
+    except BaseException:  # a property of the application's own, which may even exit
         return None
+
+
+def class_name(error: BaseException) -> str:
+    """Return the name of an exception's class, of which a report can be sure to be one line."""
+    name = type(error).__name__[:_LONGEST_NAME]
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def http_status(error: BaseException) -> int | None:

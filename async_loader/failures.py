@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from .error_attributes import attribute, constraint_of, http_status, sqlstate_in
+from .error_attributes import (
+    MOST_LINKS,
+    attribute,
+    class_name,
+    constraint_of,
+    http_status,
+    sqlstate_in,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,7 @@ def classify(error: BaseException) -> Failure:
             return failure
     first = _first_of(error)
     status = http_status(first)
-    return Failure(type(first).__name__ if status is None else f"{type(first).__name__} {status}")
+    return Failure(class_name(first) if status is None else f"{class_name(first)} {status}")
 
 
 def may_be_retried(error: BaseException) -> bool:
@@ -232,7 +239,7 @@ def _everything(error: BaseException) -> Iterator[BaseException]:
     """Yield the error and all that came before it, on every way there."""
     seen: set[int] = set()
     links = [error]
-    while links:
+    while links and len(seen) < MOST_LINKS:
         link = links.pop()
         seen.add(id(link))
         yield link
@@ -244,11 +251,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield the error and what it wraps: the driver's own error tells most."""
     seen: set[int] = set()
     link: BaseException | None = _first_of(error)
-    while link is not None and id(link) not in seen:
+    while link is not None and id(link) not in seen and len(seen) < MOST_LINKS:
         seen.add(id(link))
         yield link
-        link = _wrapped_by(link) or link.__cause__ or link.__context__
-        link = link and _first_of(link)
+        before = (_wrapped_by(link), link.__cause__, link.__context__)
+        link = next((_first_of(one) for one in before if one is not None), None)
 
 
 def _wrapped_by(error: BaseException) -> BaseException | None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from sqlalchemy.exc import StatementError
 
-from .error_attributes import attribute, sqlstate_in
+from .error_attributes import MOST_LINKS, attribute, sqlstate_in
 
 HIDDEN = "(hidden)"
 
@@ -121,15 +121,17 @@ def hiding_parameters(error: BaseException) -> Iterator[None]:
 def related(error: BaseException) -> list[BaseException]:
     """Return the error and all that it wraps, was caused by, arose from or groups."""
     found: list[BaseException] = []
+    seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
-    while waiting:
+    while waiting and len(found) < MOST_LINKS:
         link = waiting.pop()
-        if link is None or any(link is other for other in found):
+        if link is None or id(link) in seen:
             continue
+        seen.add(id(link))
         found.append(link)
         waiting += [attribute(link, "orig", BaseException), link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
-            waiting += link.exceptions
+            waiting += link.exceptions[:MOST_LINKS]
     return found
 
 

@@ -8,8 +8,8 @@ from asyncio import CancelledError
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .error_attributes import attribute
-from .redaction import hiding_parameters, redacted, without_values
+from .error_attributes import MOST_LINKS, attribute, class_name
+from .redaction import hiding_parameters, redacted, related, without_values
 from .source_lines import user_line
 
 _MESSAGE_LENGTH = 500
@@ -37,15 +37,26 @@ def sample_of(error: BaseException | None, name: str) -> Sample:
     """Return the sample of a failure of that name; nothing to tell of an error that is None."""
     if error is None:
         return Sample(name)
-    with hiding_parameters(error):
-        found = traceback.TracebackException.from_exception(error, compact=True)
-    for link in _links(found):
-        # Private, and the same in Python 3.11 to 3.14: what it is, nothing public can shorten.
-        link._str = _cut(without_values(str(link._str), error))  # type: ignore[attr-defined]
-    whole = redacted("".join(found.format()), error)
+    try:
+        whole = _cut(_whole(error))
+    except BaseException:  # its attributes, or so many behind it that they cannot be walked
+        whole = None
     cancelled = isinstance(error, CancelledError)  # by its deadline, say: its name tells more
     message = name if cancelled else message_of(error)
-    return Sample(message, source_of(error), _cut(whole))
+    return Sample(message, source_of(error), whole)
+
+
+def _whole(error: BaseException) -> str:
+    """Return the traceback, with those of what is behind the error where they can be checked."""
+    with hiding_parameters(error):
+        found = traceback.TracebackException.from_exception(error, compact=True)
+    alone = len(related(error)) >= MOST_LINKS  # of what is behind it nobody has seen all
+    for link in [found] if alone else _links(found):
+        # Private, and the same in Python 3.11 to 3.14: what it is, nothing public can shorten.
+        link._str = _cut(without_values(str(link._str), error))  # type: ignore[attr-defined]
+    if alone:
+        found.exceptions = None
+    return redacted("".join(found.format(chain=not alone)), error)
 
 
 def source_of(error: BaseException) -> str | None:
@@ -64,7 +75,7 @@ def source_of(error: BaseException) -> str | None:
 def message_of(error: BaseException) -> str:
     """Return what an error says, or the driver's below it, in a line of at most 500 characters."""
     message = " ".join(redacted(_said(error), error).split())
-    return message[:_MESSAGE_LENGTH] or type(_innermost(error)).__name__
+    return message[:_MESSAGE_LENGTH] or class_name(_innermost(error))
 
 
 def shape_of(error: BaseException) -> str:
@@ -87,7 +98,7 @@ def _said(error: BaseException) -> str:
     try:
         with hiding_parameters(cause):
             return _cut(without_values(str(cause), error))
-    except Exception:  # a user's own __str__ may raise anything
+    except BaseException:  # a user's own __str__ may raise anything
         return ""
 
 

@@ -357,8 +357,8 @@ def _name(name: object) -> str:
     text = name.value if isinstance(name, Enum) and isinstance(name.value, str) else name
     if isinstance(name, Enum) and not isinstance(text, str):
         text = name.name
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigurationError(f"the name of an operation is text, not {name!r}")
+    if not isinstance(text, str) or not text.strip() or not text.isprintable():
+        raise ConfigurationError(f"the name of an operation is a line of text, not {name!r}")
     return str(text)
 
 

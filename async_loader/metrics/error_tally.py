@@ -45,6 +45,15 @@ class ErrorTally:
         sample: Sample | None = None,
     ) -> None:
         """Count a failure of an operation; `sample` is what to tell of one without an error."""
+        try:
+            fault = self._fault_of(failure, error, sample)
+        except BaseException:  # an error that cannot even be looked at is counted all the same
+            fault = self._fault_of(failure, None, Sample(f"{failure.name}: it cannot be told"))
+        fault.by_operation[operation] += 1
+
+    def _fault_of(
+        self, failure: Failure, error: BaseException | None, sample: Sample | None
+    ) -> _Fault:
         place: _Place = (failure.name, None, sample.source if sample is not None else None)
         shape = ""
         if error is not None:
@@ -57,7 +66,7 @@ class ErrorTally:
             known = sample or sample_of(error, failure.name)
             sample = Sample(_OTHERS) if others else known
             fault = self._faults[key] = _Fault(sample)
-        fault.by_operation[operation] += 1
+        return fault
 
     def _key(self, place: _Place, shape: str) -> tuple[_Place, str]:
         """Return what a failure is counted under: itself while there is room."""

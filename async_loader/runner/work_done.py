@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..effects import Effects, current_effects
+from ..error_attributes import class_name
 from ..failures import CANCELLED, Failure, classify
 from ..source_lines import short_path
 from ..tasks import holder
@@ -48,8 +49,11 @@ def failure_of(error: BaseException) -> Failure:
         effects = effects_so_far()
         return CANCELLED if effects.committed or effects.raw else CANCELLED_INSIDE
     if not isinstance(error, Exception | BaseExceptionGroup):
-        return Failure(type(error).__name__)
-    return classify(error)
+        return Failure(class_name(error))
+    try:
+        return classify(error)
+    except BaseException:  # an application's exception may do anything when it is looked at
+        return Failure(class_name(error))
 
 
 def check_work(operation: Operation, value: object, effects: Effects) -> None:
