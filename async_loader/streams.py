@@ -148,10 +148,18 @@ def _has_no_reader(descriptor: int) -> bool:
     return any(event & (select.POLLERR | select.POLLNVAL) for _, event in looking.poll(0))
 
 
-def _flush(stream: TextIO) -> None:
+def flush_all() -> None:
+    """Write what is in the buffers of our own streams and of the process's."""
+    for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
+        _flush(stream)
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is None:  # which somebody has put in its place
+        return
     try:
         stream.flush()
-    except ValueError:  # closed by somebody
+    except (ValueError, AttributeError):  # closed by somebody, or what is no stream
         return
     except OSError:  # whoever read it is gone
         give_up(stream)

@@ -28,7 +28,7 @@ from ..results.run import RunResult
 from ..runtime import SIGNALS, Signals, leave_errors_to_the_report
 from ..settings.run import RunSettings
 from ..shards import run_as_asked
-from ..streams import stderr, stdout, tell
+from ..streams import flush_all, stderr, tell
 from ..supervision import Line, Lost, ended, supervise, watched_by
 from ..workloads import BUILT_IN
 
@@ -54,9 +54,7 @@ def run_in_child(settings: RunSettings, progress: Style) -> RunResult:
     """
     answers, answering = os.pipe()
     living, lifeline = os.pipe()
-    for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    flush_all()
     # None is lost between the fork and the handlers, which the child is not to have.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     process = os.fork()
@@ -86,9 +84,7 @@ def _be_the_child(settings: RunSettings, progress: Style, answering: int, living
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+        flush_all()
         os._exit(code)
 
 

@@ -169,7 +169,11 @@ def _processes() -> dict[tuple[int, str], float]:
     if sys.platform != "linux":
         return found
     tick, own = os.sysconf("SC_CLK_TCK"), str(os.getpid())
-    for entry in _PROC.iterdir():
+    try:
+        entries = list(_PROC.iterdir())
+    except OSError:  # no descriptor is left, say
+        return found
+    for entry in entries:
         if entry.name.isdigit() and entry.name != own:
             with suppress(OSError, ValueError, IndexError):
                 text = (entry / "stat").read_text(errors="replace")

@@ -9,7 +9,6 @@ import os
 import re
 import select
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from ..results.run import Outcome, RunResult
 from ..runner.under_way import BOUNDED
 from ..runtime import heeded_signals
 from ..source_lines import user_line
-from ..streams import stderr, stdout
+from ..streams import flush_all
 from .inside import Line
 
 # How long a run that has said that it ended may take to do so, with what its process has left.
@@ -60,9 +59,7 @@ def supervise(
     """
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as dump:
-        for stream in (stdout(), stderr(), sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+        flush_all()
         gc.freeze()  # pages that both have stay as they are
         process = os.fork()
         if process == 0:

@@ -17,7 +17,7 @@ from ..event_loop import threads_left
 from ..runner.under_way import BOUNDED, under_way
 from ..runtime import Signals
 from ..source_lines import line_of, user_line
-from ..streams import stdout, tell
+from ..streams import flush_all, tell
 
 ALIVE_EVERY = 0.25
 # Of the time, one part in so many goes to telling the figures.
@@ -97,9 +97,7 @@ def ended(code: int, line: Line) -> int:
     left = threads_left()
     if left:
         tell(f"async_loader: left behind: {', '.join(left)}")
-    for stream in (stdout(), sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    flush_all()
     with suppress(OSError):
         line.tell(ended=code)
     if left:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -277,6 +278,36 @@ async def blocks_the_loop(_op: OperationContext) -> None:
 @kind
 async def holds_the_interpreter(_op: OperationContext) -> None:
     re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+@kind
+async def sets_stdout_to_none(_op: OperationContext) -> None:
+    sys.stdout = None
+    sys.stderr = None  # as a daemon has them
+
+
+@kind
+async def uses_up_descriptors(_op: OperationContext) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    while True:
+        kept.append(os.open(os.devnull, os.O_RDONLY))
+
+
+@kind
+async def replaces_its_process(_op: OperationContext) -> None:
+    os.execv("/bin/true", ["true"])
+
+
+@kind
+async def forks(_op: OperationContext) -> None:
+    if not os.fork():
+        os.execv("/bin/true", ["true"])
+
+
+@kind
+async def closes_the_loop(_op: OperationContext) -> None:
+    asyncio.get_running_loop().close()
 
 
 @kind

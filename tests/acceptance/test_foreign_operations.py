@@ -61,6 +61,11 @@ OPERATIONS = [
     ("blocks_the_loop", FAILED, None, ["blocked the event loop", "in blocks_the_loop", "odd"]),
     ("holds_the_interpreter", FAILED, None, ["stood still", "in holds_the_interpreter"]),
     ("hangs_in_a_thread", FAILED, 1, ["timeout", "left behind"]),
+    ("sets_stdout_to_none", PASSED, 0, []),
+    ("uses_up_descriptors", FAILED, None, ["Too many open files"]),
+    ("replaces_its_process", LOST, None, ["exit code 0 before its end"]),
+    ("forks", PASSED, 0, []),
+    ("closes_the_loop", FAILED, 1, ["RuntimeError"]),
     ("starts_a_thread", PASSED, 0, ["left behind: thread"]),
 ]
 # What stands still as one of several runs, or in one of several processes.
