@@ -78,7 +78,7 @@ async def test_backends_killed_at_random(
     database_url: str, engine: AsyncEngine, admin: AsyncEngine
 ) -> None:
     """Chunks, readers and the heartbeat's connection: whichever is there."""
-    await fill(engine, 20_000)
+    await fill(engine, 10_000)
     others = create_async_engine(database_url)
     running = asyncio.create_task(counting().run(async_sessionmaker(others), workers=4))
     rng = random.Random(3)
@@ -99,9 +99,9 @@ async def test_backends_killed_at_random(
     done = await running
     await others.dispose()
     assert kills > 5
-    assert done.rows_read == 20_000
+    assert done.rows_read == 10_000
     await engine.dispose()  # ours were killed as well
-    assert await tally(engine) == {1: 20_000}
+    assert await tally(engine) == {1: 10_000}
 
 
 async def test_serialization_failures_are_retried(database_url: str, engine: AsyncEngine) -> None:
