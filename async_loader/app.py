@@ -38,7 +38,7 @@ from .workload import Workload
 from .workloads import mixed, noop, sequences
 
 # What changes nothing in a run.
-_NOT_SHOWN = {"profile", "debug", "config", "out", "html", "junit", "progress"}
+_NOT_SHOWN = {"calibrate", "profile", "debug", "config", "out", "html", "junit", "progress"}
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 
 

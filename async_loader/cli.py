@@ -21,6 +21,7 @@ from typing import Any
 
 from .app import Finished, give_back, measure
 from .commands.baselines import held_against, read_baselines
+from .commands.calibrate import calibrate
 from .commands.compare import check, compare
 from .commands.ingest import run_ingest_command
 from .commands.jobs import run_job_command
@@ -93,6 +94,8 @@ def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
 
 
 def _run(settings: RunSettings) -> int:
+    if settings.calibrate:
+        return _calibrate(settings)
     check_outputs(settings.outputs, RUN_FORMS)
     baselines = read_baselines(settings)
     if not settings.debug:
@@ -188,6 +191,28 @@ def _compare(settings: CompareSettings) -> int:
     return code or shown
 
 
+def _calibrate(settings: RunSettings) -> int:
+    check_outputs(settings.outputs, COMPARE_FORMS)
+    runs: list[RunResult] = []
+    code = DONE
+    try:
+        for result in calibrate(settings, tell):
+            runs.append(result)  # noqa: PERF402  those before an error are to be kept
+    except AsyncLoaderError as error:
+        code = complain(str(error), error.exit_code)
+    if not runs:
+        return code or STOPPED
+    full, *below = runs
+    code = code or _say_verdict(full)
+    if below:
+        code = code or _code_of_steps(below, settings.latency_limit)
+    elif full.outcome == "done":
+        code = code or STOPPED
+    code = write_outputs(settings.outputs, COMPARE_FORMS, sweep_report.calibrated(runs), code)
+    shown = show(partial(sweep_report.render_calibration, runs), settings.outputs)
+    return code or shown
+
+
 def _sweep(settings: SweepSettings) -> int:
     check_outputs(settings.outputs, SWEEP_FORMS)
     steps: list[RunResult] = []
@@ -199,17 +224,23 @@ def _sweep(settings: SweepSettings) -> int:
         code = complain(str(error), error.exit_code)
     if not steps:
         return code or STOPPED
-    if steps[-1].outcome == "interrupted":
-        code = code or STOPPED
-    elif steps[-1].outcome in ("hung", "lost"):  # that is no knee
-        code = code or _say_verdict(steps[-1])
-    elif advise(steps, settings.latency_limit) is None:
-        undecided = is_undecided(steps, settings.latency_limit)
-        word, of_it = ("not measured", NOT_MEASURED) if undecided else ("failed", FAILED)
-        code = code or complain(f"{word}: no step of the sweep is good", of_it)
+    code = code or _code_of_steps(steps, settings.latency_limit)
     code = write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
     shown = show(partial(sweep_report.render, steps), settings.outputs)
     return code or shown
+
+
+def _code_of_steps(steps: Sequence[RunResult], latency_limit: float | None) -> int:
+    """Return the exit code of several loads, and say why where none of them is good."""
+    if steps[-1].outcome == "interrupted":
+        return STOPPED
+    if steps[-1].outcome in ("hung", "lost"):  # that is no knee
+        return _say_verdict(steps[-1])
+    if advise(steps, latency_limit) is not None:
+        return DONE
+    if is_undecided(steps, latency_limit):
+        return complain("not measured: no step is good", NOT_MEASURED)
+    return complain("failed: no step is good", FAILED)
 
 
 def _inserts(settings: InsertsSettings) -> int:

@@ -269,7 +269,7 @@ def measurements(result: RunResult) -> Iterator[tuple[str, str]]:
     else:
         yield result.mode, f"{process.loop_busy:.0%} busy"
     yield "measurement", measurement_text(result)
-    if is_at_full_speed(result) and (served := _service_times(result)):
+    if (served := service_times(result)) is not None:
         yield "service time", f"{served} on average, without our own queue"
     memory = process.peak_memory_bytes / 2**20
     number = f"{process.processes} of them, " if process.processes > 1 else ""
@@ -285,14 +285,21 @@ def _warm_up(before: WarmUpResult) -> str:
     return f"{', '.join(counts)}, {figures}; in no other figure"
 
 
-def _service_times(result: RunResult) -> str:
-    """Return what each operation takes but for its wait for our own event loop."""
+def service_times(result: RunResult) -> str | None:
+    """
+    Return what each operation takes but for its wait for our own event loop.
+
+    None where that wait is no part of what was measured: not at full speed.
+    """
+    if not is_at_full_speed(result):
+        return None
     times = []
     for name, operation in result.by_operation.items():
         if (split := operation.split) is not None and operation.count:
             whole = sum(part.mean_ns for label, part in split.parts() if label != "loop_queue")
             times.append(f"{name} {milliseconds(whole / 1e6)} ms")
-    return ", ".join(times[:_MOST_SERVED]) + (", ..." if len(times) > _MOST_SERVED else "")
+    shown = [*times[:_MOST_SERVED], *(["..."] if len(times) > _MOST_SERVED else [])]
+    return ", ".join(shown) or None
 
 
 _MOST_SERVED = 6

@@ -24,6 +24,7 @@ from async_loader.reports import page_sweep
 from async_loader.reports import page_tables as tables
 from async_loader.reports.comparison import Ways
 from async_loader.reports.console import let_in_by, measurements, milliseconds, sentences
+from async_loader.reports.next_command import next_command
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.reports.sweep import advice_of, ways_of
 from async_loader.results.run import RunResult
@@ -78,7 +79,7 @@ def _page(
         verdict=verdict,
         alone=alone,
         tiles=_tiles(alone) if alone else [],
-        findings=sentences(alone) if alone else [],
+        findings=_findings(alone) if alone else [],
         compared=compared or (None if alone else tables.compared(ways)),
         details={
             label if len(rounds) == 1 else f"{label}, round {number}": _details(run)
@@ -89,6 +90,12 @@ def _page(
         version=version("async_loader"),
     )
     return page
+
+
+def _findings(result: RunResult) -> list[str]:
+    command = next_command(result)
+    following = [] if command is None else [f"Latencies at 70 % of that throughput: {command}"]
+    return [*sentences(result), *following]
 
 
 # --- what the page says --------------------------------------------------------------------

@@ -9,8 +9,9 @@ from statistics import median
 
 from async_loader.reports import shards
 from async_loader.reports.comparison import Ways, base_of, ratios
-from async_loader.reports.console import milliseconds, sentences
+from async_loader.reports.console import milliseconds, sentences, service_times
 from async_loader.reports.findings import repeat_lines, server_lines
+from async_loader.reports.next_command import next_command
 from async_loader.reports.sweep import (
     advice_lines,
     advice_of,
@@ -53,6 +54,10 @@ def render(result: RunResult) -> str:
     ]
     for sentence in sentences(result):
         lines += ["", f"> {_plain(sentence)}"]
+    if (served := service_times(result)) is not None:
+        lines += ["", f"Without our own queue an operation takes: {_plain(served)}."]
+    if (command := next_command(result)) is not None:
+        lines += ["", "Latencies at 70 % of that throughput:", "", "```sh", command, "```"]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 

@@ -43,6 +43,15 @@ def next_lines(result: RunResult, width: int) -> list[str]:
     ]
 
 
+def next_command(result: RunResult) -> str | None:
+    """Return the same in one line, None after another run."""
+    lines = next_lines(result, _ONE_LINE)
+    return lines[1].strip() if lines else None
+
+
+_ONE_LINE = 100_000
+
+
 def _options(result: RunResult) -> Iterator[str]:
     for name, default in _KEPT.items():
         value = result.settings.get(name, default)

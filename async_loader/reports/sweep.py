@@ -11,7 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from async_loader.reports.console import circumstances, milliseconds, printed
+from async_loader.reports.console import circumstances, let_in_by, milliseconds, printed
+from async_loader.reports.console import render as render_run
 from async_loader.results.run import RESULT_SCHEMA, RunResult
 from async_loader.verdict.knee import (
     Advice,
@@ -43,6 +44,25 @@ def render(steps: Sequence[RunResult], *, width: int = 80, color: bool = False) 
         parts += [Text.from_ansi(chart) if color else Text(plotext.uncolorize(chart)), ""]
     parts += advice_lines(steps, advice)
     return printed(parts, width=width, color=color)
+
+
+def render_calibration(runs: Sequence[RunResult], *, width: int = 80, color: bool = False) -> str:
+    """Return what the first run found at full speed, and the others as the steps of a sweep."""
+    full, *below = runs
+    if not below:  # it tells why
+        return render_run(full, width=width, color=color)
+    capacity = (
+        f"At full speed, {let_in_by(full)}: {full.throughput:,.0f} operations/s. "
+        "The latencies of that run hold our own queue; those below it do not."
+    )
+    text = printed([capacity, ""], width=min(width, 100), color=color)
+    return text + render(below, width=width, color=color)
+
+
+def calibrated(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Return the runs of a calibration as ways to compare."""
+    full, *below = runs
+    return {"at full speed": [full]} | ways_of(below)
 
 
 def render_json(steps: Sequence[RunResult]) -> str:
@@ -117,7 +137,7 @@ def _table(steps: Sequence[RunResult], advice: Advice | None) -> Table:
     table.add_column(by_of(steps[0]), justify="right", min_width=11, no_wrap=True)
     for heading in ("ops/s", "p50", "p95", "p99 ms", "conns", "busy"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=6)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold", min_width=12)
     knee = steps[advice.step] if advice else None
     for step in sorted(steps, key=level_of):
         latency = step.latency().summary_ms()

@@ -221,6 +221,18 @@ class ProfileOptions(Group):
     ] = None
 
 
+class CalibrateOptions(Group):
+    """Whether the load is found first."""
+
+    title: ClassVar[str] = "Load"
+
+    calibrate: bool = Field(
+        False,
+        description="find the throughput at full speed, then the latencies at 50, 70 and 90 % "
+        "of it (10 s each, or --ops or --duration)",
+    )
+
+
 class RunSettings(
     GeneralOptions,
     ReportOptions,
@@ -230,6 +242,7 @@ class RunSettings(
     DatabaseOptions,
     WorkloadOptions,
     SplitOptions,
+    CalibrateOptions,
     ModeOptions,
 ):
     """Run a workload once and report what was found."""
@@ -239,6 +252,15 @@ class RunSettings(
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         self.check_mode(self.mode)
+        if self.calibrate and (self.is_open or self.stage or self.mode in SYNC_MODES):
+            raise ValueError(
+                "--calibrate finds the rates itself, on an event loop: it excludes --rate, "
+                "--stage and the modes sync and threads"
+            )
+        if self.calibrate and (self.threshold or self.baseline or self.profile):
+            raise ValueError(
+                "--calibrate is of several runs: thresholds, a baseline and a profile are of one"
+            )
         if self.is_open and self.cluster is None:
             self.throttle(Part(0, self.number_of_processes))  # which refuses too high a rate
         if self.profile is not None:

@@ -145,8 +145,14 @@ def rate_below(result: RunResult) -> str | None:
         return None
     if biases != {"inflates"}:
         return None
-    rate = _CALM * result.throughput
-    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+    return rate_text(_CALM * result.throughput)
+
+
+def rate_text(rate: float) -> str:
+    """Return so many arrivals a second as `--rate` takes them, in digits that matter."""
+    if rate >= 10:
+        return f"{rate:.0f}/s"
+    return f"{rate:.2f}/s" if rate >= 0.1 else f"{rate * 3600:.2f}/h"
 
 
 _CLOSED = ("semaphore", "chunks", "unbounded")

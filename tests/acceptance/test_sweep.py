@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -53,10 +54,44 @@ def test_steps_of_a_rate_that_nothing_keeps_up_with(command: Command, tmp_path: 
     )  # fmt: skip
     # On a busy machine nobody can tell.
     assert done.returncode in (99, 112), done.stderr
-    assert "no step of the sweep is good" in done.stderr
+    assert "no step is good" in done.stderr
     # Over the limit; on a busy machine also not kept up with.
     assert "No step is good under 50 ms: at 20/s already, " in done.stdout
     assert "step 2" not in done.stderr
+
+
+def test_a_calibration_measures_latencies_below_the_throughput_that_it_finds(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "calm.py").write_text(
+        "import asyncio\nfrom async_loader import Workload\nworkload = Workload('calm')\n"
+        "@workload.operation('sleep', kind='read')\n"
+        "async def sleep() -> None: await asyncio.sleep(0.02)\n"
+    )
+    done = command(
+        "--calibrate", "-w", "calm.py", "--duration", "1s", "--concurrency", "4",
+        "--progress", "none", "--out", "json=x", "--out", "junit=y",
+    )  # fmt: skip
+    assert done.returncode in (0, 112), done.stderr  # the machine may be too busy to tell
+    assert "At full speed, semaphore, concurrency 4: " in done.stdout
+    full, *below = json.loads((tmp_path / "x").read_text())["runs"]
+    assert [run["mode"] for run in (full, *below)] == ["semaphore", "open", "open", "open"]
+    for run, share in zip(below, (0.5, 0.7, 0.9), strict=True):
+        rate = float(run["settings"]["rate"].removesuffix("/s"))
+        assert rate == pytest.approx(share * full["throughput"], abs=0.6)
+        assert run["settings"]["rate"] in done.stdout
+    assert len(ET.parse(tmp_path / "y").getroot()) == 4
+
+
+def test_a_calibration_of_what_fails_is_failed(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from async_loader import Workload\nworkload = Workload('bad')\n"
+        "@workload.operation('fail', kind='read')\nasync def fail() -> None: 1 / 0\n"
+    )
+    argv = ["--calibrate", "-w", "bad.py", "--ops", "50", "--progress", "none"]
+    done = command(*argv)
+    assert done.returncode == 1, done.stderr
+    assert "ZeroDivisionError" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

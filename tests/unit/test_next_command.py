@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from async_loader import RunResult
+from async_loader.reports import html, markdown
 from async_loader.reports.console import render
 from async_loader.reports.next_command import next_lines
 from async_loader.results.machine import MachineResult
@@ -91,5 +92,9 @@ def test_the_console_has_the_service_time_beside_the_latency() -> None:
     assert f"service time {name} 6.00 ms on average, without our own queue" in shown
     assert "good for throughput" in shown
     assert "async_loader --rate 70/s --duration 30s" in shown
+    for report in (markdown, html):
+        text = report.render(result)
+        assert "async_loader --rate 70/s --duration 30s" in text
+        assert f"{name} 6.00 ms" in text
     calm = replace(result, process=replace(result.process, loop_busy=0.2))
     assert "service time" not in render(calm)
