@@ -33,6 +33,7 @@ from .connections import begin
 from .definition import Sessions
 from .identity import meaning_of, target_of, translation
 from .keyset import Keyset, KeyTable, Ordering
+from .movers import movers_of
 from .rows import read_rows
 from .selects import refuse_functions
 from .transient import is_transient
@@ -91,6 +92,7 @@ def _examine(connection: Connection, keyset: Keyset | None) -> str:
             for place, column in zip(places, keyset.identity, strict=True)
         )
     keyset.tables = tuple(_key_tables(keyset, graph, facts))
+    keyset.movers = movers_of(connection, [table.quoted for table in keyset.tables])
     return target_of(connection, (table.name for table in keyset.tables), translate)
 
 

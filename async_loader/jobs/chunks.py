@@ -19,10 +19,13 @@ from .applying import Fenced
 from .definition import Apply, Chunk, Definition, Sessions
 from .fence import Advance, Counts, values_of
 from .keyset import Keyset, encode
-from .moves import KeyWatch
+from .moves import CountedError, KeyWatch
+from .outcomes import Retry
 from .rows import check_objects, our_settings, read_rows, read_with_keys
 from .store import Store
 from .transaction import ChunkTransaction
+
+_RECOUNTS = 2  # others may have written a chunk's rows, but hardly each time
 
 
 @dataclass(slots=True)
@@ -126,10 +129,19 @@ class Chunks:
             moves = self._watch_key(session, held)
             await fenced.call(self.apply, session, transaction, rows, chunk)
             if moves is not None:
-                await (await session.connection()).run_sync(moves.check)
+                await self._check_moves(session, moves, held)
         if keys:
             await self._check_cleared(session, held, keys)
         return rows
+
+    async def _check_moves(self, session: AsyncSession, moves: KeyWatch, held: Held) -> None:
+        connection = await session.connection()
+        try:
+            await connection.run_sync(moves.check)
+        except CountedError as error:
+            if held.retried < _RECOUNTS:
+                raise Retry from error
+            raise
 
     def _watch_key(self, session: AsyncSession, held: Held) -> KeyWatch | None:
         if self.keyset is None:

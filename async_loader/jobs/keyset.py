@@ -38,6 +38,7 @@ from sqlalchemy.util import immutabledict
 
 from ..errors import ConfigurationError
 from .catalog import INTEGERS, ColumnFacts
+from .movers import Movers
 from .selects import refuse_what_has_no_pages
 
 Key = tuple[Any, ...]
@@ -163,6 +164,7 @@ class Keyset:
         self.entities = _is_one_entity(select)
         self.ordering = Ordering((), on_sqlite=False)
         self.tables: tuple[KeyTable, ...] = ()
+        self.movers = Movers()
 
     def ordered(self, ordering: Ordering) -> Keyset:
         """Set how the database orders the key, and return this."""

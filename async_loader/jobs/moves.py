@@ -2,9 +2,10 @@
 An apply that moves the key that its job pages by: such rows would be read again, or never.
 
 Statements that set a column of the key are refused before they are executed, those of the ORM's
-flushes among them. What a statement does not say, a trigger, a rule, a cascade or a function, is
-seen by counting: as many rows have to be in the chunk's range of keys afterwards as before, but
-for those that were deleted or inserted.
+flushes among them. What a statement does not say, a trigger, a rule, a cascade, a view or a
+function (movers.py), is seen by counting: as many rows have to be in the chunk's range of keys
+afterwards as before, but for those that were deleted or inserted. Others write, too: what is
+only counted is tried again before it is believed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _ONLY_FUNCTIONS = re.compile(r"\s*select\b(?!.*\bfrom\b)", re.IGNORECASE | re.DO
 _WRITES = re.compile(r"\b(update|merge)\b", re.IGNORECASE)
 
 
+class CountedError(ConfigurationError):
+    """More or fewer rows are in a range of keys than before: apply moves them, or others do."""
+
+
 class KeyWatch:
     """Watches one chunk's transaction, from its rows to the end of apply."""
 
@@ -41,6 +46,7 @@ class KeyWatch:
         self._keyset = keyset
         self._span = span
         self._before: tuple[int, ...] | None = None
+        self._by = ""
         self._refusal: str | None = None
         self._counting = self._deletes = False
         connection: Connection = session.sync_session.connection()
@@ -48,11 +54,11 @@ class KeyWatch:
 
     def check(self, connection: Connection) -> None:
         """Raise `ConfigurationError` if the key was moved, whoever has caught that."""
-        if self._before is not None:
-            self._compare(connection, self._before)
-        self._counting = True  # what comes behind is ours
+        counted, self._counting = self._before, True  # what comes behind is ours
         if self._refusal is not None:
             raise ConfigurationError(self._refusal)
+        if counted is not None:
+            self._compare(connection, counted)
 
     def _look(self, connection: Connection, _cursor: Any, statement: str, *_others: Any) -> None:
         """Refuse a statement that sets the key, count before one of which nobody knows."""
@@ -63,35 +69,40 @@ class KeyWatch:
                 self._refusal = self._moved(f"sets {', '.join(sorted(table.columns))}")
                 raise ConfigurationError(self._refusal)
         self._deletes = self._deletes or "DELETE" in statement.upper()
-        if self._before is None and self._may_move(statement):
+        if self._before is None and (by := self._mover_in(statement)) is not None:
+            self._counting, self._by = True, by
             self._before = self._counts(connection)
+            self._counting = False
 
-    def _may_move(self, statement: str) -> bool:
-        if is_opaque(statement):
-            return True
-        return bool(_WRITES.search(statement)) and any(t.moved_by for t in self._keyset.tables)
+    def _mover_in(self, statement: str) -> str | None:
+        """Return what a statement may move rows by, None for one that says all it does."""
+        moved_by = next((t.moved_by for t in self._keyset.tables if t.moved_by), None)
+        if moved_by and _WRITES.search(statement):
+            return moved_by
+        by = self._keyset.movers.in_statement(statement)
+        return "a function" if by is None and is_opaque(statement) else by
 
     def _counts(self, connection: Connection) -> tuple[int, ...]:
         """Return how many rows are in the range, and how many this transaction has changed."""
-        self._counting = True
         query = self._keyset.base_count(*self._span)
         rows = -1 if query is None else int(connection.scalar(query) or 0)
         deleted = inserted = 0
         if connection.dialect.name == "postgresql":
             names = [table.quoted for table in self._keyset.tables]
             deleted, inserted = connection.execute(_CHANGED, {"names": names}).one()
-        self._counting = False
         return rows, deleted, inserted
 
     def _compare(self, connection: Connection, before: tuple[int, ...]) -> None:
+        if self._keyset.movers.deferred:  # else they would move rows behind the count
+            names = ", ".join(self._keyset.movers.deferred)
+            connection.exec_driver_sql(f"SET CONSTRAINTS {names} IMMEDIATE")
         now = self._counts(connection)
         rows, deleted, inserted = (after - first for after, first in zip(now, before, strict=True))
         if connection.dialect.name != "postgresql":
             deleted = -rows if self._deletes else 0
             inserted = max(rows, 0)
         if -rows > deleted or rows > inserted:
-            by = next((t.moved_by for t in self._keyset.tables if t.moved_by), "a function")
-            self._refusal = self._refusal or self._moved(f"moves rows to other keys (by {by})")
+            raise CountedError(self._moved(f"moves rows to other keys (by {self._by})"))
 
     def _moved(self, how: str) -> str:
         return (

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import (
     MetaData,
@@ -483,7 +484,66 @@ async def test_a_function_that_moves_the_key(sessions: Sessions) -> None:
         "CREATE FUNCTION move() RETURNS void LANGUAGE sql AS"
         " 'UPDATE song SET place = place + 1000 WHERE id = 12'",
     )
-    await moving(sessions, select(func.move()), r"apply moves rows to other keys \(by a function\)")
+    hint = r"apply moves rows to other keys \(by the function move\)"
+    await moving(sessions, select(func.move()), hint)
+
+
+MOVE = "UPDATE song SET place = place + 1000 WHERE id = 12"
+MOVING = (
+    f"CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {MOVE}; RETURN NEW; END'"
+)
+MOVERS = {
+    "a view": (("CREATE VIEW shelf AS SELECT id, place AS at FROM song",),
+               "UPDATE shelf SET at = at + 1000 WHERE id = 12", "the view shelf"),
+    "a function within": ((f"CREATE FUNCTION move() RETURNS void LANGUAGE sql AS '{MOVE}'",),
+                          "DELETE FROM tag WHERE id < 0 OR (id = 1 AND move() IS NULL)",
+                          "the function move"),
+    "a function of many": ((f"CREATE FUNCTION move() RETURNS void LANGUAGE sql AS '{MOVE}'",),
+                           "SELECT move() FROM generate_series(1, 1)", "the function move"),
+    "another table's trigger": ((
+        MOVING,
+        "CREATE TRIGGER moving AFTER INSERT ON album FOR EACH ROW EXECUTE FUNCTION move()",
+        ), "INSERT INTO album VALUES (100)", "a trigger of album"),
+    "a trigger that waits": ((
+        MOVING,
+        "CREATE CONSTRAINT TRIGGER moving AFTER INSERT ON album DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION move()",
+        ), "INSERT INTO album VALUES (100)", "a trigger of album"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "statement", "by"), MOVERS.values(), ids=MOVERS.keys())
+async def test_what_moves_a_key_out_of_sight(
+    sessions: Sessions, made: Sequence[str], statement: str, by: str
+) -> None:
+    """The statement names neither the table nor its column."""
+    await execute(sessions, *made)
+    await moving(sessions, text(statement), rf"apply moves rows to other keys \(by {by}\)")
+
+
+async def test_a_row_that_another_session_deletes_meanwhile(sessions: Sessions) -> None:
+    """What is missing from a chunk's range was taken by another: it is tried again, and goes on."""
+    await execute(
+        sessions,
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER touched BEFORE UPDATE ON song FOR EACH ROW EXECUTE FUNCTION touch()",
+    )
+    url = engine_of(sessions).url.set(drivername="postgresql")
+    another = await asyncpg.connect(url.render_as_string(hide_password=False))
+    met = list[int]()
+    job = BatchJob("met", select=select(Song), chunk=10, partitions=1)
+
+    @job.apply
+    async def apply(session: AsyncSession, songs: Sequence[Song]) -> None:
+        songs[0].n += 1
+        await session.flush()
+        if songs[-1].id == 29:
+            met.append(len(songs))
+            await another.execute("DELETE FROM song WHERE id = 25")
+
+    done = await job.run(sessions)
+    await another.close()
+    assert (done.state, done.rows_read, met) == ("done", 29, [10, 9])
 
 
 async def test_a_trigger_that_moves_the_key(sessions: Sessions) -> None:
