@@ -73,6 +73,11 @@ async def engine_of(sessions: Sessions) -> AsyncEngine:
             raise ConfigurationError("a job needs an async_sessionmaker with an AsyncEngine")
         if its.twophase:
             raise ConfigurationError("a job's sessions cannot be of two phases: leave twophase out")
+        if sessions() is session:
+            raise ConfigurationError(
+                "a job needs a new session for each chunk, and this factory gives the same again: "
+                "give the job the async_sessionmaker"
+            )
         if its.get_bind() is not bind.sync_engine:
             raise ConfigurationError(OTHER_BIND.format(what="what the session writes"))
         if bind.get_execution_options().get("isolation_level") == "AUTOCOMMIT":

@@ -49,7 +49,11 @@ def ends_told(what: str, rest: Callable[[], str] = str) -> Iterator[None]:
         if task is None or task.cancelling():
             raise  # the job's own end
         raise JobError(f"{what} raised CancelledError{rest()}") from error
-    except (SystemExit, KeyboardInterrupt) as error:
+    except GeneratorExit:
+        raise  # whoever runs us closes us
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise
         by = repr(error).removesuffix("()")
         raise JobError(f"{what} raised {by}{rest()}") from error
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 from weakref import ref
 
@@ -45,6 +46,16 @@ _BEHIND = (
     "a listener of the engine executes statements while a chunk is committed, behind its last "
     "check: give the job an engine without that listener"
 )
+_STAYS = (
+    "apply changes which tables a name means, or the role, for whoever has the connection next, "
+    "the job's own reading too: say SET LOCAL"
+)
+_NAMES = r"(search_path|schema|role|session\s+authorization)"
+_STAYING = re.compile(
+    rf"\s*(set\s+(session\s+(?!authorization))?{_NAMES}|reset\s+(all|{_NAMES}))\b"
+    r"|.*\bset_config\s*\(\s*'(search_path|role)'\s*,[^,()]*,\s*(false|'f)",
+    re.IGNORECASE | re.DOTALL,
+)
 _ENDS = re.compile(
     r"\s*(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b",
     re.IGNORECASE,
@@ -52,6 +63,12 @@ _ENDS = re.compile(
 _ABORTED = "25P02"
 
 LastAct = Callable[[Connection], bool]
+
+
+@lru_cache(maxsize=1024)
+def _stays(statement: str) -> bool:
+    """Return whether a statement's effect on names outlasts the transaction."""
+    return bool(_STAYING.match(statement))
 
 
 def gave_up(error: BaseException) -> bool:
@@ -172,6 +189,8 @@ class ChunkTransaction:
             self._refuse(_BEHIND)
         if _ENDS.match(statement):
             self._refuse(NOT_YOURS)
+        if _stays(statement):
+            self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
+    async_scoped_session,
     async_sessionmaker,
     create_async_engine,
 )
@@ -432,6 +433,42 @@ async def test_sessions_of_two_phases_are_refused(made: AsyncEngine) -> None:
         await invoicing().run(async_sessionmaker(made, twophase=True))
 
 
+async def test_a_factory_that_gives_one_session_again(made: AsyncEngine) -> None:
+    scoped = async_scoped_session(async_sessionmaker(made), scopefunc=asyncio.current_task)
+    one = async_sessionmaker(made)()
+    for sessions in (scoped, lambda: one):
+        factory: Any = sessions
+        with pytest.raises(ConfigurationError, match="a new session for each chunk"):
+            await invoicing().run(factory)
+    assert await invoices(made) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SET search_path = other", "set session search_path to other", "SET SCHEMA 'other'",
+     "RESET ALL", "SET ROLE pg_read_all_data", "SELECT set_config('search_path', 'other', false)"],
+)  # fmt: skip
+async def test_an_apply_that_changes_what_names_mean_for_the_next(
+    made: AsyncEngine, statement: str
+) -> None:
+    """The pool gives the connection to the next chunk, which would read another schema's rows."""
+
+    async def act(session: AsyncSession) -> None:
+        await session.execute(text(statement))
+
+    with pytest.raises(ConfigurationError, match=r"say SET LOCAL; the rows .*: rolled back"):
+        await invoicing(act).run(async_sessionmaker(made))
+
+
+async def test_an_apply_may_change_what_names_mean_for_itself(made: AsyncEngine) -> None:
+    async def act(session: AsyncSession) -> None:
+        await session.execute(text("SET LOCAL search_path = public, pg_catalog"))
+        await session.execute(text("SELECT set_config('search_path', 'public', true)"))
+
+    await invoicing(act).run(async_sessionmaker(made))
+    assert await invoices(made) == list(range(1, ROWS + 1))
+
+
 async def test_sessions_that_do_not_begin_by_themselves(made: AsyncEngine) -> None:
     await invoicing().run(async_sessionmaker(made, autobegin=False))
     assert await invoices(made) == list(range(1, ROWS + 1))
@@ -549,7 +586,8 @@ async def test_an_end_from_within_apply_is_told(made: AsyncEngine, act: Act, by:
 @pytest.mark.parametrize(
     ("error", "by"),
     [(SystemExit(0), r"SystemExit\(0\)"), (KeyboardInterrupt(), "KeyboardInterrupt"),
-     (asyncio.CancelledError(), "CancelledError")],
+     (asyncio.CancelledError(), "CancelledError"),
+     (BaseExceptionGroup("g", [SystemExit()]), r"BaseExceptionGroup\('g', \[SystemExit\(\)\]\)")],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["setup", "select", "a throttle"])
 async def test_an_end_from_within_the_rest_is_told(
