@@ -123,4 +123,5 @@ def _binds_of(factory: object) -> Iterator[object]:
         with suppress(Exception):
             made = factory()
             if isinstance(made, AsyncSession):
-                yield from (made.bind, *(made.binds or {}).values())
+                # SQLAlchemy 2.0 has no `binds` where there are none.
+                yield from (made.bind, *(getattr(made, "binds", None) or {}).values())

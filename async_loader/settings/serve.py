@@ -200,3 +200,9 @@ class ScenarioOptions(Group):
 
 class ScenarioSettings(RunSettings, ScenarioOptions):
     """A run that the service can be asked for by name."""
+
+    @model_validator(mode="after")
+    def _one_run(self) -> Self:
+        if self.calibrate:
+            raise ValueError("calibrate is of several runs, and a scenario is of one")
+        return self

@@ -8,7 +8,8 @@ from async_loader import ConfigurationError, Limit
 from async_loader.settings.option_group import Group
 from async_loader.settings.option_types import parse_seconds
 from async_loader.settings.run import RunSettings
-from async_loader.settings.sources import COMMANDS, load
+from async_loader.settings.serve import ScenarioSettings
+from async_loader.settings.sources import COMMANDS, Layer, load, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -267,3 +268,8 @@ def test_every_option_is_described_and_every_command_has_the_general_ones() -> N
         assert {"config", "debug"} <= set(model.model_fields)
         for name, field in model.model_fields.items():
             assert field.description, name
+
+
+def test_a_scenario_is_one_run() -> None:
+    with pytest.raises(ConfigurationError, match="calibrate is of several runs"):
+        settings_of(ScenarioSettings, [Layer({"calibrate": True}, "'{key}' in x.toml")])
