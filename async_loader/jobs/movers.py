@@ -17,7 +17,7 @@ _WRITES = re.compile(r"\b(insert|update|delete|merge|truncate|copy)\b", re.IGNOR
 _WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what was found in a statement is kept for each
 class Movers:
     """
     Names that a statement has in lower case, each with what it is.
@@ -34,19 +34,14 @@ class Movers:
         """Return what a statement may move keys by, None if by nothing that is known."""
         if not self.written and not self.called:
             return None
-        words = _words(statement)
-        names = [self.called, self.written] if _writes(statement) else [self.called]
-        return next((known[word] for known in names for word in words if word in known), None)
+        return _found(self, statement)
 
 
-@lru_cache(maxsize=1024)
-def _words(statement: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(statement.lower()))
-
-
-@lru_cache(maxsize=1024)
-def _writes(statement: str) -> bool:
-    return bool(_WRITES.search(statement))
+@lru_cache(maxsize=256)
+def _found(movers: Movers, statement: str) -> str | None:
+    words = set(_WORD.findall(statement.lower()))
+    names = [movers.called, movers.written] if _WRITES.search(statement) else [movers.called]
+    return next((what for known in names for name, what in known.items() if name in words), None)
 
 
 _MOVERS = text(
