@@ -59,7 +59,7 @@ class Fenced:
             try:
                 connection = await transaction.begin(session)
                 await self.fence.enter(connection, self.place, self.me)
-                transaction.enter(session, connection)
+                transaction.enter(connection)
                 await within(session, transaction)
                 await transaction.commit(
                     session, lambda at: self._leave(at, values(transaction.written))

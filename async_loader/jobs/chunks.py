@@ -126,7 +126,7 @@ class Chunks:
         rows, keys = await self._rows(session, held)
         if rows or self.keyset is None:
             chunk = Chunk(self.run, held.number, held.chunk + 1, self.arguments)
-            moves = self._watch_key(session, held)
+            moves = self._watch_key(transaction, held)
             await fenced.call(self.apply, session, transaction, rows, chunk)
             if moves is not None:
                 await self._check_moves(session, moves, held)
@@ -143,10 +143,12 @@ class Chunks:
                 raise Retry from error
             raise
 
-    def _watch_key(self, session: AsyncSession, held: Held) -> KeyWatch | None:
+    def _watch_key(self, transaction: ChunkTransaction, held: Held) -> KeyWatch | None:
         if self.keyset is None:
             return None
-        return KeyWatch(session, self.keyset, (held.cursor, held.ends[-1]))
+        watch = KeyWatch(self.keyset, (held.cursor, held.ends[-1]))
+        transaction.look = watch.look
+        return watch
 
     def describe(self, held: Held) -> str:
         """Return what the next chunk applies, for people."""

@@ -21,6 +21,7 @@ from .status import JobStatus
 from .store import Store
 from .tables import make_tables
 from .throttles import ThrottleHook
+from .transaction import listening
 from .transient import Patience
 from .watchdog import watching
 
@@ -158,7 +159,8 @@ class BatchJob:
             part = Part(definition, self._required_apply(), sessions, clock, store, reader)
             chunks = await part.latest(arguments)
             require_select(chunks)
-            return await retry_errors(chunks, reader, Patience(clock, definition.patience))
+            with listening():
+                return await retry_errors(chunks, reader, Patience(clock, definition.patience))
 
     def _required_apply(self) -> Apply:
         if self._apply is None:

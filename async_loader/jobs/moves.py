@@ -13,10 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import Connection, event, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, text
 
 from ..errors import ConfigurationError
 from .keyset import Keyset, KeyTable
@@ -40,17 +38,13 @@ class CountedError(ConfigurationError):
 class KeyWatch:
     """Watches one chunk's transaction, from its rows to the end of apply."""
 
-    def __init__(
-        self, session: AsyncSession, keyset: Keyset, span: tuple[str | None, str | None]
-    ) -> None:
+    def __init__(self, keyset: Keyset, span: tuple[str | None, str | None]) -> None:
         self._keyset = keyset
         self._span = span
         self._before: tuple[int, ...] | None = None
         self._by = ""
         self._refusal: str | None = None
         self._counting = self._deletes = False
-        connection: Connection = session.sync_session.connection()
-        event.listen(connection, "before_cursor_execute", self._look)
 
     def check(self, connection: Connection) -> None:
         """Raise `ConfigurationError` if the key was moved, whoever has caught that."""
@@ -60,7 +54,7 @@ class KeyWatch:
         if counted is not None:
             self._compare(connection, counted)
 
-    def _look(self, connection: Connection, _cursor: Any, statement: str, *_others: Any) -> None:
+    def look(self, connection: Connection, statement: str) -> None:
         """Refuse a statement that sets the key, count before one of which nobody knows."""
         if self._counting:
             return

@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..clock import Clock
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from ..limits import Stop
-from . import elsewhere
 from .checks import Examined, examine
 from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
@@ -29,6 +28,7 @@ from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
 from .store import Names, Store
 from .tables import make_tables
+from .transaction import listening
 from .watchdog import watching
 from .worker import Party, Worker
 
@@ -164,7 +164,7 @@ async def taking_part(
         tables = await reader.patiently(lambda: make_tables(engine))
         store = Store(engine, tables, direct=direct)
         async with alone(store):
-            with elsewhere.listening():
+            with listening():
                 yield Part(definition, apply, sessions, clock, store, reader)
 
 

@@ -14,11 +14,11 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
 from ..failures import sqlstate_of
-from . import connections
+from . import connections, elsewhere
 from .checkpoints import reached
 from .connections import OTHER_BIND
 from .elsewhere import Elsewhere
@@ -64,6 +64,10 @@ _ABORTED = "25P02"
 
 LastAct = Callable[[Connection], bool]
 
+_INFO = "async_loader.jobs.transaction"
+_entered: WeakKeyDictionary[Connection, ChunkTransaction] = WeakKeyDictionary()
+_jobs = 0
+
 
 @lru_cache(maxsize=1024)
 def _stays(statement: str) -> bool:
@@ -93,23 +97,23 @@ class ChunkTransaction:
         self._engine: Engine | None = None
         self._last_act: LastAct | None = None
         self._left = self._rolled_back = False
+        self.look: Callable[[Connection, str], None] | None = None  # at apply's statements
 
     async def begin(self, session: AsyncSession) -> AsyncConnection:
-        """Begin the transaction, and return its connection."""
-        event.listen(session.sync_session, "after_begin", self._begun)
+        """Begin the transaction, and return its connection; within `listening`."""
+        assert _jobs
+        session.sync_session.info[_INFO] = self
         return await connections.begin(session)
 
-    def enter(self, session: AsyncSession, connection: AsyncConnection) -> None:
+    def enter(self, connection: AsyncConnection) -> None:
         """Keep it from being ended, from now on: the fence's first statement was executed."""
         sync = connection.sync_connection
         assert sync is not None
         self._driver = connections.driver_of(sync)
         if not connections.in_transaction(self._driver):
             raise ConfigurationError(connections.AUTOCOMMIT)
-        event.listen(session.sync_session, "after_flush", self._count)
-        event.listen(session.sync_session, "before_commit", self._before_commit)
-        event.listen(sync, "before_cursor_execute", self._before_statement)
-        event.listen(sync, "rollback", self._on_rollback)
+        _entered[sync] = self
+        # Of its own, so as to come behind what an application listens to on its engine.
         event.listen(sync, "commit", self._on_commit)
 
     @property
@@ -164,7 +168,7 @@ class ChunkTransaction:
 
     # --- what SQLAlchemy tells -----------------------------------------------------------
 
-    def _begun(self, session: Session, _t: SessionTransaction, connection: Connection) -> None:
+    def begun(self, session: Session, connection: Connection) -> None:
         """Refuse a second connection: of another bind, or after the first one's end."""
         if self._connection is None:
             root = session.get_transaction()
@@ -175,16 +179,18 @@ class ChunkTransaction:
             same = connection.engine is self._engine
             self._refuse(NOT_YOURS if same else OTHER_BIND.format(what="what apply uses"))
 
-    def _count(self, _session: Session, context: UOWTransaction) -> None:
-        self.written += sum(not listed_only for _, listed_only in context.states.values())
+    def flushed(self, context: UOWTransaction) -> None:
+        """Count what was written."""
+        if self.entered:
+            self.written += sum(not listed_only for _, listed_only in context.states.values())
 
-    def _before_commit(self, session: Session) -> None:
-        if self._last_act is None and not session.in_nested_transaction():
+    def before_commit(self, session: Session) -> None:
+        """Refuse another's than the job's."""
+        if self.entered and self._last_act is None and not session.in_nested_transaction():
             self._refuse(NOT_YOURS)
 
-    def _before_statement(
-        self, _connection: Connection, _cursor: Any, statement: str, *_rest: Any
-    ) -> None:
+    def before_statement(self, connection: Connection, statement: str) -> None:
+        """Refuse what ends the transaction, outlasts it or comes behind its end."""
         if self._left:
             self._refuse(_BEHIND)
         if _ENDS.match(statement):
@@ -193,8 +199,11 @@ class ChunkTransaction:
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
+        if self.look is not None:
+            self.look(connection, statement)
 
-    def _on_rollback(self, _connection: Connection) -> None:
+    def rolled_back(self) -> None:
+        """Remember it: nothing of the chunk is there."""
         self._rolled_back = True
 
     def _on_commit(self, connection: Connection) -> None:
@@ -232,3 +241,58 @@ class ChunkTransaction:
             connection.invalidate()
             if not isinstance(error, Exception):
                 raise
+
+
+# --- listeners of the classes: six a chunk cost a tenth of its work -----------------------------
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Hear of what chunks' sessions and connections do, and others' commits, while a job runs."""
+    global _jobs  # noqa: PLW0603  one set of listeners for all jobs of the process
+    if not _jobs:
+        for target, name, hear in _HEARD:
+            event.listen(target, name, hear)
+    _jobs += 1
+    try:
+        with elsewhere.listening():
+            yield
+    finally:
+        _jobs -= 1
+        if not _jobs:
+            for target, name, hear in _HEARD:
+                event.remove(target, name, hear)
+
+
+def _after_begin(session: Session, _t: SessionTransaction, connection: Connection) -> None:
+    if (chunk := session.info.get(_INFO)) is not None:
+        chunk.begun(session, connection)
+
+
+def _after_flush(session: Session, context: UOWTransaction) -> None:
+    if (chunk := session.info.get(_INFO)) is not None:
+        chunk.flushed(context)
+
+
+def _before_commit(session: Session) -> None:
+    if (chunk := session.info.get(_INFO)) is not None:
+        chunk.before_commit(session)
+
+
+def _before_statement(connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
+    if (chunk := _entered.get(connection)) is not None:
+        chunk.before_statement(connection, statement)
+
+
+def _rollback(connection: Connection) -> None:
+    if (chunk := _entered.get(connection)) is not None:
+        chunk.rolled_back()
+
+
+_HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (
+    (Session, "after_begin", _after_begin),
+    (Session, "after_flush", _after_flush),
+    (Session, "before_commit", _before_commit),
+    (Engine, "before_cursor_execute", _before_statement),
+    (Engine, "rollback", _rollback),
+)
