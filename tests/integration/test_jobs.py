@@ -285,6 +285,28 @@ async def test_errors_can_be_retried(engine: AsyncEngine, sessions: Sessions) ->
     assert await errors(engine) == []
 
 
+async def test_a_retried_row_is_not_done_twice_on_another_connection(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await fill(engine, 10)
+    await poisoned("Python", [3], skip_limit=9).run(sessions)
+    job = BatchJob("poisoned", select=select(Counter), chunk=100)
+
+    @job.apply
+    async def apply(session: AsyncSession, counters: Sequence[Counter]) -> None:
+        async with sessions.begin() as another:
+            await another.execute(text("UPDATE counter SET n = n + 1 WHERE id = 10"))
+        if (await tally(engine)).get(2) == 1:  # the first time
+            backend = await session.scalar(text("SELECT pg_backend_pid()"))
+            async with engine.connect() as connection:
+                await connection.execute(text(f"SELECT pg_terminate_backend({backend})"))
+        counters[0].n += 1
+
+    with pytest.raises(JobError, match="committed something on another session or connection"):
+        await job.retry_errors(sessions)
+    assert await tally(engine) == {0: 1, 1: 8, 2: 1}
+
+
 # --- rows that appear later ----------------------------------------------------------------
 
 
