@@ -68,10 +68,10 @@ def test_the_command_says_what_to_install(base: Path) -> None:
     ("call", "extra"),
     [
         (
-            "postgresql.create_sync_engine(postgresql.parse_url('postgresql://h/d'), pool_size=1)",
+            "postgresql.create_sync_engine(urls.parse_url('postgresql://h/d'), pool_size=1)",
             "sync",
         ),
-        ("postgresql.parse_url('sqlite:///x.db')", "sqlite"),
+        ("urls.parse_url('sqlite:///x.db')", "sqlite"),
         ("postgres.acquire()", "embedded"),
     ],
 )
@@ -79,7 +79,7 @@ def test_other_parts_say_it_too(base: Path, call: str, extra: str) -> None:
     script = (
         "from async_loader import MissingExtraError\n"
         "from async_loader import postgres\n"
-        "from async_loader.database import postgresql\n"
+        "from async_loader.database import postgresql, urls\n"
         f"try: {call}\nexcept MissingExtraError as error: print(error)"
     )
     done = python(base, "-c", script)

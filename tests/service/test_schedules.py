@@ -78,7 +78,7 @@ async def test_a_file_that_is_wrong_is_shown_and_cannot_be_run(
     for name, text, problem in (
         ("typo", "opps = 3\n", "did you mean ops?"),
         ("url", 'database_url = "postgresql://user:hunter2@host/db"\n', "runs on a --target"),
-        ("range", "concurrency = 0\n", "greater than or equal to 1"),
+        ("range", "concurrency = 0\n", "it is at least 1"),
         ("broken", "ops = \n", "is not TOML"),
     ):
         (scenarios / f"{name}.toml").write_text(text)
