@@ -69,6 +69,8 @@ def parse(connection: Connection, select: Select[Any]) -> Parsed | None:
         volatile = connection.scalar(_VOLATILE, called)
         findings = [found for rule in rules for found in _findings(rule.name, rule.tree)]
         return Parsed(volatile, findings)
+    except LookupError:  # a PostgreSQL whose trees have other fields
+        return None
     finally:
         with suppress(Exception):  # the connection may be lost
             savepoint.rollback()
