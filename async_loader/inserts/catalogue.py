@@ -59,6 +59,7 @@ class TableFacts:
     table: str  # as SQL
     oid: int
     shows: str | None  # what shows how rows came; then SQLAlchemy sends them
+    readable: bool  # by this role, in all of its columns
     in_order: bool  # a default counts: rows must go in the order they were added
     key_is_set: bool  # a trigger may set the key: what comes back is in no order
     key: KeyFacts
@@ -206,6 +207,7 @@ def _look_up(
         table=table,
         oid=oid,
         shows=next((f"{table} {reason}" for reason, is_so in reasons.items() if is_so), None),
+        readable=readable,
         in_order=counting or any(_COUNTING.search(default) for default in defaults),
         key_is_set=key is not None and any(_may_set(source, key) for source in before),
         key=KeyFacts(*row[15:]),

@@ -118,6 +118,8 @@ def _source(connection: Connection, plan: TablePlan, names: Names) -> Source:
     if facts is None:
         raise NotUnderstoodError(f"{plan.table.name} is not there")
     table, key = facts.table, facts.key
+    if not facts.readable:  # else nothing would be read back, and so nothing refused
+        raise NotUnderstoodError(f"{table} may not be read as a whole by this role")
     if key.identity == "a" or not key.may_be_inserted or facts.key_is_set:
         raise NotUnderstoodError(f"{table} has a key that may not be inserted")
     explicit: Any = generated.column.default

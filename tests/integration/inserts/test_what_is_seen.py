@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     MetaData,
     Numeric,
+    Sequence,
     String,
     TypeDecorator,
     event,
@@ -96,6 +97,11 @@ class Folder(Base):
     name: Mapped[str]
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("seen_folder.id"))
     children: Mapped[list[Folder]] = relationship()
+
+
+class Number(Base):
+    __tablename__ = "seen_number_of"
+    id: Mapped[int] = mapped_column(Sequence("seen_number_own"), primary_key=True)
 
 
 class Account(Base):
@@ -187,6 +193,7 @@ READS_A_COLUMN = (
     "DO $$ BEGIN CREATE ROLE seen_reader; EXCEPTION WHEN duplicate_object THEN END $$",
     "GRANT USAGE ON SCHEMA public TO seen_reader",
     "GRANT INSERT, SELECT (name) ON seen_folder TO seen_reader",
+    "GRANT INSERT ON seen_number_of TO seen_reader",
     "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO seen_reader",
 )
 POLICY = "ALTER TABLE seen_account ENABLE ROW LEVEL SECURITY"
@@ -340,6 +347,12 @@ def by_one_who_reads_a_column(session: Session) -> Any:
     session.flush()
 
 
+def one_row_by_one_who_reads_nothing(session: Session) -> Any:
+    session.execute(text("SET LOCAL ROLE seen_reader"))
+    session.add(Number())
+    session.flush()
+
+
 def refused_among_rows_sent_singly(session: Session) -> Any:
     made = [Account(owner="a"), Account(owner="b"), Account(owner=None)]
     session.add_all(made)
@@ -360,6 +373,7 @@ def refused_among_rows_sent_singly(session: Session) -> Any:
         (bools_for_floats, ()),
         (added_again_with_what_the_server_made, ()),
         (by_one_who_reads_a_column, READS_A_COLUMN),
+        (one_row_by_one_who_reads_nothing, READS_A_COLUMN),
         (refused_among_rows_sent_singly, KEY_BY_TRIGGER),
         (a_tree, ()),
         (accounts, BALANCE),
