@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -169,17 +169,21 @@ def _report_lost(settings: RunSettings, baselines: Mapping[str, RunResult], lost
     return code
 
 
+def _performed(results: Iterable[RunResult]) -> tuple[list[RunResult], int]:
+    """Return the runs, those before an error too, and the exit code of that."""
+    runs: list[RunResult] = []
+    try:
+        for result in results:
+            runs.append(result)  # noqa: PERF402  those before an error are to be kept
+    except AsyncLoaderError as error:
+        return runs, complain(str(error), error.exit_code)
+    return runs, DONE
+
+
 def _compare(settings: CompareSettings) -> int:
     check_outputs(settings.outputs, COMPARE_FORMS)
     check(settings)
-    runs: list[RunResult] = []
-    code = DONE
-
-    try:
-        for result in compare(settings, tell):
-            runs.append(result)  # noqa: PERF402  those before an error are to be kept
-    except AsyncLoaderError as error:
-        code = complain(str(error), error.exit_code)
+    runs, code = _performed(compare(settings, tell))
     if not runs:
         return code or STOPPED
     judged = _say_verdict(*runs)
@@ -193,13 +197,7 @@ def _compare(settings: CompareSettings) -> int:
 
 def _calibrate(settings: RunSettings) -> int:
     check_outputs(settings.outputs, COMPARE_FORMS)
-    runs: list[RunResult] = []
-    code = DONE
-    try:
-        for result in calibrate(settings, tell):
-            runs.append(result)  # noqa: PERF402  those before an error are to be kept
-    except AsyncLoaderError as error:
-        code = complain(str(error), error.exit_code)
+    runs, code = _performed(calibrate(settings, tell))
     if not runs:
         return code or STOPPED
     full, *below = runs
@@ -215,13 +213,7 @@ def _calibrate(settings: RunSettings) -> int:
 
 def _sweep(settings: SweepSettings) -> int:
     check_outputs(settings.outputs, SWEEP_FORMS)
-    steps: list[RunResult] = []
-    code = DONE
-    try:
-        for result in sweep(settings, tell):
-            steps.append(result)  # noqa: PERF402  those before an error are to be kept
-    except AsyncLoaderError as error:
-        code = complain(str(error), error.exit_code)
+    steps, code = _performed(sweep(settings, tell))
     if not steps:
         return code or STOPPED
     code = code or _code_of_steps(steps, settings.latency_limit)
