@@ -122,7 +122,7 @@ class Resending:
 
     def _emit_singly(self, states: Sequence[Any]) -> None:
         """Send the rows of one statement one by one; after an error none of them came to be."""
-        before = [(state, state.dict.copy(), state.committed_state.copy()) for state in states]
+        before = list(map(_held, states))
         try:
             self._emit_one_by_one(states)
         except BaseException:
@@ -163,7 +163,7 @@ class Resending:
         return not has_expressions and by_order
 
     def _emit(self, states: list[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
-        before = [(state, state.dict.copy(), state.committed_state.copy()) for state in states]
+        before = list(map(_held, states))
         for state in states:
             for key, value in made[state]:
                 state.dict[key] = value
@@ -175,12 +175,18 @@ class Resending:
             raise
 
 
-def _restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
+def _held(state: Any) -> tuple[Any, dict[str, Any], dict[str, Any], set[str]]:
+    return state, state.dict.copy(), state.committed_state.copy(), set(state.expired_attributes)
+
+
+def _restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any], set[str]]]) -> None:
     """Give states their attributes of before, which the objects' own dictionaries hold."""
-    for state, attributes, committed in before:
+    for state, attributes, committed, expired in before:
         state.dict.clear()
         state.dict.update(attributes)
         state.committed_state = committed
+        state.expired_attributes.clear()
+        state.expired_attributes.update(expired)
 
 
 def _key(command: Command) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     TypeDecorator,
     event,
     func,
+    inspect,
     select,
     text,
 )
@@ -104,6 +105,14 @@ class Number(Base):
     id: Mapped[int] = mapped_column(Sequence("seen_number_own"), primary_key=True)
 
 
+class Parcel(Base):
+    __tablename__ = "seen_parcel"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    place: Mapped[str] = mapped_column(server_default="any")
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012  # as declarative reads it
+
+
 class Account(Base):
     __tablename__ = "seen_account"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -164,6 +173,7 @@ $$ BEGIN NEW.id := 1000 - NEW.id; RETURN NEW; END $$""",
     "CREATE TRIGGER seen_key BEFORE INSERT ON seen_account"
     " FOR EACH ROW EXECUTE FUNCTION seen_key()",
 )
+PARCEL_KEY_BY_TRIGGER = tuple(sql.replace("seen_account", "seen_parcel") for sql in KEY_BY_TRIGGER)
 BALANCE = (
     """
 CREATE FUNCTION seen_sum() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -364,6 +374,14 @@ def refused_among_rows_sent_singly(session: Session) -> Any:
         ]
 
 
+def refused_among_rows_with_defaults_to_load(session: Session) -> Any:
+    made = [Parcel(name="a"), Parcel(name="b"), Parcel(name=None)]
+    session.add_all(made)
+    with pytest.raises(IntegrityError):
+        session.flush()
+    return [(sorted(one.__dict__), sorted(inspect(one).expired_attributes)) for one in made]
+
+
 @pytest.mark.parametrize(
     ("script", "sql"),
     [
@@ -375,6 +393,7 @@ def refused_among_rows_sent_singly(session: Session) -> Any:
         (by_one_who_reads_a_column, READS_A_COLUMN),
         (one_row_by_one_who_reads_nothing, READS_A_COLUMN),
         (refused_among_rows_sent_singly, KEY_BY_TRIGGER),
+        (refused_among_rows_with_defaults_to_load, PARCEL_KEY_BY_TRIGGER),
         (a_tree, ()),
         (accounts, BALANCE),
         (audited, AUDIT),
