@@ -30,14 +30,15 @@ class Link:
     A driver's connection; `since` when it waits, None while it does not.
 
     `ends`: for a COMMIT or a ROLLBACK of somebody's who may keep it, whose answer nobody tells.
+    `gives_back`: who has it now does nothing behind these but give it back.
     """
 
-    __slots__ = ("__weakref__", "driver", "ends", "since")
+    __slots__ = ("__weakref__", "driver", "ends", "gives_back", "since")
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
         self.since: float | None = None
-        self.ends = False
+        self.ends = self.gives_back = False
 
     def wait(self, *, ends: bool = False) -> None:
         """Note that something is sent."""
@@ -49,10 +50,10 @@ class Link:
         return not self.ends if state == "idle" else state != "busy"
 
 
-def await_commit(connection: Connection) -> None:
-    """Note that a connection's COMMIT is sent, and that it is given back behind it."""
+def will_be_given_back(connection: Connection) -> None:
+    """Note that a connection goes back to the pool behind its COMMIT or ROLLBACK."""
     if (link := _link_of(connection)) is not None:
-        link.wait()
+        link.gives_back = True
 
 
 def _link_of(connection: Connection) -> Link | None:
@@ -109,7 +110,7 @@ class Links:
 
     def _given_back(self, _connection: Any, record: Any) -> None:
         if (link := record.info.get(_KEY)) is not None:
-            link.since = None
+            link.since, link.gives_back = None, False
 
     def _sent(self, connection: Connection, *_rest: Any) -> None:
         if (link := _link_of(connection)) is not None:
@@ -126,7 +127,8 @@ class Links:
 
     def _ending(self, connection: Connection) -> None:
         if (link := _link_of(connection)) is not None:
-            link.wait(ends=not connection.get_execution_options().get(GIVES_BACK, False))
+            options = connection.get_execution_options()
+            link.wait(ends=not (link.gives_back or options.get(GIVES_BACK, False)))
 
 
 def quiet_states(pids: list[int], seconds: float) -> str:

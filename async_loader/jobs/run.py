@@ -28,7 +28,7 @@ from .reader import Reader, keys_reader
 from .status import JobStatus, status_of
 from .store import Names, Store
 from .tables import make_tables
-from .transaction import listening
+from .transaction import break_off_chunks, listening
 from .watchdog import watching
 from .worker import Party, Worker
 
@@ -39,6 +39,8 @@ PROGRESS_EVERY = 1.0
 _ABANDON = 5.0
 # Where all is broken off, nothing has to be waited for.
 _ABANDON_GONE = 1.0
+# Drivers and functions may lose a cancellation, so it is repeated.
+_CANCEL_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +250,8 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
         await _until_done(tasks, party)
         cancelled = any(task.cancelled() for task in tasks)  # by whom, if not by us?
     finally:
-        reporting.cancel()
-        for task in tasks:
-            task.cancel()  # those that are done do not mind
         gone = party.reader.watchdog.gone
-        await asyncio.wait({reporting, *tasks}, timeout=_ABANDON_GONE if gone else _ABANDON)
+        await _end({reporting, *tasks}, _ABANDON_GONE if gone else _ABANDON)
     error = _first_error(tasks)
     if isinstance(error, DatabaseError) and party.done is not None:
         error = None  # silent since: what is done is done
@@ -266,6 +265,20 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
                 raise
     if error is not None:
         raise error
+
+
+async def _end(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    """Cancel tasks until they end; those that will not must hold no rows that others wait for."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    left = {task for task in tasks if not task.done()}
+    try:
+        while left and loop.time() < until:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=min(_CANCEL_AGAIN, until - loop.time()))
+    finally:
+        break_off_chunks(task for task in left if not task.done())
 
 
 async def _until_done(tasks: set[asyncio.Task[None]], party: Party) -> None:

@@ -3,8 +3,8 @@ The one transaction of a chunk, and who may end it: nobody but the job, by its l
 
     begin     the session's connection; any other that the session begins is refused
     enter     the fence's first statement; from here on nobody else ends the transaction
-    commit    flush, the fence's last statement, COMMIT: the two last in SQLAlchemy's own hook,
-              behind whatever an application's listeners do before a commit
+    commit    flush, the fence's last statement, COMMIT: the two last in SQLAlchemy's own hook;
+              a listener that executes something behind them is refused
 
 What SQLAlchemy sees is refused before it happens. What goes to the driver is stopped by the
 fence's constraint, or noticed because the driver is in no transaction any more, or because
@@ -13,8 +13,9 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
@@ -26,14 +27,14 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 
-from ..database.postgresql import first_line
+from ..database.postgresql import break_off, first_line
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
 from ..failures import sqlstate_of
 from . import connections, elsewhere
 from .checkpoints import reached
 from .connections import OTHER_BIND
 from .elsewhere import Elsewhere
-from .links import await_commit
+from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
 from .transient import is_transient
 
@@ -97,6 +98,7 @@ class ChunkTransaction:
         self._engine: Engine | None = None
         self._last_act: LastAct | None = None
         self._left = self._rolled_back = False
+        self.task: asyncio.Task[Any] | None = None
         self.look: Callable[[Connection, str], None] | None = None  # at apply's statements
 
     async def begin(self, session: AsyncSession) -> AsyncConnection:
@@ -113,8 +115,12 @@ class ChunkTransaction:
         if not connections.in_transaction(self._driver):
             raise ConfigurationError(connections.AUTOCOMMIT)
         _entered[sync] = self
-        # Of its own, so as to come behind what an application listens to on its engine.
-        event.listen(sync, "commit", self._on_commit)
+        self.task = asyncio.current_task()
+        will_be_given_back(sync)
+
+    def break_off(self) -> None:
+        """End its connection without a word: the server rolls back."""
+        break_off(self._driver)
 
     @property
     def entered(self) -> bool:
@@ -206,14 +212,14 @@ class ChunkTransaction:
         """Remember it: nothing of the chunk is there."""
         self._rolled_back = True
 
-    def _on_commit(self, connection: Connection) -> None:
+    def committing(self, connection: Connection) -> None:
+        """Do the last act, or refuse that it is committed."""
         try:
             self._leave(connection)
         except BaseException:
             self._roll_back(connection)
             raise
         self._left = True
-        await_commit(connection)
 
     def _leave(self, connection: Connection) -> None:
         if self._last_act is None:
@@ -241,6 +247,14 @@ class ChunkTransaction:
             connection.invalidate()
             if not isinstance(error, Exception):
                 raise
+
+
+def break_off_chunks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Break off the connections of what these tasks have entered, and not ended."""
+    abandoned = set(tasks)
+    for chunk in list(_entered.values()):
+        if chunk.task in abandoned:
+            chunk.break_off()
 
 
 # --- listeners of the classes: six a chunk cost a tenth of its work -----------------------------
@@ -284,6 +298,11 @@ def _before_statement(connection: Connection, _cursor: Any, statement: str, *_re
         chunk.before_statement(connection, statement)
 
 
+def _commit(connection: Connection) -> None:
+    if (chunk := _entered.get(connection)) is not None:
+        chunk.committing(connection)
+
+
 def _rollback(connection: Connection) -> None:
     if (chunk := _entered.get(connection)) is not None:
         chunk.rolled_back()
@@ -294,5 +313,6 @@ _HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (
     (Session, "after_flush", _after_flush),
     (Session, "before_commit", _before_commit),
     (Engine, "before_cursor_execute", _before_statement),
+    (Engine, "commit", _commit),
     (Engine, "rollback", _rollback),
 )

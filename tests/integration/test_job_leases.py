@@ -1,4 +1,4 @@
-"""Chunks that take longer than the lease, with and without a way to renew it."""
+"""Chunks that take longer than the lease, or than their run: nobody waits for them for ever."""
 
 from __future__ import annotations
 
@@ -120,6 +120,7 @@ async def test_the_slow_one_fails_alone_and_names_the_lease(
     other, theirs_calls = slow(asyncio.Event(), asyncio.Event(), lease=LEASE)
     taking = asyncio.create_task(other.run(async_sessionmaker(engine)))
     while not theirs_calls:  # it has ended the slow one's transaction, and begun
+        assert not taking.done(), taking
         await asyncio.sleep(0.02)
     go_on.set()
     with pytest.raises(JobError, match=r"up to id=100 took .* lease \(0.5 s\) was not renewed"):
@@ -133,6 +134,45 @@ async def test_the_slow_one_fails_alone_and_names_the_lease(
     assert await tally(engine) == {0: 500}
     await counting(partitions=1).run(async_sessionmaker(engine))
     assert await tally(engine) == {1: 500}
+
+
+@pytest.mark.parametrize("times", [1, 100], ids=["once", "always"])
+async def test_a_cancelled_run_holds_no_rows_whatever_apply_does(
+    theirs: AsyncEngine, engine: AsyncEngine, times: int
+) -> None:
+    await fill(engine, 200)
+    begun, let_go = asyncio.Event(), asyncio.Event()
+    job = BatchJob("counting", select=select(Counter), chunk=100, partitions=1)
+    swallowed = 0
+
+    @job.apply
+    async def apply(session: AsyncSession, counters: Sequence[Counter]) -> None:
+        nonlocal swallowed
+        for counter in counters:
+            counter.n += 1
+        await session.flush()
+        begun.set()
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed > times:
+                    raise
+
+    running = asyncio.create_task(job.run(async_sessionmaker(theirs)))
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert swallowed == 2 if times == 1 else swallowed > 2  # it is asked again
+    try:
+        async with asyncio.timeout(30):
+            done = await counting(partitions=1).run(async_sessionmaker(engine))
+    finally:
+        let_go.set()
+    assert done.state == "done"
+    assert await tally(engine) == {1: 200}
 
 
 async def test_a_blocked_loop_keeps_what_nobody_has_taken(engine: AsyncEngine) -> None:
