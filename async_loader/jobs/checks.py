@@ -32,8 +32,9 @@ from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
 from .connections import begin
 from .definition import Sessions
 from .identity import meaning_of, target_of, translation
-from .keyset import Keyset, KeyTable, Ordering
+from .keyset import Keyset
 from .movers import movers_of
+from .ordering import KeyTable, Ordering
 from .rows import read_rows
 from .selects import refuse_functions
 from .transient import is_transient
@@ -160,7 +161,7 @@ _EXACT: tuple[tuple[tuple[str, ...], type], ...] = (
 async def _try(session: AsyncSession, keyset: Keyset) -> None:
     """Run the select for one row: what is wrong with it is no row's fault."""
     try:
-        await read_rows(session, keyset, keyset.one_row())
+        await read_rows(session, keyset, (keyset.one_row(), {}))
     except InvalidRequestError as error:
         why = f"a job's select cannot be read: {first_line(error)}"
         raise ConfigurationError(why) from error

@@ -166,7 +166,7 @@ class Chunks:
             await check_objects(session, self.keyset, span, rows)
             return rows, ()
         async with our_settings(session, self.keyset):
-            found = await read_with_keys(session, self.keyset, self.keyset.rows_with_keys(*span))
+            found = await read_with_keys(session, self.keyset, self.keyset.rows(*span, keys=True))
         for key in await self.store.known_errors(session, self.run, list(found)):
             del found[key]
         rows = list(found.values())

@@ -11,37 +11,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Select,
-    Table,
     Text,
     and_,
+    bindparam,
     case,
     cast,
-    collate,
     func,
     inspect,
     literal,
     or_,
     tuple_,
-    type_coerce,
 )
 from sqlalchemy import select as select_
 from sqlalchemy.orm import InstrumentedAttribute, LoaderCriteriaOption, Mapper
 from sqlalchemy.sql.elements import ColumnClause
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import immutabledict
 
 from ..errors import ConfigurationError
-from .catalog import INTEGERS, ColumnFacts
+from .catalog import ColumnFacts
 from .movers import Movers
+from .ordering import KeyTable, Named, Ordering, operate, raw_column
 from .selects import refuse_what_has_no_pages
 
 Key = tuple[Any, ...]
+# A select, and what its bounds are: the same statement for each chunk, made once.
+Page = tuple[Select[Any], dict[str, Any]]
 
 # Every session reads what is written under these, whatever its own are: years first, intervals
 # by ISO 8601, offsets from UTC, all digits.
@@ -83,66 +83,6 @@ def _decode_one(value: Any) -> Any:
     return value
 
 
-class _Named(UserDefinedType[Any]):
-    """A type of the database by its name; what SQLAlchemy knows of it is left out."""
-
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: Any) -> str:
-        """Return the name as SQL has it."""
-        return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class Ordering:
-    """How the database has a key: the facts of each of its columns."""
-
-    columns: tuple[ColumnFacts, ...]
-    on_sqlite: bool
-
-    @property
-    def needs_settings(self) -> bool:
-        """Whether the texts of keys depend on a session's settings."""
-        return not self.on_sqlite and not all(column.plain for column in self.columns)
-
-    def describe(self) -> str:
-        """Return what orders the key, for people and for comparing: `id integer, name text`."""
-        return ", ".join(_describe(column) for column in self.columns)
-
-
-def _describe(column: ColumnFacts) -> str:
-    type_ = "integer" if column.type in INTEGERS else column.type
-    collation = column.collation.removeprefix("pg_catalog.")
-    shown = collation and collation not in ("default", '"default"', "BINARY")
-    return f"{column.name} {type_}" + (f" COLLATE {collation}" if shown else "")
-
-
-@dataclass(frozen=True, slots=True)
-class KeyTable:
-    """A table whose columns are in a key; `moved_by`: what else may change them."""
-
-    table: Table
-    name: str  # resolved: schema.table
-    columns: frozenset[str]
-    moved_by: str = ""
-
-    @property
-    def quoted(self) -> str:
-        """The resolved name as SQL has it."""
-        schema, _, name = self.name.partition(".")
-        return ".".join('"{}"'.format(part.replace('"', '""')) for part in (schema, name))
-
-    def is_named(self, name: str) -> bool:
-        """Return whether a name in a statement may be this table's."""
-        parts = [part.strip().strip('"') for part in name.split(".")]
-        ours = self.name.split(".", 1)
-        pairs = zip(reversed(parts), reversed(ours), strict=False)
-        return all(left.lower() == right.lower() for left, right in pairs)
-
-
 class Keyset:
     """
     The pages of a select.
@@ -165,12 +105,14 @@ class Keyset:
         self.ordering = Ordering((), on_sqlite=False)
         self.tables: tuple[KeyTable, ...] = ()
         self.movers = Movers()
+        self._pages: dict[tuple[bool, bool, bool], Select[Any]] = {}
 
     def ordered(self, ordering: Ordering) -> Keyset:
         """Set how the database orders the key, and return this."""
         self.ordering = ordering
+        self._pages.clear()
         self._operands = [
-            _raw(column, facts, ordering.on_sqlite)
+            raw_column(column, facts, ordering.on_sqlite)
             for column, facts in zip(self.columns, ordering.columns, strict=True)
         ]
         return self
@@ -201,14 +143,34 @@ class Keyset:
         told = [f"{word} {self.describe(end)}" for word, end in ends if end is not None]
         return " ".join(told) or "all"
 
-    def rows(self, lower: str | None, upper: str | None) -> Select[Any]:
-        """Return the select of whole rows in (lower, upper]."""
-        return self._within(self.select, lower, upper).order_by(*self._operands)
+    def rows(self, lower: str | None, upper: str | None, *, keys: bool = False) -> Page:
+        """
+        Return the select of whole rows in (lower, upper], and its parameters.
 
-    def rows_with_keys(self, lower: str | None, upper: str | None) -> Select[Any]:
-        """Return the same with the key, as it is kept, behind each row's own columns."""
-        kept = (self._kept(o).label(f"key_{n}") for n, o in enumerate(self._operands))
-        return self.rows(lower, upper).add_columns(*kept)
+        `keys`: with the key, as it is kept, behind each row's own columns.
+        """
+        which = lower is not None, upper is not None, keys
+        if which not in self._pages:
+            self._pages[which] = self._select_rows(*which)
+        ends = [
+            (name, end) for name, end in (("lower", lower), ("upper", upper)) if end is not None
+        ]
+        return self._pages[which], {
+            f"key_{name}_{n}": value for name, end in ends for n, value in enumerate(decode(end))
+        }
+
+    def _select_rows(self, lower: bool, upper: bool, keys: bool) -> Select[Any]:
+        query = self.select
+        for name, symbol, wanted in (("lower", ">", lower), ("upper", "<=", upper)):
+            if wanted:
+                bounds = [self._bound(bindparam(f"key_{name}_{n}", type_=self._kept_type), f)
+                          for n, f in enumerate(self.ordering.columns)]  # fmt: skip
+                query = query.where(self._compare(symbol, bounds))
+        query = query.order_by(*self._operands)
+        if keys:
+            kept = (self._kept(o).label(f"key_{n}") for n, o in enumerate(self._operands))
+            query = query.add_columns(*kept)
+        return query
 
     def keys(self, lower: str | None, upper: str | None) -> Select[Any]:
         """Return the select of the keys in (lower, upper], as they are kept."""
@@ -242,18 +204,18 @@ class Keyset:
         if len(self.tables) != 1:
             return None
         table, facts = self.tables[0].table, self.ordering.columns
-        operands = [_raw(table.c[e.key], f, self.ordering.on_sqlite)
+        operands = [raw_column(table.c[e.key], f, self.ordering.on_sqlite)
                     for e, f in zip(self.elements, facts, strict=True)]  # fmt: skip
         query = select_(func.count()).select_from(table)
         if lower is not None:
-            query = query.where(self._compare(">", lower, operands))
+            query = query.where(self._compare(">", self._bounds(lower), operands))
         if upper is not None:
-            query = query.where(self._compare("<=", upper, operands))
+            query = query.where(self._compare("<=", self._bounds(upper), operands))
         return query.execution_options(**self.only_keys.get_execution_options())
 
     def one_row(self) -> Select[Any]:
         """Return the select of any one row, which is not locked."""
-        query = self.rows(None, None).limit(1)
+        query = self.rows(None, None)[0].limit(1)
         query._for_update_arg = None
         return query
 
@@ -274,12 +236,12 @@ class Keyset:
 
     def at(self, key: str) -> Select[Any]:
         """Return the select of the one row of a key."""
-        return self.select.where(self._compare("=", key))
+        return self.select.where(self._compare("=", self._bounds(key)))
 
     def _of(self, page: Any) -> list[ColumnElement[Any]]:
         """Return the key's columns as a subquery has them."""
         return [
-            _raw(column, facts, self.ordering.on_sqlite)
+            raw_column(column, facts, self.ordering.on_sqlite)
             for column, facts in zip(page.c, self.ordering.columns, strict=False)
         ]
 
@@ -291,24 +253,26 @@ class Keyset:
         if self.ordering.on_sqlite:
             return operand
         text = cast(operand, Text)
-        return case((_operate(operand, "=", cast(text, operand.type), facts), text))
+        return case((operate(operand, "=", cast(text, operand.type), facts), text))
 
     def _within(self, select: Select[Any], lower: str | None, upper: str | None) -> Select[Any]:
         if lower is not None:
-            select = select.where(self._compare(">", lower))
+            select = select.where(self._compare(">", self._bounds(lower)))
         if upper is not None:
-            select = select.where(self._compare("<=", upper))
+            select = select.where(self._compare("<=", self._bounds(upper)))
         return select
 
     def _compare(
-        self, symbol: str, key: str, operands: Sequence[ColumnElement[Any]] = ()
+        self,
+        symbol: str,
+        bounds: Sequence[ColumnElement[Any]],
+        operands: Sequence[ColumnElement[Any]] = (),
     ) -> ColumnElement[Any]:
         """Return the condition that rows' keys are in this relation to a key, as one."""
         operands = operands or self._operands
         facts = self.ordering.columns
-        bounds = [self._bound(*pair) for pair in zip(decode(key), facts, strict=True)]
         if len(bounds) == 1:
-            return _operate(operands[0], symbol, bounds[0], facts[0])
+            return operate(operands[0], symbol, bounds[0], facts[0])
         if not any(column.operators for column in facts):
             return tuple_(*operands).op(symbol, is_comparison=True)(tuple_(*bounds))
         return self._compare_in_turn(symbol, operands, bounds)
@@ -321,38 +285,27 @@ class Keyset:
     ) -> ColumnElement[Any]:
         """Return the same of columns whose operators are in several schemas."""
         parts = list(zip(operands, bounds, self.ordering.columns, strict=True))
-        equal = [_operate(left, "=", right, facts) for left, right, facts in parts]
+        equal = [operate(left, "=", right, facts) for left, right, facts in parts]
         ways = [
-            and_(*equal[:n], _operate(left, symbol.rstrip("="), right, facts))
+            and_(*equal[:n], operate(left, symbol.rstrip("="), right, facts))
             for n, (left, right, facts) in enumerate(parts)
             if symbol != "="
         ]
         return or_(*ways, and_(*equal)) if "=" in symbol else or_(*ways)
 
-    def _bound(self, value: Any, facts: ColumnFacts) -> ColumnElement[Any]:
-        if self.ordering.on_sqlite:
-            return literal(value, _Named("RAW"))
-        return cast(literal(value, Text), _Named(facts.sql))
+    def _bounds(self, key: str) -> list[ColumnElement[Any]]:
+        """Return a key's columns as a statement has them."""
+        return [
+            self._bound(literal(value, self._kept_type), facts)
+            for value, facts in zip(decode(key), self.ordering.columns, strict=True)
+        ]
 
+    def _bound(self, kept: ColumnElement[Any], facts: ColumnFacts) -> ColumnElement[Any]:
+        return kept if self.ordering.on_sqlite else cast(kept, Named(facts.sql))
 
-_STRATEGIES = ("<", "<=", "=", ">=", ">")  # of a B-tree, in their order
-
-
-def _operate(
-    left: ColumnElement[Any], symbol: str, right: ColumnElement[Any], facts: ColumnFacts
-) -> ColumnElement[Any]:
-    """Return a comparison by the operators that the database orders by."""
-    if facts.operators:  # they may lie in no schema of the search path, and have other names
-        symbol = f"OPERATOR({facts.operators[_STRATEGIES.index(symbol)]})"
-    return left.op(symbol, is_comparison=True)(right)
-
-
-def _raw(column: Any, facts: ColumnFacts, on_sqlite: bool) -> ColumnElement[Any]:
-    """Return a column without what SQLAlchemy makes of its values and comparisons."""
-    raw = type_coerce(column, _Named(facts.sql or "RAW"))
-    if on_sqlite and any(kind in facts.type for kind in ("CHAR", "CLOB", "TEXT")):
-        return collate(raw, facts.collation)
-    return raw
+    @property
+    def _kept_type(self) -> TypeEngine[Any]:
+        return Named("RAW") if self.ordering.on_sqlite else Text()
 
 
 def _element(given: Any) -> Any:

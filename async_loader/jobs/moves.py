@@ -17,7 +17,8 @@ from functools import lru_cache
 from sqlalchemy import Connection, text
 
 from ..errors import ConfigurationError
-from .keyset import Keyset, KeyTable
+from .keyset import Keyset
+from .ordering import KeyTable
 
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/   # what says nothing

@@ -78,7 +78,7 @@ async def _apply_one(chunks: Chunks, key: str) -> None:
 
     async def within(session: AsyncSession, transaction: ChunkTransaction) -> None:
         error = await _line(session, store.tables.error, place)
-        rows = await read_rows(session, keyset, keyset.at(key))
+        rows = await read_rows(session, keyset, (keyset.at(key), {}))
         if rows:  # else it is gone, or not the select's any more
             await fenced.call(chunks.apply, session, transaction, rows, _chunk_of(chunks, error))
 

@@ -18,13 +18,13 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ConfigurationError
-from .keyset import SETTINGS, Keyset, encode
+from .keyset import SETTINGS, Keyset, Page, encode
 
 
-async def read_rows(session: AsyncSession, keyset: Keyset, query: Select[Any]) -> Sequence[Any]:
+async def read_rows(session: AsyncSession, keyset: Keyset, page: Page) -> Sequence[Any]:
     """Return what a select yields: objects of one mapped class, or rows."""
     rows: Sequence[Any]
-    result = await session.execute(query)
+    result = await session.execute(*page)
     if not keyset.entities:
         rows = result.all()
     elif keyset.joins_collections:
@@ -34,15 +34,13 @@ async def read_rows(session: AsyncSession, keyset: Keyset, query: Select[Any]) -
             rows = result.scalars().all()
         except InvalidRequestError:
             _make_unique(keyset)
-            return await read_rows(session, keyset, query)
+            return await read_rows(session, keyset, page)
     return rows
 
 
-async def read_with_keys(
-    session: AsyncSession, keyset: Keyset, query: Select[Any]
-) -> dict[str, Any]:
+async def read_with_keys(session: AsyncSession, keyset: Keyset, page: Page) -> dict[str, Any]:
     """Return by its key what a select yields that has the key's columns at its end."""
-    result = (await session.execute(query)).unique()
+    result = (await session.execute(*page)).unique()
     own = len(result.keys()) - len(keyset.columns)
     kept = result.freeze()
     keys = map(encode, kept().columns(*range(own, own + len(keyset.columns))))
@@ -66,7 +64,7 @@ async def check_objects(
     """Raise `ConfigurationError` where objects are not their rows' own."""
     if not keyset.entities or not rows:
         return
-    found = len({id(row) for row in rows})
+    found = len(set(map(id, rows)))
     if keyset.one_each and found < len(rows):
         raise ConfigurationError(_not_its_own(keyset, span))
     if keyset.doubtful:

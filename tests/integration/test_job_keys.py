@@ -34,10 +34,13 @@ from sqlalchemy.orm import (
     Mapped,
     aliased,
     contains_eager,
+    immediateload,
     joinedload,
     mapped_column,
     registry,
     relationship,
+    selectinload,
+    subqueryload,
 )
 from sqlalchemy.orm import Session as _Session
 from sqlalchemy.schema import ForeignKey
@@ -124,6 +127,28 @@ async def refused(sessions: Sessions, query: Any, hint: str, **options: Any) -> 
         await job.run(sessions)
     assert seen == []
     assert await list_runs(engine_of(sessions)) == []
+
+
+# --- what a select loads with its rows -------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", [immediateload, joinedload, selectinload, subqueryload])
+@pytest.mark.parametrize("until_empty", [False, True])
+async def test_collections_come_with_their_own_chunk(
+    sessions: Sessions, load: Any, until_empty: bool
+) -> None:
+    found: dict[int, list[int]] = {}
+    query = select(Song).where(Song.n == 0).options(load(Song.tags))
+    job = BatchJob("collecting", select=query, chunk=4, until_empty=until_empty)
+
+    @job.apply
+    async def apply(_session: AsyncSession, songs: Sequence[Song]) -> None:
+        for song in songs:
+            found[song.id] = [tag.song_id for tag in song.tags]
+            song.n = 1
+
+    assert (await job.run(sessions)).state == "done"
+    assert found == {n: [n, n] if n < 10 else [] for n in range(30)}
 
 
 # --- joins ---------------------------------------------------------------------------------
