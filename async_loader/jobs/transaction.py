@@ -146,6 +146,8 @@ class ChunkTransaction:
             if self._left and sqlstate_of(error) is None:  # no answer: it may be there
                 raise Retry from error
             raise
+        finally:
+            self._last_act = None  # it knows us and the rows: a cycle
         if not self._left:
             raise ApplyRefusedError(NOT_YOURS, loose=True)
         reached("after commit")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -383,6 +385,27 @@ async def test_until_empty_refuses_to_read_for_ever(
         await job.run(sessions)
     assert await tally(engine) == {0: 250}
     assert (await status(engine, "counting")).state == "failed"
+
+
+async def test_a_chunks_rows_go_without_the_garbage_collector(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await fill(engine, 300)
+    job = BatchJob("going", select=select(Counter), chunk=100, partitions=1)
+    seen: list[weakref.ref[Counter]] = []
+    left: list[int] = []
+
+    @job.apply
+    async def apply(_session: AsyncSession, counters: Sequence[Counter]) -> None:
+        left.append(sum(counter() is not None for counter in seen))
+        seen.extend(map(weakref.ref, counters))
+
+    gc.disable()
+    try:
+        await job.run(sessions)
+    finally:
+        gc.enable()
+    assert left == [0, 0, 0]
 
 
 # --- what apply must not do ----------------------------------------------------------------
