@@ -40,10 +40,12 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
     `applying`: it came out of a user's function, where a missing file is a missing file and
     no missing server.
     """
+    links = list(_chain(error))
+    if any(map(_is_of_a_stale_plan, links)):
+        return True
     state = sqlstate_of(error)
     if state is not None:
         return state in _STATES or state.startswith("08")
-    links = list(_chain(error))
     if any(getattr(link, "sqlite_errorname", "").startswith(_LOCKED) for link in links):
         return True
     if _is_of_the_file(error):
@@ -54,6 +56,14 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
         return True
     passing = (ConnectionError, PoolTimeoutError)
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)
+
+
+def _is_of_a_stale_plan(error: BaseException) -> bool:
+    """Whether a statement was prepared before a table changed: the next time it is made anew."""
+    if type(error).__name__ == "InvalidCachedStatementError":  # asyncpg's, and SQLAlchemy's of it
+        return True
+    told = getattr(error, "diag", None)  # psycopg's, where 0A000 is many things
+    return getattr(told, "source_function", None) == "RevalidateCachedQuery"
 
 
 def _is_of_the_file(error: BaseException) -> bool:

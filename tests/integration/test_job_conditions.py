@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from async_loader.errors import DatabaseError
-from async_loader.jobs import BatchJob, status
+from async_loader.jobs import BatchJob, Pace, status
 from tests.counting import Counter, counting, fill, tally
 
 ROWS = 60
@@ -97,6 +97,27 @@ async def read_only(session: AsyncSession) -> None:
 async def test_what_a_server_really_says(through: AsyncEngine, act: Act) -> None:
     done = await adding(act, 2).run(async_sessionmaker(through))
     assert (done.state, done.rows_skipped, done.retried) == ("done", 0, 2)
+    assert await tally(through) == {1: ROWS}
+
+
+async def test_a_table_that_is_altered_meanwhile_blames_no_row(
+    through: AsyncEngine, engine: AsyncEngine
+) -> None:
+    """What a connection has prepared is no longer right, once; a pooled one finds that late."""
+    chunks = 0
+
+    async def alter(_pace: Pace) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks in (20, 30):  # prepared long since, by both drivers
+            new = "bigint" if chunks == 20 else "integer"
+            async with engine.begin() as connection:
+                await connection.execute(text(f"ALTER TABLE counter ALTER COLUMN n TYPE {new}"))
+
+    job = counting(chunk=1, partitions=1, skip_limit=9, throttles=[alter])
+    done = await job.run(async_sessionmaker(through))
+    assert (done.state, done.rows_read, done.rows_skipped) == ("done", ROWS, 0)
+    assert done.retried == 2
     assert await tally(through) == {1: ROWS}
 
 
