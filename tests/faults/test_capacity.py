@@ -24,7 +24,7 @@ def small_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("ops", [4000, pytest.param(35_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("ops", [1500, pytest.param(35_000, marks=pytest.mark.soak)])
 async def test_a_full_server_is_named_and_the_run_finishes_with_fewer(
     small_server: Server, ops: int
 ) -> None:

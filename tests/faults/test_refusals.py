@@ -135,7 +135,7 @@ async def test_a_full_disk_of_the_server(
         "ALTER ROLE postgres SET default_tablespace = 'small'",
     )
     process = Process(
-        *("--database-url", own_server.url, "--ops", "5000", "--write-ratio", "1"),
+        *("--database-url", own_server.url, "--ops", "1500", "--write-ratio", "1"),
         *("--out", "json=x"),
         cwd=tmp_path,
     )
