@@ -99,7 +99,13 @@ def test_the_report_goes_to_the_stdout_of_the_beginning(
     assert json.loads((tmp_path / "found.json").read_text())["outcome"] == "done"
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8", "utf-16", "koi8-r"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *("latin-1", "ascii", "utf-16"),
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("cp1252", "utf-8", "koi8-r")),
+    ],
+)
 def test_what_a_terminal_cannot_show_is_replaced(
     talkative: Callable[[], list[str]], tmp_path: Path, encoding: str
 ) -> None:
