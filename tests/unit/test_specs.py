@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,6 +25,7 @@ from async_loader.specs.run import (
     TimeoutSpec,
     VerdictSpec,
 )
+from async_loader.verdict.regression import parse_check
 from async_loader.verdict.thresholds import parse
 
 PARTS = (LoadSpec, TimeoutSpec, VerdictSpec, SamplingSpec, InstrumentSpec)
@@ -132,3 +134,83 @@ def test_a_part_does_its_share_and_leaves_judging_to_who_leads() -> None:
 )
 def test_what_was_given(given: dict[str, Any], found: set[str]) -> None:
     assert asked(**given).given == found
+
+
+# Each option of the command that changes a run: a value beside the default, and where it arrives.
+ARRIVES: dict[str, tuple[Any, str, Any]] = {
+    "workload": ("noop", "workload.target", "noop"),
+    "read_via": ("stream", "workload.read_via", "stream"),
+    "read_from": ("uniform", "workload.read_from", "uniform"),
+    "ops": (5, "load.limit.ops", 5),
+    "duration": (2.5, "load.limit.duration", 2.5),
+    "warmup": (6, "load.warmup", Limit(ops=6)),
+    "max_tries": (3, "load.max_tries", 3),
+    "mode": ("chunks", "load_model.mode", "chunks"),
+    "concurrency": (41, "load_model.concurrency", 41),
+    "rate": ("5/s", "load_model.rate", 5.0),
+    "max_in_flight": (7, "load_model.max_in_flight", 7),
+    "stage": (["5s:30"], "load_model.stages", (Stage(5.0, 30.0),)),
+    "op_timeout": (1.5, "timeouts.op_timeout", 1.5),
+    "grace": (2.5, "timeouts.grace", 2.5),
+    "give_up": (3.5, "timeouts.give_up", 3.5),
+    "latency_limit": (0.5, "verdict.latency_limit", 0.5),
+    "threshold": (["errors:rate<1%"], "verdict.thresholds", (parse("errors:rate<1%"),)),
+    "seed": (8, "sampling.seed", 8),
+    "write_ratio": (0.25, "sampling.write_ratio", 0.25),
+    "time_split": (False, "instruments.time_split", False),
+    "n_plus_one": (9, "instruments.n_plus_one", 9),
+    "server_side": (False, "instruments.server_side", False),
+    "database_url": ("sqlite:///x.db", "database.url", "sqlite:///x.db"),
+    "server_directory": (Path("/srv"), "database.server_directory", Path("/srv")),
+    "pool_size": (11, "database.pool_size", 11),
+    "keep_data": (True, "database.keep_data", True),
+    "read_autocommit": (False, "database.reads_autocommit", False),
+    "batch_inserts": (False, "database.batches_inserts", False),
+    "processes": (2, "sharding.processes", 2),
+    "cluster": ("local:2", "sharding.cluster", "local:2"),
+    "on_worker_loss": ("continue", "sharding.on_worker_loss", "continue"),
+    "baseline": (["a.json"], "baseline.files", (Path("a.json"),)),
+    "loop": ("asyncio", "loop", "asyncio"),
+    "debug": (True, "debug", True),
+    "strict": (True, "strict", True),
+}
+# These need another option beside them, or are the command's own affair.
+WITH_ANOTHER: dict[str, tuple[dict[str, Any], str, Any]] = {
+    "arrivals": ({"arrivals": "poisson", "rate": "5/s"}, "load_model.arrivals", "poisson"),
+    "abort_on_fail": (
+        {"abort_on_fail": 4, "threshold": ["errors:rate<1%"]},
+        "verdict.abort_on_fail",
+        4.0,
+    ),
+    "compare_fail": (
+        {"compare_fail": ["op_duration:p(95):10%"], "baseline": ["a.json"]},
+        "baseline.checks",
+        (parse_check("op_duration:p(95):10%"),),
+    ),
+}
+THE_COMMANDS_OWN = {"config", "out", "html", "junit", "label", "progress", "calibrate"} | {
+    "max_error_rate", "require_valid",  # the verdict finds them in the result
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "found"),
+    [
+        *(({name: value}, place, found) for name, (value, place, found) in ARRIVES.items()),
+        *WITH_ANOTHER.values(),
+    ],
+    ids=str,
+)
+def test_every_option_arrives(given: dict[str, Any], place: str, found: Any) -> None:
+    spec = asked(**given)
+    assert attrgetter(place)(spec) == found
+    assert attrgetter(place)(asked()) != found
+
+
+def test_no_option_is_forgotten(tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks.json"
+    assert asked(profile=str(stacks)).instruments.profile == stacks
+    told = {*ARRIVES, *WITH_ANOTHER, *THE_COMMANDS_OWN, "profile"}
+    assert set(RunSettings.model_fields) == told
+    assert not asked(processes=2).sharding.at_most
+    assert asked(processes="auto").sharding.at_most
