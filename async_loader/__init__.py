@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .metrics.metrics import Snapshot
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
-    from .runner.runner import run
+    from .runner.library import run
     from .schedules import Stage
     from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
     from .workload import Operation, OperationContext, Workload
@@ -68,7 +68,7 @@ _WHERE = {
     "metrics.metrics": "Snapshot",
     "results.parts": "OperationResult",
     "results.run": "RunResult merge",
-    "runner.runner": "run",
+    "runner.library": "run",
     "schedules": "Stage",
     "throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
     "workload": "Operation OperationContext Workload",

@@ -1,4 +1,4 @@
-"""The composition root: settings in, wired objects out, a result back."""
+"""The composition root: a spec in, wired objects out, a result back."""
 
 from __future__ import annotations
 
@@ -12,38 +12,32 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from .database.backends import backend_of
 from .errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
 from .inserts import enable_batch_inserting
-from .inserts_bench import Measure, measure_inserts
 from .limits import Stop
 from .loading import load_workload
-from .parts import WHOLE, Lead
+from .parts import Lead
 from .postgres import stop_unused
 from .results.run import RunResult
-from .run_database import Database, Say, open_database, own_database, server_url
+from .run_database import Database, Say, open_database, own_database
 from .runner.phase import OnProgress
 from .runner.preparation import prepared
-from .runner.runner import run
+from .runner.runner import perform
 from .runner.sync_runner import require_twins, run_sync
 from .runner.under_way import under_way
-from .settings.option_types import SYNC_MODES
-from .settings.run import InsertsSettings, RunSettings
-from .verdict.regression import parse_check
-from .verdict.thresholds import check_names, parse
+from .specs.load_test import SYNC_MODES, LoadTestSpec, WorkloadSpec
+from .verdict.thresholds import check_names
 from .workload import Workload
 from .workloads import mixed, noop, sequences
 
-# What changes nothing in a run.
-_NOT_SHOWN = {"calibrate", "profile", "debug", "config", "out", "html", "junit", "progress"}
 _PACKAGES = ("SQLAlchemy", "asyncpg", "uvloop")
 
 
 # How a run is performed on its database.
-Way = Callable[[RunSettings, Database | None, Stop, OnProgress], Awaitable[RunResult]]
+Way = Callable[[LoadTestSpec, Database | None, Stop, OnProgress], Awaitable[RunResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ class Finished:
 
 
 async def run_workload(
-    settings: RunSettings,
+    spec: LoadTestSpec,
     *,
     stop: Stop,
     on_progress: OnProgress,
@@ -64,25 +58,25 @@ async def run_workload(
     way: Way | None = None,
 ) -> Finished:
     """
-    Run what the settings ask for, on a schema of its own, and clean up.
+    Run what the spec asks for, on a schema of its own, and clean up.
 
     `say` is told of each phase before the run, `note` of options without effect. `way` performs
     it elsewhere than in this process. Raises an `AsyncLoaderError`; once there is a result, a
     tear-down that raises, or a database that cannot be cleaned up, does not take it away.
     """
-    workload = check_workload(settings)
-    for sentence in without_effect(settings, workload):
+    workload = check_workload(spec)
+    for sentence in without_effect(spec, workload):
         note(sentence)
     finished = None
     try:
         async with AsyncExitStack() as stack:
             database = None
             if workload.sessions_hook is not None:
-                database = await stack.enter_async_context(own_database(settings, workload))
+                database = await stack.enter_async_context(own_database(spec.database, workload))
             elif uses_database(workload):
-                database = await stack.enter_async_context(open_database(settings, say))
+                database = await stack.enter_async_context(open_database(spec, say))
             say("running")
-            finished = await _run(settings, database, stop, on_progress, way)
+            finished = await _run(spec, database, stop, on_progress, way)
             say("cleaning up")
     except (DatabaseError, asyncio.CancelledError) as error:
         if finished is None:
@@ -92,38 +86,20 @@ async def run_workload(
     return finished
 
 
-async def measure(settings: InsertsSettings) -> tuple[Measure, ...]:
-    """Return what each way to insert the settings' rows costs, on a schema of its own."""
-    async with server_url(settings, _say_nothing) as url:
-        if url.get_backend_name() != "postgresql":
-            raise ConfigurationError("inserts are measured on PostgreSQL; others stay stock")
-        return await measure_inserts(
-            url,
-            shape=settings.shape,
-            rows=settings.rows,
-            latency=settings.latency,
-            turns=settings.rounds,
-        )
-
-
-def _say_nothing(_phase: str) -> None:
-    """Take the phase of a command that shows none."""
-
-
 async def _run(
-    settings: RunSettings,
+    spec: LoadTestSpec,
     database: Database | None,
     stop: Stop,
     on_progress: OnProgress,
     way: Way | None,
 ) -> Finished:
-    way = way or (_run_sync if settings.mode in SYNC_MODES else run_async)
+    way = way or (_run_sync if spec.load_model.mode in SYNC_MODES else run_async)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {"started": started} | environment() | (database.environment if database else {})
-    under_way.facts = {"settings": shown_settings(settings), "environment": facts}
+    under_way.facts = {"settings": dict(spec.shown), "environment": facts}
     cleanup_error = None
     try:
-        result = await way(settings, database, stop, on_progress)
+        result = await way(spec, database, stop, on_progress)
     except TeardownError as error:
         if error.result is None:
             raise
@@ -133,47 +109,29 @@ async def _run(
 
 
 async def run_async(
-    settings: RunSettings,
+    spec: LoadTestSpec,
     database: Database | None,
     stop: Stop,
     on_progress: OnProgress | None,
     lead: Lead | None = None,
 ) -> RunResult:
-    """Run what the settings ask for on this event loop, or what of it a lead has us do."""
-    part = lead.part if lead is not None else WHOLE
-    limit = part.limit(settings.limit)
-    return await run(
-        build_workload(settings, database),
+    """Run what the spec asks for on this event loop, or what of it a lead has us do."""
+    return await perform(
+        build_workload(spec.workload, database),
+        spec.run_spec() if lead is None else spec.part_spec(lead.part),
         sessions=database.sessions if database else None,
         read_sessions=database.read_sessions if database else None,
-        ops=limit.ops,
-        duration=limit.duration,
-        throttle=settings.throttle(part),
-        seed=settings.seed,
-        write_ratio=settings.write_ratio,
-        warmup=part.limit(settings.warmup) if settings.warmup is not None else None,
-        op_timeout=settings.op_timeout,
-        grace=settings.grace,
-        give_up=settings.give_up,
-        latency_limit=settings.latency_limit,
-        max_tries=settings.max_tries,
-        thresholds=settings.threshold,
-        abort_on_fail=settings.abort_on_fail if lead is None else None,
         stop=stop,
-        time_split=settings.time_split,
-        n_plus_one=settings.n_plus_one,
-        profile=Path(settings.profile) if settings.profile is not None else None,
-        server_side=settings.server_side and lead is None,
         on_progress=on_progress,
         lead=lead,
     )
 
 
 async def _run_sync(
-    settings: RunSettings, database: Database | None, stop: Stop, on_progress: OnProgress
+    spec: LoadTestSpec, database: Database | None, stop: Stop, on_progress: OnProgress
 ) -> RunResult:
-    workload = build_workload(settings, database)
-    threads = settings.concurrency if settings.mode == "threads" else None
+    workload = build_workload(spec.workload, database)
+    threads = spec.load_model.concurrency if spec.load_model.mode == "threads" else None
     sessions = read_sessions = None
     with ExitStack() as stack:
         if database is not None:
@@ -181,42 +139,33 @@ async def _run_sync(
             backend = backend_of(database.url)
             engine = backend.create_sync_engine(
                 database.url,
-                pool_size=settings.pool_size or threads or 1,
+                pool_size=spec.database.pool_size or threads or 1,
                 namespace=database.namespace,
-                statement_timeout=settings.op_timeout,
+                statement_timeout=spec.timeouts.op_timeout,
             )
             stack.callback(engine.dispose)
             sessions, read_sessions = backend.sync_session_factories(
-                engine, reads_autocommit=settings.reads_autocommit
+                engine, reads_autocommit=spec.database.reads_autocommit
             )
-            if settings.batches_inserts:
+            if spec.database.batches_inserts:
                 enable_batch_inserting(sessions)
         result = None
         try:
             async with prepared(
                 workload,
                 sessions=database.sessions if database else None,
-                seed=settings.seed,
+                seed=spec.sampling.seed,
                 stop=stop,
             ) as shared:
                 work = partial(
                     run_sync,
                     workload,
+                    spec.run_spec(),
                     sessions=sessions,
                     read_sessions=read_sessions,
-                    limit=settings.limit,
                     threads=threads,
-                    seed=settings.seed,
-                    write_ratio=settings.write_ratio,
-                    warmup=settings.warmup,
                     shared=shared,
-                    latency_limit=settings.latency_limit,
-                    max_tries=settings.max_tries,
-                    thresholds=settings.threshold,
-                    abort_on_fail=settings.abort_on_fail,
                     stop=stop,
-                    time_split=settings.time_split,
-                    n_plus_one=settings.n_plus_one,
                     on_progress=on_progress,
                 )
                 result = await asyncio.to_thread(work)
@@ -226,47 +175,45 @@ async def _run_sync(
     return result
 
 
-def give_back(settings: RunSettings) -> None:
+def give_back(spec: LoadTestSpec) -> None:
     """Have the embedded server stopped that a run has left, unless others use it."""
     with suppress(AsyncLoaderError):
-        stop_unused(settings.server_directory)
+        stop_unused(spec.database.server_directory)
 
 
-def build_workload(settings: RunSettings, database: Database | None = None) -> Workload:
-    """Return the workload that the settings name, on the database's tables."""
+def build_workload(spec: WorkloadSpec, database: Database | None = None) -> Workload:
+    """Return the workload that is named, on the database's tables."""
     prefix = database.namespace.prefix if database else ""
-    match settings.workload:
+    match spec.target:
         case "noop":
             return noop.build()
         case "sequences":
             return sequences.build(prefix=prefix)
         case "mixed":
-            return mixed.build(
-                read_via=settings.read_via, read_from=settings.read_from, prefix=prefix
-            )
+            return mixed.build(read_via=spec.read_via, read_from=spec.read_from, prefix=prefix)
         case target:
             return load_workload(target)
 
 
-def check_workload(settings: RunSettings) -> Workload:
+def check_workload(spec: LoadTestSpec) -> Workload:
     """
-    Return the workload that the settings name, before any work is done.
+    Return the workload that the spec names, before any work is done.
 
-    Raises `ConfigurationError` or `WorkloadError` for one that cannot run as they ask.
+    Raises `ConfigurationError` or `WorkloadError` for one that cannot run as it asks.
     """
-    workload = build_workload(settings)
-    mix = workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)
-    checks = (parse_check(text).figure for text in settings.compare_fail)
+    workload = build_workload(spec.workload)
+    mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
+    checks = (check.figure for check in spec.baseline.checks)
     names = [operation.name for operation in mix.operations]
-    check_names([*map(parse, settings.threshold), *checks], names)
-    if settings.strict and (sentences := without_effect(settings, workload)):
+    check_names([*spec.verdict.thresholds, *checks], names)
+    if spec.strict and (sentences := without_effect(spec, workload)):
         raise ConfigurationError(sentences[0])
-    if settings.mode in SYNC_MODES:
+    if spec.load_model.mode in SYNC_MODES:
         require_twins(workload.name, mix)
         if workload.sessions_hook is not None:
             raise ConfigurationError(
                 f"workload {workload.name!r} brings async sessions of its own, "
-                f"which --mode {settings.mode} cannot use"
+                f"which --mode {spec.load_model.mode} cannot use"
             )
     return workload
 
@@ -279,7 +226,7 @@ _OF_THE_DATABASE = (
 _OF_MIXED = ("read_via", "read_from")
 
 
-def without_effect(settings: RunSettings, workload: Workload) -> list[str]:
+def without_effect(spec: LoadTestSpec, workload: Workload) -> list[str]:
     """Return, in a sentence each, which options were given for nothing."""
     why: dict[str, str] = {}
     if workload.sessions_hook is not None:
@@ -287,14 +234,14 @@ def without_effect(settings: RunSettings, workload: Workload) -> list[str]:
         why |= dict.fromkeys(_OF_THE_DATABASE, own)
     elif not uses_database(workload):
         why |= dict.fromkeys(_OF_THE_DATABASE, "asks for no session")
-    if settings.workload != "mixed":
+    if spec.workload.target != "mixed":
         why |= dict.fromkeys(_OF_MIXED, "is not the built-in mixed")
-    if not settings.is_open:
+    if not spec.load_model.is_open:
         why["max_in_flight"] = "runs without --rate"
     return [
         f"--{name.replace('_', '-')} has no effect: workload {workload.name!r} {reason}"
         for name, reason in why.items()
-        if getattr(settings, name) not in (RunSettings.model_fields[name].default, False)
+        if name in spec.given
     ]
 
 
@@ -304,16 +251,6 @@ def uses_database(workload: Workload) -> bool:
     return any("session" in operation.wants for operation in workload.operations.values()) or any(
         hook is not None and "sessions" in hook.wants for hook in hooks
     )
-
-
-def shown_settings(settings: RunSettings) -> dict[str, Any]:
-    """Return the settings for the report, as JSON has them and without secrets."""
-    shown = settings.model_dump(mode="json", exclude=_NOT_SHOWN)
-    shown["ops"], shown["duration"] = settings.limit.ops, settings.limit.duration
-    shown["read_autocommit"] = settings.reads_autocommit
-    shown["batch_inserts"] = settings.batches_inserts
-    shown.pop("database_url")
-    return shown
 
 
 def environment() -> dict[str, Any]:

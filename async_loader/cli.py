@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .app import Finished, give_back, measure
+from .app import Finished, give_back
 from .commands.baselines import held_against, read_baselines
 from .commands.calibrate import calibrate
 from .commands.compare import check, compare
 from .commands.ingest import run_ingest_command
+from .commands.inserts import measure
 from .commands.jobs import run_job_command
 from .commands.report import print_schema, run_report
 from .commands.sweep import sweep
@@ -46,6 +47,7 @@ from .settings.report import ReportSettings, SchemaSettings
 from .settings.run import CompareSettings, InsertsSettings, RunSettings
 from .settings.serve import ServeSettings
 from .settings.sources import load
+from .settings.spec import spec_of
 from .settings.sweep import SweepSettings
 from .shards import run_as_asked
 from .streams import give_up, kept_streams, stderr, stdout, tell
@@ -97,7 +99,7 @@ def _run(settings: RunSettings) -> int:
     if settings.calibrate:
         return _calibrate(settings)
     check_outputs(settings.outputs, RUN_FORMS)
-    baselines = read_baselines(settings)
+    baselines = read_baselines(spec_of(settings).baseline)
     if not settings.debug:
         leave_errors_to_the_report()
     debugging = settings.debug and sys.stdin is not None and sys.stdin.isatty()
@@ -122,7 +124,11 @@ def _run_here(settings: RunSettings, baselines: Mapping[str, RunResult], line: L
             finished = _finished(
                 signals,
                 lambda stop: run_as_asked(
-                    settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
+                    spec_of(settings),
+                    stop=stop,
+                    on_progress=view.update,
+                    say=view.phase,
+                    note=view.note,
                 ),
                 settings.loop,
             )
@@ -150,7 +156,7 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
 
 
 def _report(settings: RunSettings, baselines: Mapping[str, RunResult], result: RunResult) -> int:
-    result = held_against(baselines, result, settings)
+    result = held_against(baselines, result, spec_of(settings).baseline)
     code = write_outputs(settings.outputs, RUN_FORMS, result, _say_verdict(result))
     shown = show(partial(console_report.render, result), settings.outputs)
     return code or shown
@@ -165,7 +171,7 @@ def _report_lost(settings: RunSettings, baselines: Mapping[str, RunResult], lost
     what = f"the {hook} of the workload" if hook else "the run"
     complain(f"{what} was ended from outside: {lost.how}", code)
     if lost.own_server:
-        give_back(settings)
+        give_back(spec_of(settings))
     return code
 
 

@@ -6,25 +6,30 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Unpack
 
 import pytest
 from sqlalchemy.engine import URL
 
+from .clock import SYSTEM_CLOCK, Clock
 from .database.backends import backend_of
 from .database.postgresql import closing
 from .database.urls import parse_url
 from .inserts import enable_batch_inserting
+from .limits import Stop
 from .postgres import embedded_server
 from .results.run import RunResult
-from .runner.runner import run
+from .runner.library import run
+from .runner.phase import OnProgress
 from .session_factories import Sessions, engines_of
+from .specs.run import RunOptions
 from .verdict.criteria import Criterion, hold
 from .verdict.thresholds import parse
 from .workload import Workload
 
 # How long an operation waits for a connection is its own timeout's business.
 _POOL_TIMEOUT = 24 * 3600.0
+_CONCURRENCY = 8
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,14 +83,15 @@ class LoadTest:
         self,
         workload: Workload,
         *,
-        ops: int | None = None,
-        duration: float | None = None,
-        concurrency: int = 8,
         sessions: Sessions | None = None,
+        read_sessions: Sessions | None = None,
         database_url: str | None = None,
         batch_inserts: bool = False,
         read_autocommit: bool = False,
-        **options: Any,
+        stop: Stop | None = None,
+        on_progress: OnProgress | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        **options: Unpack[RunOptions],
     ) -> LoadTestResult:
         """
         Run the workload in the test's own event loop and return what was found.
@@ -93,9 +99,10 @@ class LoadTest:
         Through `sessions`, which stay the test's, or those that the workload brings; else on
         a schema of its own in `database_url` or in an embedded PostgreSQL, which is started
         once and stopped with the test session; there `batch_inserts` and `read_autocommit` are
-        as with the command. `options` are those of `async_loader.run`,
-        whose errors this raises; what operations raise is counted.
+        as with the command. `options` are those of `async_loader.run`, with a concurrency
+        of 8, and its errors are raised; what operations raise is counted.
         """
+        options.setdefault("concurrency", _CONCURRENCY)
         async with AsyncExitStack() as stack:
             if sessions is None and workload.sessions_hook is not None:
                 sessions = workload.sessions_hook()
@@ -106,17 +113,18 @@ class LoadTest:
                     database_url = await asyncio.to_thread(self._embedded)
                 schema = _own_schema(
                     parse_url(database_url),
-                    concurrency,
+                    options["concurrency"],
                     batch_inserts=batch_inserts,
                     read_autocommit=read_autocommit,
                 )
-                sessions, options["read_sessions"] = await stack.enter_async_context(schema)
+                sessions, read_sessions = await stack.enter_async_context(schema)
             result = await run(
                 workload,
                 sessions=sessions,
-                ops=ops,
-                duration=duration,
-                concurrency=concurrency,
+                read_sessions=read_sessions,
+                stop=stop,
+                on_progress=on_progress,
+                clock=clock,
                 **options,
             )
         return LoadTestResult(**{f.name: getattr(result, f.name) for f in fields(result)})

@@ -22,7 +22,7 @@ from .loading import called
 from .postgres import embedded_server
 from .runner.under_way import under_way
 from .session_factories import Sessions, engines_of, why_unusable
-from .settings.run import RunSettings, ServerOptions
+from .specs.load_test import DatabaseSpec, LoadTestSpec
 from .tasks import to_the_end
 from .workload import Workload
 
@@ -53,27 +53,28 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: RunSettings, say: Say) -> AsyncIterator[Database]:
+async def open_database(spec: LoadTestSpec, say: Say) -> AsyncIterator[Database]:
     """Yield sessions on a schema of the run's own, in the user's server or in ours."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(server_url(settings, say))
+        wanted = spec.database
+        url = await stack.enter_async_context(server_url(wanted, say))
         backend = backend_of(url)
         say("connecting")
-        ours = settings.database_url is None
-        server = await _probe(backend, url, with_statements=ours and settings.server_side)
+        counted = wanted.url is None and spec.instruments.server_side
+        server = await _probe(backend, url, with_statements=counted)
         namespace = await stack.enter_async_context(
-            backend.run_namespace(url, keep=settings.keep_data)
+            backend.run_namespace(url, keep=wanted.keep_data)
         )
         database = await stack.enter_async_context(
-            connected(settings, url, namespace, pool_size(settings, server))
+            connected(wanted, url, namespace, pool_size(spec, server))
         )
-        facts = _database_facts(settings, url, server, namespace)
+        facts = _database_facts(wanted, url, server, namespace)
         yield replace(database, environment={"database": facts})
 
 
 @asynccontextmanager
 async def connected(
-    settings: RunSettings, url: URL, namespace: Namespace, connections: int
+    spec: DatabaseSpec, url: URL, namespace: Namespace, connections: int
 ) -> AsyncIterator[Database]:
     """Yield sessions on a schema that somebody has made, over a pool of so many connections."""
     backend = backend_of(url)
@@ -82,15 +83,15 @@ async def connected(
     )
     async with closing(engine):
         sessions, read_sessions = backend.session_factories(
-            engine, reads_autocommit=settings.reads_autocommit
+            engine, reads_autocommit=spec.reads_autocommit
         )
-        if settings.batches_inserts:
+        if spec.batches_inserts:
             enable_batch_inserting(sessions)
         yield Database(url, namespace, sessions, read_sessions, (engine,), connections)
 
 
 @asynccontextmanager
-async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterator[Database]:
+async def own_database(spec: DatabaseSpec, workload: Workload) -> AsyncIterator[Database]:
     """Yield the sessions that a workload brings: the application's engine, pool and events."""
     assert workload.sessions_hook is not None
     whose = f"the sessions of workload {workload.name!r}"
@@ -101,7 +102,7 @@ async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterat
     async with AsyncExitStack() as stack:
         for engine in engines:
             await stack.enter_async_context(closing(engine))
-        facts = await _own_facts(settings, engines[0]) if engines else None
+        facts = await _own_facts(spec, engines[0]) if engines else None
         if facts is not None and len(engines) > 1:
             facts["where"] = f"at {', '.join(dict.fromkeys(place(e.url) for e in engines))}"
         yield Database(
@@ -114,15 +115,15 @@ async def own_database(settings: RunSettings, workload: Workload) -> AsyncIterat
         )
 
 
-async def _own_facts(settings: RunSettings, engine: AsyncEngine) -> dict[str, Any]:
+async def _own_facts(spec: DatabaseSpec, engine: AsyncEngine) -> dict[str, Any]:
     kind = engine.url.get_backend_name()
     server = ServerInfo(kind, "", {}, 0)
     if kind in ("postgresql", "sqlite"):
         server = await backend_of(engine.url).probe(engine)
-    return _database_facts(settings, engine.url, server, None)
+    return _database_facts(spec, engine.url, server, None)
 
 
-def pool_size(settings: RunSettings, server: ServerInfo) -> int:
+def pool_size(spec: LoadTestSpec, server: ServerInfo) -> int:
     """
     Return as many connections as operations can be in flight, within what the server has left.
 
@@ -130,18 +131,18 @@ def pool_size(settings: RunSettings, server: ServerInfo) -> int:
     size that was asked for is not made smaller.
     """
     most = max(1, server.free_connections - _SPARE_CONNECTIONS)
-    return settings.pool_size or min(settings.connections, most)
+    return spec.database.pool_size or min(spec.load_model.connections, most)
 
 
 @asynccontextmanager
-async def server_url(settings: ServerOptions, say: Say) -> AsyncIterator[URL]:
+async def server_url(spec: DatabaseSpec, say: Say) -> AsyncIterator[URL]:
     """Yield the URL of the user's server, or of ours, which runs for the block."""
-    if settings.database_url is not None:
-        yield parse_url(settings.database_url.get_secret_value())
+    if spec.url is not None:
+        yield parse_url(spec.url)
         return
     say("starting the embedded PostgreSQL")
     under_way.own_server = True
-    async with _off_the_loop(embedded_server(settings.server_directory)) as server:
+    async with _off_the_loop(embedded_server(spec.server_directory)) as server:
         yield parse_url(server.url)
 
 
@@ -174,9 +175,9 @@ async def _probe(backend: Backend, url: URL, *, with_statements: bool) -> Server
 
 
 def _database_facts(
-    settings: RunSettings, url: URL, server: ServerInfo, namespace: Namespace | None
+    spec: DatabaseSpec, url: URL, server: ServerInfo, namespace: Namespace | None
 ) -> dict[str, Any]:
-    embedded = settings.database_url is None and namespace is not None
+    embedded = spec.url is None and namespace is not None
     facts: dict[str, Any] = {
         "product": server.product,
         "version": server.version,
@@ -184,6 +185,6 @@ def _database_facts(
         "url": None if embedded else redact(url),
         "settings": dict(server.settings),
     }
-    if settings.keep_data and namespace is not None:
+    if spec.keep_data and namespace is not None:
         facts["kept"] = namespace.schema or f"{namespace.prefix}*"
     return facts

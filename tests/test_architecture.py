@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -20,7 +22,9 @@ LAYERS = [
     {"database", "postgres", "instruments", "inserts", "progress", "outputs", "server_queries"}
     | {"server_side"},
     {"jobs"},
-    {"runner", "workloads", "inserts_bench", "ingest", "reports"},
+    {"workloads"},
+    {"specs"},
+    {"runner", "inserts_bench", "ingest", "reports"},
     {"settings", "load_test", "testing"},
     {"run_database", "app"},
     {"event_loop", "runtime", "shards", "commands", "supervision"},
@@ -99,4 +103,67 @@ def test_only_the_top_knows_the_settings() -> None:
         for module, path in modules().items()
         if any(room_of(i) == "settings" for i in imports_of(module, path))
     }
-    assert knowing <= {"settings", "run_database", "app", "commands", "shards", "service", "cli"}
+    assert knowing <= {"settings", "commands", "service", "cli"}
+
+
+# What a person cannot keep in mind is a type of its own: see `specs`.
+MOST_PARAMETERS = 12
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return how many parameters a caller sees: an object's own `self` is none."""
+    given = function.args
+    names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    starred = [star for star in (given.vararg, given.kwarg) if star is not None]
+    return len(names) - (names[:1] in (["self"], ["cls"])) + len(starred)
+
+
+def test_no_function_takes_more_parameters_than_can_be_kept_in_mind() -> None:
+    wide = {
+        f"{module}: {node.name} takes {parameters_of(node)}"
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if parameters_of(node) > MOST_PARAMETERS
+    }
+    assert wide == set()
+
+
+# Rooms below the settings that know pydantic all the same. This list only ever gets shorter.
+KNOWS_PYDANTIC = {
+    "results": "a result's JSON Schema, and the check of a saved one, are made by a TypeAdapter",
+}
+
+
+def test_only_the_top_knows_pydantic() -> None:
+    knowing = {
+        room_of(module)
+        for module, path in modules().items()
+        for name in foreign_imports_of(path)
+        if name.split(".")[0].startswith("pydantic")
+    }
+    top = {"settings", "commands", "service", "cli"}
+    assert knowing - top == set(KNOWS_PYDANTIC)
+
+
+def foreign_imports_of(path: Path) -> set[str]:
+    """Return the absolute names that a module imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module or "")
+    return found
+
+
+def test_a_worker_needs_no_command_line() -> None:
+    # What it imports by way of others, too: a worker may be on another machine.
+    script = (
+        "import sys; import async_loader.shards.shard, async_loader.load_test; "
+        "print([m for m in sys.modules if m.startswith(('pydantic', 'async_loader.settings'))])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from async_loader.app import shown_settings
 from async_loader.settings.run import RunSettings
 from async_loader.settings.sources import load
+from async_loader.settings.spec import shown
 from async_loader.workers.cluster import cluster_address
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def test_the_default_configuration_is_the_defaults() -> None:
     settings, defaults = load(["--config", str(ROOT / "config/default.toml")]), load([])
     assert isinstance(settings, RunSettings)
     assert isinstance(defaults, RunSettings)
-    assert shown_settings(settings) == shown_settings(defaults)
+    assert shown(settings) == shown(defaults)
 
 
 def test_the_default_configuration_names_every_option() -> None:

@@ -27,6 +27,7 @@ from ..progress import Style, progress_view
 from ..results.run import RunResult
 from ..runtime import SIGNALS, Signals, leave_errors_to_the_report
 from ..settings.run import RunSettings
+from ..settings.spec import spec_of
 from ..shards import run_as_asked
 from ..streams import flush_all, stderr, tell
 from ..supervision import Line, Lost, ended, supervise, watched_by
@@ -144,7 +145,11 @@ class _Run:
                 loop = asyncio.get_running_loop()
                 loop.add_reader(self._living, partial(self._on_parent_gone, stop))
                 return await run_as_asked(
-                    settings, stop=stop, on_progress=view.update, say=view.phase, note=view.note
+                    spec_of(settings),
+                    stop=stop,
+                    on_progress=view.update,
+                    say=view.phase,
+                    note=view.note,
                 )
 
             answer: dict[str, Any]
@@ -171,7 +176,7 @@ class _Run:
             error = f"the run was ended from outside: {lost.how}, and nothing is known of it"
             self._answer({"error": error, "exit_code": WorkerLostError.exit_code})
         if lost.own_server:
-            give_back(self._settings)
+            give_back(spec_of(self._settings))
         return 0
 
     def _answer(self, answer: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -20,9 +20,9 @@ from ..metrics.process_meter import ProcessMeter, watch_loop
 from ..metrics.tallies import PoolGauge
 from ..results.run import Outcome, RunResult
 from ..session_factories import Sessions
+from ..specs.run import RunSpec
 from ..tasks import cancel, first_of
-from ..throttles import Throttle
-from ..verdict.thresholds import Threshold, broken_so_far
+from ..verdict.thresholds import broken_so_far
 from ..workload import Mix, Operation
 from .background import background_counted, end_background
 from .calls import call_of, retrying, sessions_by_kind
@@ -48,42 +48,31 @@ class Phase:
 
     def __init__(
         self,
-        *,
         workload: str,
-        planned: int | None,
         mix: Mix,
-        throttle: Throttle,
+        spec: RunSpec,
+        *,
         shared: Any,
         sessions: Sessions | None,
         read_sessions: Sessions | None,
         instruments: Instruments,
-        op_timeout: float,
-        grace: float,
-        give_up: float,
         stop: Stop,
-        latency_limit: float | None,
-        max_tries: int,
-        thresholds: Sequence[Threshold],
-        abort_on_fail: float | None,
         clock: Clock,
     ) -> None:
         self._mix = mix
         self._workload = workload
-        self._planned = planned
+        self._planned = spec.load.limit.ops
         self.meter = ProcessMeter()
         self.seed = mix.seed
         self.limit = Limit(ops=0)
         self.numbers: Iterator[int] = count()
         self._until_ns = math.inf
-        self._throttle = throttle
+        self._throttle = spec.throttle
         self._pool = instruments.pool
-        self._watch_every = min(op_timeout / 4, _WATCH_EVERY)
-        self._grace = grace
-        self._give_up = give_up
+        self._timeouts = spec.timeouts
+        self._watch_every = min(spec.timeouts.op_timeout / 4, _WATCH_EVERY)
         self._stop = stop
-        self._latency_limit = latency_limit
-        self._thresholds = thresholds
-        self._abort_on_fail = abort_on_fail
+        self._verdict = spec.verdict
         self.clock = clock
         self._backoff = Backoff()
         self._in_a_row = 0
@@ -95,7 +84,7 @@ class Phase:
         calls = {
             o.name: retrying(
                 call_of(o, mix, by_kind, shared, self._check),
-                max_tries,
+                spec.load.max_tries,
                 partial(self._retried, o.name),
             )
             for o in mix.operations
@@ -103,7 +92,7 @@ class Phase:
         self._performer = Performer(
             calls,
             instruments=instruments,
-            op_timeout=op_timeout,
+            op_timeout=spec.timeouts.op_timeout,
             stop=stop,
             clock=clock,
         )
@@ -126,7 +115,7 @@ class Phase:
         each second what was counted so far.
         """
         metrics = self._metrics = Metrics(
-            self._mix.operations, self.clock, latency_limit=self._latency_limit
+            self._mix.operations, self.clock, latency_limit=self._verdict.latency_limit
         )
         self.limit, self.numbers = limit, numbers
         duration = math.inf if limit.duration is None else limit.duration
@@ -140,8 +129,9 @@ class Phase:
             ),
             asyncio.create_task(self._watch()),
         ]
-        if judged and self._abort_on_fail is not None:
-            watchers.append(asyncio.create_task(self._judge(self._abort_on_fail)))
+        if judged and self._verdict.abort_on_fail is not None:
+            judging = self._judge(self._verdict.abort_on_fail)
+            watchers.append(asyncio.create_task(judging))
         if on_progress is not None:
             watchers.append(asyncio.create_task(self._report(limit, on_progress)))
         if on_look is not None:
@@ -150,7 +140,7 @@ class Phase:
             with background_counted():
                 await self._drive()
                 seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
-                await end_background(0.0 if self._stop.requested.is_set() else self._grace)
+                await end_background(0.0 if self._stop.requested.is_set() else self._timeouts.grace)
         finally:
             await cancel(*watchers)
         if on_progress is not None:
@@ -189,7 +179,7 @@ class Phase:
         try:
             await first_of(driver, self._stop.requested, self._over)
             self._closed.set()
-            await first_of(driver, self._stop.at_once, timeout=self._grace)
+            await first_of(driver, self._stop.at_once, timeout=self._timeouts.grace)
         finally:
             self._closed.set()  # also for a worker whose operation swallows the cancellation
             await self._in_flight.end_all(self.clock.now_ns())
@@ -270,7 +260,7 @@ class Phase:
     def _consider_giving_up(self, now: int) -> None:
         succeeded = self._metrics.last_success_ns
         failing = self._metrics.last_failure_ns > succeeded
-        if failing and now - succeeded > self._give_up * SECOND_NS:
+        if failing and now - succeeded > self._timeouts.until_aborted * SECOND_NS:
             self._end("aborted")
 
     def _end(self, outcome: Outcome) -> None:
@@ -281,7 +271,7 @@ class Phase:
     async def _judge(self, delay: float) -> None:
         """End the run when a threshold is broken, from so many seconds on."""
         await self.clock.sleep(delay)
-        while not broken_so_far(self._metrics.interim(), self._thresholds):
+        while not broken_so_far(self._metrics.interim(), self._verdict.thresholds):
             await self.clock.sleep(_JUDGE_EVERY)
         self._end("failed")
 

@@ -9,7 +9,7 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -23,9 +23,9 @@ from ..instruments import Instruments, attached, current_times
 from ..limits import Limit, Stop
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
-from ..metrics.repeats import LEAST
 from ..results.run import Outcome, RunResult
-from ..verdict.thresholds import Threshold, broken_so_far, parse
+from ..specs.run import RunSpec
+from ..verdict.thresholds import broken_so_far
 from ..workload import Mix, Operation, Workload
 from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying
 from .work_done import check_work, effects_so_far, failure_of
@@ -37,22 +37,13 @@ _JUDGE_EVERY = 1.0
 
 def run_sync(
     workload: Workload,
+    spec: RunSpec,
     *,
     sessions: SyncSessions | None,
     read_sessions: SyncSessions | None = None,
-    limit: Limit,
     threads: int | None = None,
-    seed: int = 0,
-    write_ratio: float | None = None,
-    warmup: Limit | None = None,
     shared: Any = None,
     stop: Stop | None = None,
-    latency_limit: float | None = None,
-    max_tries: int = 1,
-    thresholds: Sequence[str] = (),
-    abort_on_fail: float | None = None,
-    time_split: bool = True,
-    n_plus_one: int = LEAST,
     on_progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
     """
@@ -61,41 +52,45 @@ def run_sync(
     `threads` None is one thread (mode `sync`), a number that many (mode `threads`). `shared`
     is what the workload's set-up returned: it is a coroutine function, and the caller's to
     run. An operation cannot be cancelled here: what bounds it is the server's
-    statement_timeout. Raises `ConfigurationError` for an operation without a twin.
+    statement_timeout, and neither throttle nor timeouts of the spec are asked. Raises
+    `ConfigurationError` for an operation without a twin.
     """
-    mix = workload.mix(seed=seed, write_ratio=write_ratio)
+    mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
     require_twins(workload.name, mix)
     stop = stop or Stop()
     stop.heeded = True
+    load = spec.load
     with ExitStack() as stack:
-        stack.enter_context(watched(raw_drivers=max_tries > 1))
+        stack.enter_context(watched(raw_drivers=load.max_tries > 1))
         instruments = attached(
-            sessions, stack, time_split=time_split, n_plus_one=n_plus_one, on_loop=False
+            sessions,
+            stack,
+            time_split=spec.instruments.time_split,
+            n_plus_one=spec.instruments.n_plus_one,
+            on_loop=False,
         )
         crew = _Crew(
-            mix=mix,
+            mix,
+            spec,
             sessions=sessions,
             read_sessions=read_sessions or sessions,
             shared=shared,
             instruments=instruments,
             stop=stop,
-            latency_limit=latency_limit,
-            max_tries=max_tries,
         )
-        crew.thresholds = tuple(map(parse, thresholds))
         warm_up = None
-        if warmup is not None:
-            warming, seconds, _ = crew.perform_all(threads or 1, warmup, count(-1, -1), None)
+        if load.warmup is not None:
+            warming, seconds, _ = crew.perform_all(threads or 1, load.warmup, count(-1, -1), None)
             warm_up = warming.warm_up(seconds)
         meter = ProcessMeter()
-        crew.judged_from = abort_on_fail
-        metrics, seconds, busy = crew.perform_all(threads or 1, limit, count(), on_progress)
+        crew.judged_from = spec.verdict.abort_on_fail
+        metrics, seconds, busy = crew.perform_all(threads or 1, load.limit, count(), on_progress)
         result = metrics.result(
             outcome=_outcome(crew, stop),
             mode="sync" if threads is None else "threads",
             workload=workload.name,
             seconds=seconds,
-            planned=limit.ops,
+            planned=load.limit.ops,
             pool=instruments.pool,
             process=meter.result(metrics.loop_lag, busy),
         )
@@ -123,27 +118,26 @@ class _Crew:
 
     def __init__(
         self,
-        *,
         mix: Mix,
+        spec: RunSpec,
+        *,
         sessions: SyncSessions | None,
         read_sessions: SyncSessions | None,
         shared: Any,
         instruments: Instruments,
         stop: Stop,
-        latency_limit: float | None,
-        max_tries: int,
     ) -> None:
         self._mix = mix
         by_kind = sessions_by_kind(sessions, read_sessions)
         self._calls = {
             o.name: sync_retrying(
                 sync_call_of(o, mix, by_kind, shared, self._check),
-                max_tries,
+                spec.load.max_tries,
                 partial(self._retried, o.name),
             )
             for o in mix.operations
         }
-        self.thresholds: Sequence[Threshold] = ()
+        self._verdict = spec.verdict
         self.judged_from: float | None = None
         self.failed = False
         self.asked = False  # by an operation that raised KeyboardInterrupt
@@ -151,7 +145,6 @@ class _Crew:
         self._instruments = instruments
         self._pool = instruments.pool
         self._stop = stop
-        self._latency_limit = latency_limit
         self._lock = threading.Lock()
         self._left = self._until_ns = math.inf
 
@@ -165,7 +158,7 @@ class _Crew:
         """Perform until the limit; return counts, seconds, and how busy Python was (0 to 1)."""
         cpu = time.process_time()
         metrics = self._metrics = Metrics(
-            self._mix.operations, SYSTEM_CLOCK, latency_limit=self._latency_limit
+            self._mix.operations, SYSTEM_CLOCK, latency_limit=self._verdict.latency_limit
         )
         feed = limit.cut(numbers, SYSTEM_CLOCK, self._is_closed)
         self._left = math.inf if limit.ops is None else limit.ops
@@ -212,7 +205,7 @@ class _Crew:
         if self.judged_from is not None:
             interim = metrics.interim()
             late_enough = interim.seconds >= self.judged_from
-            self.failed = late_enough and bool(broken_so_far(interim, self.thresholds))
+            self.failed = late_enough and bool(broken_so_far(interim, self._verdict.thresholds))
 
     def _is_closed(self) -> bool:
         return self.failed or self.asked or self._stop.requested.is_set()

@@ -11,9 +11,9 @@ from typing import Any
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
 from ..redaction import redacted
-from ..settings.run import RunSettings
+from ..specs.load_test import LoadTestSpec
 from ..workers import Message, ProcessWorkers
-from .work import dumped, perform
+from .work import perform
 
 log = logging.getLogger("async_loader.service")
 
@@ -35,7 +35,7 @@ class Execution:
         if self._ready:
             self._workers.tell(0, {"stop": True})
 
-    async def perform(self, settings: RunSettings) -> Answer:
+    async def perform(self, spec: LoadTestSpec) -> Answer:
         """
         Perform the run; return `state`, `reasons` and, where there is a result, the rest.
 
@@ -43,7 +43,7 @@ class Execution:
         """
         try:
             async with self._workers:
-                done: Future[Answer] = self._workers.submit(0, perform, dumped(settings))
+                done: Future[Answer] = self._workers.submit(0, perform, spec)
                 self._ready = True
                 for _ in range(self._asked):
                     self._workers.tell(0, {"stop": True})

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import AsyncLoaderError
 from ..settings.run import RunSettings
 from ..settings.serve import ServeSettings
+from ..settings.spec import spec_of
 from ..workers import Message
 from .discretion import discreet, without_folders
 from .executing import Answer, Execution
@@ -174,7 +175,7 @@ class Runs:
         saving = asyncio.create_task(run.save(self._history))
         limiting = asyncio.create_task(self._limit(run))
         try:
-            answer = await run.execution.perform(settings)
+            answer = await run.execution.perform(spec_of(settings))
         finally:
             saving.cancel()
             limiting.cancel()

@@ -18,8 +18,8 @@ from ..database.postgresql import closing, unreachable
 from ..database.urls import parse_url
 from ..errors import AsyncLoaderError, ConfigurationError
 from ..run_database import server_url
-from ..settings.run import ServerOptions
 from ..settings.serve import EMBEDDED
+from ..specs.load_test import DatabaseSpec
 from .discretion import place_of
 
 # What looks at a target: a list, a status, a move.
@@ -81,7 +81,7 @@ class Targets:
             return parse_url(url)
         async with self._starting:
             if self._embedded is None:
-                options = ServerOptions(server_directory=self._directory)
+                options = DatabaseSpec(server_directory=self._directory)
                 self._embedded = await self._stack.enter_async_context(
                     server_url(options, lambda _phase: None)
                 )

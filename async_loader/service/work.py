@@ -1,4 +1,4 @@
-"""What a worker process does for the service: a run from settings to verdict, or a job."""
+"""What a worker process does for the service: a run from its spec to its verdict, or a job."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ..metrics.metrics import Snapshot
 from ..reports.console import let_in_by
 from ..results.run import RunResult
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..settings.run import RunSettings
 from ..shards import run_as_asked
+from ..specs.load_test import LoadTestSpec
 from ..verdict.verdict import document_of, judge
 from ..workers import Link, Message
 from .discretion import published
@@ -37,9 +37,9 @@ _TELL_EVERY = 0.9
 _JOB_CONNECTIONS = 4
 
 
-def perform(link: Link, settings: Mapping[str, Any]) -> dict[str, Any]:
+def perform(link: Link, spec: LoadTestSpec) -> dict[str, Any]:
     """
-    Perform the run of these settings (as `dumped` made them); return how it ended.
+    Perform the run; return how it ended.
 
     `state` and `reasons` are there in any case, `document` (the result as JSON, by zlib) and
     `figures` where there is a result. Up go `process`, `phase`, `snapshot` and `note`; what comes
@@ -47,26 +47,25 @@ def perform(link: Link, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     link.tell({"process": os.getpid()})
     leave_errors_to_the_report()
-    run_settings = RunSettings(**settings)
     try:
-        baselines = read_baselines(run_settings)
-        with asyncio.Runner(loop_factory=loop_factory(run_settings.loop)) as runner:
+        baselines = read_baselines(spec.baseline)
+        with asyncio.Runner(loop_factory=loop_factory(spec.loop)) as runner:
             spare_the_garbage_collector()
-            finished = runner.run(_run(link, run_settings))
+            finished = runner.run(_run(link, spec))
     except asyncio.CancelledError:
         return {"state": "stopped", "reasons": ["stopped before it had begun"]}
     except AsyncLoaderError as error:
         return {"state": "error", "reasons": [str(error)]}
-    return _answer(finished, held_against(baselines, finished.result, run_settings))
+    return _answer(finished, held_against(baselines, finished.result, spec.baseline))
 
 
-async def _run(link: Link, settings: RunSettings) -> Finished:
+async def _run(link: Link, spec: LoadTestSpec) -> Finished:
     stop = Stop()
     loop = asyncio.get_running_loop()
     teller = _Teller(link)
     running = asyncio.ensure_future(
         run_as_asked(
-            settings,
+            spec,
             stop=stop,
             on_progress=teller.update,
             say=teller.phase,
@@ -141,14 +140,6 @@ def figures_of(result: RunResult) -> dict[str, Any]:
         "error_rate": result.error_rate,
         **{f"{p}_ms": latency[p] if result.completed else None for p in ("p50", "p95", "p99")},
     }
-
-
-def dumped(settings: RunSettings) -> dict[str, Any]:
-    """Return settings as `perform` takes them: with the password, so for no log and no file."""
-    values = settings.model_dump(mode="json")
-    if settings.database_url is not None:
-        values["database_url"] = settings.database_url.get_secret_value()
-    return values
 
 
 def resume_job(link: Link, code: str, url: str, arguments: Mapping[str, str]) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from ..limits import MOST_OPS, Limit
 from ..metrics.repeats import LEAST
-from ..parts import WHOLE, Part
 from ..schedules import Arrivals, Profile, Stage, parse_rate
-from ..throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle, Unbounded, check_stages
+from ..specs.load_test import LoadModel, Loop, Mode
+from ..specs.run import CONCURRENCY
+from ..throttles import check_stages
 from .option_group import Group
 from .option_types import (
     Metavar,
-    Mode,
     Rate,
     Seconds,
     Share,
@@ -28,8 +27,6 @@ from .option_types import (
 )
 
 DEFAULT_OPS = 35_000
-# The ~100 connections of a stock server.
-UNBOUNDED_POOL = 100
 
 
 class LoadOptions(Group):
@@ -52,7 +49,7 @@ class LoadOptions(Group):
     concurrency: Annotated[
         int, Field(ge=1, le=100_000, description="operations in flight at once; with --rate: "
                                                  "connections"), Metavar("N")
-    ] = 40  # fmt: skip
+    ] = CONCURRENCY  # fmt: skip
     warmup: Annotated[
         Warmup | None, Field(description="operations or time to run first, not counted")
     ] = None
@@ -85,9 +82,7 @@ class LoadOptions(Group):
                                 "(0: off; needs the time split)"),
         Metavar("N"),
     ] = LEAST  # fmt: skip
-    loop: Literal["auto", "uvloop", "asyncio"] = Field(
-        "auto", description="the event loop: uvloop where it exists"
-    )
+    loop: Loop = Field("auto", description="the event loop: uvloop where it exists")
 
     @property
     def limit(self) -> Limit:
@@ -172,26 +167,16 @@ class ModeOptions(LoadOptions):
         return super().limit
 
     @property
-    def connections(self) -> int:
-        """As many as operations can use at once, within reason where that has no limit."""
-        if self.mode == "unbounded":
-            return UNBOUNDED_POOL
-        if self.stage and not self.is_open:
-            return max(1, math.ceil(Profile(stages=self.stages).highest))
-        return self.concurrency
-
-    def throttle(self, part: Part = WHOLE) -> Throttle:
-        """Return the policy that lets operations in, or that of a part of the run."""
-        if self.is_open:
-            rate = parse_rate(self.rate) if self.rate else 0.0
-            most = part.of(self.max_in_flight)
-            return ArrivalRate(rate, self.arrivals, most, self.stages, part.number, part.parts)
-        if self.stage:
-            return Ramp(self.stages, part.number, part.parts)
-        if self.mode == "unbounded":
-            return Unbounded()
-        policy = Chunks if self.mode == "chunks" else Semaphore
-        return policy(part.of(self.concurrency))
+    def load_model(self) -> LoadModel:
+        """What lets operations in; stages of a rate start from 0 where there is none."""
+        return LoadModel(
+            mode=self.mode,
+            concurrency=self.concurrency,
+            rate=(parse_rate(self.rate) if self.rate else 0.0) if self.is_open else None,
+            arrivals=self.arrivals,
+            max_in_flight=self.max_in_flight,
+            stages=self.stages,
+        )
 
 
 _PER = ("/s", "/m", "/h")

@@ -21,8 +21,6 @@ from ..workloads import BUILT_IN
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 OUTPUTS = ("html", "json", "junit", "markdown")
 
-Mode = Literal["semaphore", "chunks", "unbounded", "sync", "threads"]
-SYNC_MODES = ("sync", "threads")
 # A comparison's rows: the modes, and the first of them with SQLAlchemy's own inserts.
 Way = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
 

@@ -16,15 +16,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import NoDecode
 
 from ..parts import Part
+from ..specs.load_test import SYNC_MODES, UNBOUNDED_POOL, Mode
 from ..workloads import BUILT_IN
 from ..workloads.mixed import ReadFrom, ReadVia
 from .baseline import BaselineOptions
-from .load import UNBOUNDED_POOL, LoadOptions, ModeOptions, VerdictOptions
+from .load import LoadOptions, ModeOptions, VerdictOptions
 from .option_group import GeneralOptions, Group
 from .option_types import (
-    SYNC_MODES,
     Metavar,
-    Mode,
     Output,
     Seconds,
     Share,
@@ -262,7 +261,9 @@ class RunSettings(
                 "--calibrate is of several runs: thresholds, a baseline and a profile are of one"
             )
         if self.is_open and self.cluster is None:
-            self.throttle(Part(0, self.number_of_processes))  # which refuses too high a rate
+            self.load_model.throttle(
+                Part(0, self.number_of_processes)
+            )  # which refuses too high a rate
         if self.profile is not None:
             if self.is_split or self.mode in SYNC_MODES or not self.time_split:
                 raise ValueError(

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..metrics.process_meter import usable_cores
+from ..specs.load_test import SYNC_MODES
 from ..workers.cluster import cluster_address
 from .option_group import Group
-from .option_types import SYNC_MODES, Metavar
+from .option_types import Metavar
 
 _MOST = 1000
 

@@ -15,8 +15,7 @@ from ..errors import ConfigurationError
 from ..limits import Stop
 from ..run_database import Say
 from ..runner.phase import OnProgress
-from ..settings.load import UNBOUNDED_POOL
-from ..settings.run import RunSettings
+from ..specs.load_test import LoadTestSpec
 from ..workers import ProcessWorkers
 from ..workers.cluster import DaskWorkers, is_local, joined
 from ..workers.shipping import Shipped
@@ -27,66 +26,66 @@ __all__ = ["ShardError", "number_of_shards", "run_as_asked"]
 
 
 async def run_as_asked(
-    settings: RunSettings, *, stop: Stop, on_progress: OnProgress, say: Say, note: Say
+    spec: LoadTestSpec, *, stop: Stop, on_progress: OnProgress, say: Say, note: Say
 ) -> Finished:
     """
-    Run what the settings ask for, in this process or split over several.
+    Run what the spec asks for, in this process or split over several.
 
     `say` is told of each phase, `note` of what went wrong meanwhile. Raises as `run_workload`,
     and `ClusterError` for a cluster that cannot be used.
     """
-    async with _way(settings, say, note) as way:
+    async with _way(spec, say, note) as way:
         return await run_workload(
-            settings, stop=stop, on_progress=on_progress, say=say, note=note, way=way
+            spec, stop=stop, on_progress=on_progress, say=say, note=note, way=way
         )
 
 
 @asynccontextmanager
-async def _way(settings: RunSettings, say: Say, note: Say) -> AsyncIterator[Way | None]:
+async def _way(spec: LoadTestSpec, say: Say, note: Say) -> AsyncIterator[Way | None]:
     """Yield how the run is performed, None for in this process."""
-    if settings.cluster is not None:
-        shipped = _to_ship(settings)
+    cluster_address = spec.sharding.cluster
+    if cluster_address is not None:
+        shipped = _to_ship(spec)
         say("joining the cluster")
-        async with joined(settings.cluster) as cluster:
-            shards = number_of_shards(settings, len(cluster.members))
+        async with joined(cluster_address) as cluster:
+            shards = number_of_shards(spec, len(cluster.members))
             make = partial(DaskWorkers, cluster, shipped=shipped)
             yield partial(run_split, shards=shards, make_workers=make, note=note)
         return
-    shards = number_of_shards(settings)
+    shards = number_of_shards(spec)
     make_processes = partial(ProcessWorkers, shards)
     split = partial(run_split, shards=shards, make_workers=make_processes, note=note)
     yield split if shards > 1 else None
 
 
-def _to_ship(settings: RunSettings) -> Shipped | None:
+def _to_ship(spec: LoadTestSpec) -> Shipped | None:
     """Return what the workers of a cluster must have; raises for what cannot run there."""
-    workload = check_workload(settings)
-    ours = settings.database_url is None and workload.sessions_hook is None
-    if ours and uses_database(workload) and not is_local(settings.cluster or ""):
+    workload = check_workload(spec)
+    ours = spec.database.url is None and workload.sessions_hook is None
+    if ours and uses_database(workload) and not is_local(spec.sharding.cluster or ""):
         raise ConfigurationError(
             "--cluster needs --database-url: the embedded server is this machine's alone"
         )
-    place = settings.workload.rpartition(":")[0]
+    place = spec.workload.place
     return Shipped.of(place) if place else None
 
 
-def number_of_shards(settings: RunSettings, wanted: int | None = None) -> int:
+def number_of_shards(spec: LoadTestSpec, wanted: int | None = None) -> int:
     """
-    Return over how many of the wanted processes, by default `--processes`, a run is divided.
+    Return over how many of the wanted processes, by default the spec's, a run is divided.
 
-    Each has one operation in flight and one connection at least: `auto` is as many as that
-    leaves, and a larger number raises `ConfigurationError`.
+    Each has one operation in flight and one connection at least: where fewer will do it is as
+    many as that leaves, else a larger number raises `ConfigurationError`.
     """
-    most = settings.max_in_flight
-    if not settings.is_open:
-        most = settings.throttle().concurrency or UNBOUNDED_POOL
-    what = "--max-in-flight" if settings.is_open else "--stage" if settings.stage else "concurrency"
-    if settings.pool_size is not None and settings.pool_size < most:
-        most, what = settings.pool_size, "--pool-size"
-    wanted = wanted or settings.number_of_processes
-    if wanted > most and settings.processes != "auto":
+    model, sharding, pool_size = spec.load_model, spec.sharding, spec.database.pool_size
+    most = model.most_in_flight
+    what = "--max-in-flight" if model.is_open else "--stage" if model.stages else "concurrency"
+    if pool_size is not None and pool_size < most:
+        most, what = pool_size, "--pool-size"
+    wanted = wanted or sharding.processes
+    if wanted > most and not sharding.at_most:
         who = f"--processes {wanted}"
-        if settings.cluster is not None:
-            who = f"the {wanted} workers of --cluster {settings.cluster}"
+        if sharding.cluster is not None:
+            who = f"the {wanted} workers of --cluster {sharding.cluster}"
         raise ConfigurationError(f"{who} cannot share a {what} of {most}: each needs one")
     return min(wanted, most)

@@ -24,7 +24,7 @@ from ..run_database import Database, Say
 from ..runner.phase import OnProgress
 from ..runner.preparation import prepared
 from ..server_side import server_watch
-from ..settings.run import RunSettings
+from ..specs.load_test import LoadTestSpec
 from ..workers import Message, Workers
 from .shard import Task
 from .split import Split
@@ -33,7 +33,7 @@ MakeWorkers = Callable[[Callable[[int, Message], object]], Workers]
 
 
 async def run_split(
-    settings: RunSettings,
+    spec: LoadTestSpec,
     database: Database | None,
     stop: Stop,
     on_progress: OnProgress,
@@ -43,30 +43,31 @@ async def run_split(
     note: Say,
 ) -> RunResult:
     """
-    Run what the settings ask for on workers, and return what all of them found together.
+    Run what the spec asks for on workers, and return what all of them found together.
 
     `note` is told at once of a worker that died. Raises as `runner.run`, `ConfigurationError`
     for what cannot be divided, and `WorkerLostError` for one that died before the run began.
     """
-    workload = build_workload(settings, database)
-    mix = workload.mix(seed=settings.seed, write_ratio=settings.write_ratio)
+    workload = build_workload(spec.workload, database)
+    mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
     sessions = database.sessions if database is not None else None
     stop.heeded = True
-    split = Split(settings, mix, shards, stop=stop, on_progress=on_progress, note=note)
+    split = Split(spec, mix, shards, stop=stop, on_progress=on_progress, note=note)
     result = None
     try:
         async with AsyncExitStack() as stack:
             workers = await stack.enter_async_context(make_workers(split.hear))
             async with (
-                prepared(workload, sessions=sessions, seed=settings.seed, stop=stop) as shared,
+                prepared(workload, sessions=sessions, seed=spec.sampling.seed, stop=stop) as shared,
                 stack.pop_all(),  # the shards end before what they work on is torn down
             ):
-                tasks = _tasks(settings, database, shards, shared)
+                tasks = _tasks(spec, database, shards, shared)
                 engines = database.engines if database is not None else ()
                 for engine in engines:
                     await engine.dispose()  # its connections are the shards' now
                 first = next(iter(engines), None)
-                async with server_watch(first, None, wanted=settings.server_side) as server:
+                wanted = spec.instruments.server_side
+                async with server_watch(first, None, wanted=wanted) as server:
                     result = await split.run(workers, tasks, server)
                 result = replace(result, workload=workload.name)
     except TeardownError as error:
@@ -75,21 +76,19 @@ async def run_split(
     return result
 
 
-def _tasks(
-    settings: RunSettings, database: Database | None, shards: int, shared: Any
-) -> list[Task]:
+def _tasks(spec: LoadTestSpec, database: Database | None, shards: int, shared: Any) -> list[Task]:
     """Return what each shard is to do."""
-    values = settings.model_dump(mode="json") | {"database_url": None}
     try:
         pickled = pickle.dumps(shared)
     except Exception as error:
         raise ConfigurationError(
-            f"what the set-up of workload {settings.workload!r} returns goes to other processes as "
-            f"op.shared, and cannot be pickled: {type(error).__name__}: {error}"
+            f"what the set-up of workload {spec.workload.target!r} returns goes to other processes "
+            f"as op.shared, and cannot be pickled: {type(error).__name__}: {error}"
         ) from error
-    place = settings.workload.rpartition(":")[0]
+    place = spec.workload.place
     module = load_module(place).__name__ if place.endswith(".py") else None
-    tasks = [Task(values, Part(number, shards), pickled, module=module) for number in range(shards)]
+    told = spec.for_worker()
+    tasks = [Task(told, Part(number, shards), pickled, module=module) for number in range(shards)]
     if database is None or database.connections is None:
         return tasks
     if database.connections < shards:

@@ -7,7 +7,7 @@ import pickle
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +28,7 @@ from ..parts import Part
 from ..results.run import RunResult
 from ..run_database import Database, connected, own_database
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..settings.run import RunSettings
+from ..specs.load_test import LoadTestSpec
 from ..tasks import first_of
 from ..workers import Link, Message
 from .snapshots import snapshot
@@ -48,7 +48,7 @@ class Task:
     `module` there.
     """
 
-    settings: Mapping[str, Any] = field(repr=False)
+    spec: LoadTestSpec = field(repr=False)
     part: Part
     shared: bytes = field(repr=False)
     url: str | None = field(repr=False, default=None)
@@ -63,41 +63,42 @@ def perform(link: Link, task: Task) -> dict[str, Any]:
 
     What is raised here would have to be unpickled there.
     """
-    settings = RunSettings(**task.settings)
-    if not settings.debug:
+    spec = task.spec
+    if not spec.debug:
         leave_errors_to_the_report()
     try:
-        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(spec.loop)) as runner:
             spare_the_garbage_collector()
-            return {"result": runner.run(_perform(link, task, settings)).to_dict()}
+            return {"result": runner.run(_perform(link, task)).to_dict()}
     except AsyncLoaderError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     except Exception as error:
-        if settings.debug:
+        if spec.debug:
             traceback.print_exc()
         return {"error": f"an unexpected {type(error).__name__}: {error}", "exit_code": 1}
 
 
-async def _perform(link: Link, task: Task, settings: RunSettings) -> RunResult:
-    workload = check_workload(settings)  # before `shared`, whose classes may be its module's
-    lead = LinkedLead(link, task.part, _shared(task, settings))
+async def _perform(link: Link, task: Task) -> RunResult:
+    spec = task.spec
+    workload = check_workload(spec)  # before `shared`, whose classes may be its module's
+    lead = LinkedLead(link, task.part, _shared(task))
     async with AsyncExitStack() as stack:
         database: Database | None = None
         if task.url is not None:
             assert task.namespace is not None
             assert task.connections is not None
             database = await stack.enter_async_context(
-                connected(settings, make_url(task.url), task.namespace, task.connections)
+                connected(spec.database, make_url(task.url), task.namespace, task.connections)
             )
         elif workload.sessions_hook is not None:
-            database = await stack.enter_async_context(own_database(settings, workload))
-        return await run_async(settings, database, lead.stop, None, lead)
+            database = await stack.enter_async_context(own_database(spec.database, workload))
+        return await run_async(spec, database, lead.stop, None, lead)
 
 
-def _shared(task: Task, settings: RunSettings) -> Any:
+def _shared(task: Task) -> Any:
     """Return what the workload's set-up returned in the coordinator."""
     if task.module is not None:
-        module = load_module(settings.workload.rpartition(":")[0])
+        module = load_module(task.spec.workload.place)
         sys.modules.setdefault(task.module, module)
     try:
         return pickle.loads(task.shared)  # noqa: S301  the coordinator's own

@@ -20,9 +20,9 @@ from ..results.shards import ShardResult
 from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..server_side import ServerWatch
-from ..settings.run import RunSettings
+from ..specs.load_test import LoadTestSpec
 from ..tasks import cancel
-from ..verdict.thresholds import broken_so_far, parse
+from ..verdict.thresholds import broken_so_far
 from ..workers import Message, Workers
 from ..workload import Mix
 from .shard import Task, perform
@@ -48,7 +48,7 @@ class Split:
 
     def __init__(
         self,
-        settings: RunSettings,
+        spec: LoadTestSpec,
         mix: Mix,
         shards: int,
         *,
@@ -56,7 +56,7 @@ class Split:
         on_progress: OnProgress,
         note: Say,
     ) -> None:
-        self._settings = settings
+        self._spec = spec
         self._mix = mix
         self._stop = stop
         self._on_progress = on_progress
@@ -156,7 +156,7 @@ class Split:
 
     def _give_up_silent(self) -> None:
         """Wait no longer for shards whose event loops stand still: they tell each second."""
-        bound = self._settings.op_timeout + self._settings.grace + _MORE
+        bound = self._spec.timeouts.op_timeout + self._spec.timeouts.grace + _MORE
         for index, heard in self._heard.items():
             if time.monotonic() - heard > bound:
                 self._answers[index].cancel()
@@ -173,12 +173,12 @@ class Split:
             "count as indeterminate"
         )
         everybody = len(self._lost) == len(self._ready)
-        if everybody or self._settings.on_worker_loss == "stop":
+        if everybody or self._spec.sharding.on_worker_loss == "stop":
             self._end("lost")
 
     def _unacknowledged(self, index: int, part: Part) -> Counter[str]:
         """Return how many of each operation a shard may have begun, of which we know no end."""
-        ops = part.limit(self._settings.limit).ops
+        ops = part.limit(self._spec.load.limit).ops
         upto = self._upto[index] if ops is None else min(self._upto[index], ops)
         begun = Counter(self._mix.choose(i).name for i in islice(part.numbers(), upto))
         names = [operation.name for operation in self._mix.operations]
@@ -207,14 +207,14 @@ class Split:
             await asyncio.sleep(_TICK)
             self._give_up_silent()
             so_far = self._progress()
-            delay = self._settings.abort_on_fail
+            delay = self._spec.verdict.abort_on_fail
             judged = delay is not None and so_far.seconds >= delay
-            if judged and broken_so_far(so_far, map(parse, self._settings.threshold)):
+            if judged and broken_so_far(so_far, self._spec.verdict.thresholds):
                 self._end("failed")
 
     def _progress(self) -> RunResult:
         so_far = self._standings.together()
-        limit = self._settings.limit
+        limit = self._spec.load.limit
         self._on_progress(self._standings.progress(so_far, limit.ops, limit.duration))
         return so_far
 
@@ -225,8 +225,8 @@ class Split:
         return replace(
             total,
             outcome=self._cause or total.outcome,
-            mode=self._settings.throttle(Part(0, len(self._workers.names))).mode,
-            planned=self._settings.limit.ops,
+            mode=self._spec.load_model.throttle(Part(0, len(self._workers.names))).mode,
+            planned=self._spec.load.limit.ops,
             shards=tuple(self._shard(index, result) for index, result in enumerate(results)),
         )
 

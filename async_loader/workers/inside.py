@@ -10,6 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from ..streams import flush_all
 from .contract import Message, Worked, encoded
 from .inbox import Heard, Inbox
 
@@ -82,6 +83,7 @@ def call(function: Worked[T], args: tuple[Any, ...]) -> T:
     try:
         return function(_link, *args)
     finally:
+        flush_all()  # what it printed: the process may end without Python's own last things
         _over.set()
         _link.hang_up()
 

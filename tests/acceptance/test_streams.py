@@ -58,8 +58,13 @@ def talkative(tmp_path: Path) -> Callable[[str], list[str]]:
 @pytest.mark.parametrize("split", [[], ["--processes", "2"]], ids=["one", "two"])
 @pytest.mark.parametrize("target", ["-", "/dev/stdout"])
 def test_what_others_print_is_in_no_document(
-    command: Command, talkative: Callable[[], list[str]], split: list[str], target: str
+    command: Command,
+    talkative: Callable[[], list[str]],
+    split: list[str],
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # a pipe is not written line by line
     done = command(*talkative(), *split, "--out", f"json={target}")
     assert json.loads(done.stdout)["operations"]["completed"] == 39, done.stderr
     assert [said for said in SAID if said not in done.stderr] == []

@@ -104,9 +104,9 @@ async def test_checks_of_a_try_that_was_given_up_do_not_count(engine: AsyncEngin
 async def test_a_sync_twin_is_tried_again_too(database_url: str, engine: AsyncEngine) -> None:
     from sqlalchemy.orm import Session
 
-    from async_loader import Limit
     from async_loader.database.postgresql import Namespace
     from async_loader.runner.sync_runner import run_sync
+    from async_loader.specs.run import RunSpec
 
     workload = Workload("twins")
     tried: list[int] = []
@@ -128,7 +128,7 @@ async def test_a_sync_twin_is_tried_again_too(database_url: str, engine: AsyncEn
     )
     sessions, _ = backend.sync_session_factories(sync, reads_autocommit=True)
     try:
-        result = run_sync(workload, sessions=sessions, limit=Limit(ops=4), max_tries=3)
+        result = run_sync(workload, RunSpec.of(ops=4, max_tries=3), sessions=sessions)
     finally:
         sync.dispose()
     found = result.by_operation["write"]

@@ -20,13 +20,14 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from async_loader import Limit, OperationContext, RunResult, Workload, run
+from async_loader import OperationContext, RunResult, Workload, run
 from async_loader.database.postgresql import create_sessions
 from async_loader.inserts import enable_batch_inserting
 from async_loader.metrics.repeats import LEAST
 from async_loader.results.findings import RepeatedStatement
 from async_loader.runner.sync_runner import run_sync
 from async_loader.source_lines import short_path
+from async_loader.specs.run import RunSpec
 
 SONGS = 12
 HERE = short_path(__file__)
@@ -262,7 +263,7 @@ async def test_the_sync_ways_find_it_too(songs: AsyncEngine) -> None:
             assert song.chords  # in a thread
 
     result = await asyncio.to_thread(
-        run_sync, workload, sessions=sessionmaker(sync_engine), limit=Limit(ops=4), threads=2
+        run_sync, workload, RunSpec.of(ops=4), sessions=sessionmaker(sync_engine), threads=2
     )
     sync_engine.dispose()
     (repeat,) = result.repeated_statements

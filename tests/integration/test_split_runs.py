@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from async_loader import ConfigurationError, RunResult, Snapshot, Stop
 from async_loader.errors import WorkerLostError
 from async_loader.settings.run import RunSettings
+from async_loader.settings.spec import spec_of
 from async_loader.shards import ShardError, run_as_asked
 
 LEDGER = """
@@ -130,7 +131,7 @@ class Run:
 
     async def result(self) -> RunResult:
         finished = await run_as_asked(
-            self.settings,
+            spec_of(self.settings),
             stop=self.stop,
             on_progress=self.snapshots.append,
             say=lambda phase: None,

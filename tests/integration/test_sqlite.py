@@ -20,8 +20,8 @@ from async_loader.database.sqlite import (
     sync_session_factories,
 )
 from async_loader.database.urls import parse_url
-from async_loader.limits import Limit
 from async_loader.runner.sync_runner import run_sync
+from async_loader.specs.run import RunSpec
 from async_loader.workloads import mixed
 
 KILLED = """
@@ -85,7 +85,7 @@ async def test_async_and_sync_write_what_they_count(file: Path) -> None:
         sync_engine = create_sync_engine(url, pool_size=8, namespace=namespace)
         sync, sync_read = sync_session_factories(sync_engine, reads_autocommit=True)
         beside = run_sync(
-            workload, sessions=sync, read_sessions=sync_read, limit=Limit(ops=100), threads=4
+            workload, RunSpec.of(ops=100), sessions=sync, read_sessions=sync_read, threads=4
         )
         assert beside.errors == {}
         assert beside.count_of("write") == result.count_of("write")

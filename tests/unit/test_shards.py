@@ -25,6 +25,7 @@ from async_loader.results.run import RunResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
 from async_loader.settings.run import CompareSettings, RunSettings
+from async_loader.settings.spec import spec_of
 from async_loader.settings.sweep import SweepSettings
 from async_loader.shards import number_of_shards
 from async_loader.shards.shard import Task
@@ -40,7 +41,12 @@ T = TypeVar("T")
 
 def test_a_task_shows_no_secret() -> None:
     url = "postgresql+asyncpg://user:hunter2@host/database"
-    task = Task({"database_url": url}, Part(1, 2), b"hunter2", url, Namespace("run"), 5)
+    spec = spec_of(made(RunSettings, database_url=url))
+    assert "hunter2" not in repr(spec)
+    told = spec.for_worker()
+    assert told.database.url is None
+    assert b"hunter2" not in pickle.dumps(told)
+    task = Task(told, Part(1, 2), b"hunter2", url, Namespace("run"), 5)
     assert "hunter2" not in repr(task)
     assert pickle.loads(pickle.dumps(task)) == task
 
@@ -77,10 +83,10 @@ def test_parts_add_up_to_the_whole(parts: int, total: int) -> None:
     ],
 )
 def test_a_throttle_is_divided_exactly(given: dict[str, Any]) -> None:
-    settings = made(RunSettings, **given)
-    throttles: list[Any] = [settings.throttle(Part(number, 4)) for number in range(4)]
-    assert sum(t.concurrency for t in throttles) == settings.throttle().concurrency
-    assert {t.mode for t in throttles} == {settings.throttle().mode}
+    model = made(RunSettings, **given).load_model
+    throttles: list[Any] = [model.throttle(Part(number, 4)) for number in range(4)]
+    assert sum(t.concurrency for t in throttles) == model.throttle().concurrency
+    assert {t.mode for t in throttles} == {model.throttle().mode}
     if isinstance(throttles[0], ArrivalRate | Ramp):
         assert [(t.shard, t.shards) for t in throttles] == [(n, 4) for n in range(4)]
 
@@ -96,8 +102,9 @@ def test_a_throttle_is_divided_exactly(given: dict[str, Any]) -> None:
 )
 def test_fewer_places_than_processes(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        number_of_shards(made(RunSettings, processes=4, **given))
-    assert 1 <= number_of_shards(made(RunSettings, processes="auto", **given)) <= 3
+        number_of_shards(spec_of(made(RunSettings, processes=4, **given)))
+    as_many = spec_of(made(RunSettings, processes="auto", **given))
+    assert 1 <= number_of_shards(as_many) <= 3
 
 
 def test_what_is_one_process_cannot_be_split() -> None:
@@ -113,7 +120,8 @@ def test_what_is_one_process_cannot_be_split() -> None:
 def test_a_step_of_a_sweep_uses_as_many_processes_as_it_can() -> None:
     settings = made(SweepSettings, processes=4)
     levels = ["1", "2", "8"]
-    assert [number_of_shards(step_settings(settings, level)) for level in levels] == [1, 2, 4]
+    steps = [spec_of(step_settings(settings, level)) for level in levels]
+    assert [number_of_shards(step) for step in steps] == [1, 2, 4]
 
 
 def some_result(rng: random.Random, names: list[str], values: int) -> RunResult:

@@ -8,6 +8,7 @@ import pytest
 
 from async_loader import ConfigurationError, Limit, OperationContext, Stop, Workload, run
 from async_loader.runner.sync_runner import run_sync
+from async_loader.specs.run import LoadSpec, RunSpec
 from async_loader.testing import FakeClock
 from async_loader.throttles import ArrivalRate
 
@@ -82,7 +83,8 @@ async def test_who_arrives_at_a_rate_does_not_wait_for_a_thought() -> None:
 @pytest.mark.timeout(20)
 def test_threads_think_too(threads: int | None, limit: Limit) -> None:
     thinking = workload((0.05, 600.0)) if limit.ops is None else workload(0.05)
-    result = run_sync(thinking, sessions=None, limit=limit, threads=threads)
+    spec = RunSpec(load=LoadSpec(limit=limit))
+    result = run_sync(thinking, spec, sessions=None, threads=threads)
     assert result.completed >= 1
     if limit.ops is not None and threads is None:
         assert result.completed == 3

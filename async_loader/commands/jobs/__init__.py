@@ -28,6 +28,7 @@ from ...settings.jobs import (
     JobStatusSettings,
 )
 from ...settings.run import ServerOptions
+from ...settings.spec import server_of
 from ...streams import stderr, stdout
 from ...workers import Message, ProcessWorkers, Workers
 from ...workers.cluster import DaskWorkers, is_local, joined
@@ -173,7 +174,7 @@ async def _look_or_steer(
 async def _engine(settings: ServerOptions, connections: int) -> AsyncIterator[AsyncEngine]:
     """Yield an engine on the user's server, or on ours."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(server_url(settings, lambda _phase: None))
+        url = await stack.enter_async_context(server_url(server_of(settings), lambda _phase: None))
         engine = await stack.enter_async_context(
             closing(backend_of(url).create_engine(url, pool_size=connections))
         )

@@ -1,0 +1,144 @@
+"""What one runner is to do with a workload: the parts of a `RunSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from ..limits import Limit
+from ..metrics.repeats import LEAST
+from ..throttles import Semaphore, Throttle
+from ..verdict.thresholds import Threshold, parse
+
+CONCURRENCY = 40
+
+_P = TypeVar("_P")
+
+
+class RunOptions(TypedDict, total=False):
+    """
+    The options of `async_loader.run`: the fields of a `RunSpec` as keywords.
+
+    For type checkers and editors, which cannot derive it; a test holds it to the spec.
+    """
+
+    ops: int | None
+    duration: float | None
+    warmup: Limit | None
+    max_tries: int
+    concurrency: int
+    throttle: Throttle | None
+    op_timeout: float
+    grace: float
+    give_up: float
+    latency_limit: float | None
+    thresholds: Sequence[str]
+    abort_on_fail: float | None
+    seed: int
+    write_ratio: float | None
+    time_split: bool
+    n_plus_one: int
+    profile: Path | None
+    server_side: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """How much is done: until the limit, after a warm-up that is not counted."""
+
+    limit: Limit
+    warmup: Limit | None = None
+    max_tries: int = 1
+    """Of an operation that the server gave up for others, within its one latency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutSpec:
+    """How long what may hang is waited for, in seconds."""
+
+    op_timeout: float = 30.0
+    """An operation longer than this is cancelled."""
+    grace: float = 10.0
+    """For operations in flight when a stop is requested."""
+    give_up: float = 60.0
+    """Without a success among failures the run is aborted; two `op_timeout` at least."""
+
+    @property
+    def until_aborted(self) -> float:
+        """How long a run goes on in which operations fail and none succeeds."""
+        return max(self.give_up, 2 * self.op_timeout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictSpec:
+    """What makes a run a bad one while it goes on."""
+
+    latency_limit: float | None = None
+    """Operations that took longer, in seconds, are counted."""
+    thresholds: tuple[Threshold, ...] = ()
+    abort_on_fail: float | None = None
+    """From so many seconds on a threshold that does not hold ends the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """Which operations are drawn: operation i depends on these and on i alone."""
+
+    seed: int = 0
+    write_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstrumentSpec:
+    """What is measured beside counts and latencies."""
+
+    time_split: bool = True
+    n_plus_one: int = LEAST
+    """A statement that one operation executes so often is named; 0: none is."""
+    profile: Path | None = None
+    """Where the stacks go that the event loop was seen at."""
+    server_side: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What one event loop, or one crew of threads, is to do."""
+
+    load: LoadSpec
+    throttle: Throttle = field(default_factory=lambda: Semaphore(CONCURRENCY))
+    timeouts: TimeoutSpec = field(default_factory=TimeoutSpec)
+    verdict: VerdictSpec = field(default_factory=VerdictSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    instruments: InstrumentSpec = field(default_factory=InstrumentSpec)
+
+    @classmethod
+    def of(cls, **options: Unpack[RunOptions]) -> RunSpec:
+        """
+        Return the spec that a call with these keywords means.
+
+        Raises `ConfigurationError` for a value, `TypeError` for a name that there is not.
+        """
+        left: dict[str, Any] = dict(options)
+        concurrency = left.pop("concurrency", CONCURRENCY)
+        throttle = left.pop("throttle", None) or Semaphore(concurrency)
+        left["limit"] = Limit(left.pop("ops", None), left.pop("duration", None))
+        left["thresholds"] = tuple(map(parse, left.get("thresholds", ())))
+        spec = cls(
+            load=_taken(LoadSpec, left),
+            throttle=throttle,
+            timeouts=_taken(TimeoutSpec, left),
+            verdict=_taken(VerdictSpec, left),
+            sampling=_taken(SamplingSpec, left),
+            instruments=_taken(InstrumentSpec, left),
+        )
+        for name in left:
+            raise TypeError(f"run() got an unexpected keyword argument {name!r}")
+        return spec
+
+
+def _taken(kind: type[_P], options: dict[str, Any]) -> _P:
+    """Return a part of the spec, made of the options that are its fields, which are taken out."""
+    names = [f.name for f in fields(kind) if f.name in options]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: options.pop(name) for name in names})
