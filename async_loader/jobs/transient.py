@@ -46,8 +46,6 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
     state = sqlstate_of(error)
     if state is not None:
         return state in _STATES or state.startswith("08")
-    if any(getattr(link, "sqlite_errorname", "").startswith(_LOCKED) for link in links):
-        return True
     if _is_of_the_file(error):
         return True
     if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
@@ -67,8 +65,9 @@ def _is_of_a_stale_plan(error: BaseException) -> bool:
 
 
 def _is_of_the_file(error: BaseException) -> bool:
+    """Whether SQLite's file is locked, or there is something about it."""
     names = (getattr(link, "sqlite_errorname", "") for link in _chain(error))
-    return any(name.startswith(_FILE) for name in names)
+    return any(name.startswith((*_LOCKED, *_FILE)) for name in names)
 
 
 def _is_unconnected(error: BaseException) -> bool:
