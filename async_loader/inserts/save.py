@@ -29,7 +29,7 @@ from async_loader.inserts.equated import copy_keys_down
 from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.insert import Insert
-from async_loader.inserts.keys import Wanted, draw, must_ask
+from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     MapperPlan,
@@ -86,13 +86,12 @@ class Save:
         inserts = _inserts(connection, table, parts)
         if not inserts:
             return set()
+        names = inserts[0].names
         lacking = sum(len(insert.lacking()) for insert in inserts)
         facts = None
         if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
-            facts = facts_of(connection, inserts[0].plan, inserts[0].names)
+            facts = facts_of(connection, inserts[0].plan, names)
         resending = Resending(base_mapper, self.uow, connection, table)
-        # Where sorting says nothing, only a statement a row tells whose key comes back.
-        singly = facts is not None and lacking > 1 and not facts.keys_come_sorted
         # Where SQLAlchemy looks at results in between, an error says how far it came.
         fragile = facts is not None and facts.refuses and not _is_sent_at_once(inserts)
         try:
@@ -101,6 +100,8 @@ class Save:
                 refuse_heard(connection)
             self._draw(connection, inserts, facts, always=fragile)
         except NotUnderstoodError:
+            # Where sorting says nothing, only a statement a row tells whose key comes back.
+            singly = lacking > 1 and not come_sorted(connection, inserts[0].plan, names, facts)
             return resending.run(inserts, singly=singly)
         in_order = facts is not None and (facts.in_order or bool(facts.own_keys))
         done: set[State] = set()
