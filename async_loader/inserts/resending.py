@@ -74,8 +74,13 @@ def is_of_rows(error: DBAPIError) -> bool:
     return not error.connection_invalidated and code.startswith(_OF_ROWS)
 
 
-def refuse_heard(connection: Any) -> None:
-    """Refuse to go behind a savepoint where somebody hears of errors: of those twice."""
+def refuse_to_try(connection: Any, *, counted: bool) -> None:
+    """Refuse to go behind a savepoint where somebody hears of errors: of those twice.
+
+    Nor may rows be sent twice that a default of the server counts.
+    """
+    if counted:
+        raise NotUnderstoodError("the server numbers its rows")
     if connection.dialect.dispatch.handle_error:
         raise NotUnderstoodError("somebody listens to handle_error")
 

@@ -38,7 +38,7 @@ from async_loader.inserts.plans import (
     listens,
     mapper_plan,
 )
-from async_loader.inserts.resending import Resending, Savepoint, is_of_rows, refuse_heard
+from async_loader.inserts.resending import Resending, Savepoint, is_of_rows, refuse_to_try
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
 
@@ -96,8 +96,8 @@ class Save:
         fragile = facts is not None and facts.refuses and not _is_sent_at_once(inserts)
         try:
             _refuse_what_shows(facts)
-            if fragile:
-                refuse_heard(connection)
+            if facts is not None and fragile:
+                refuse_to_try(connection, counted=facts.in_order)
             self._draw(connection, inserts, facts, always=fragile)
         except NotUnderstoodError:
             # Where sorting says nothing, only a statement a row tells whose key comes back.

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 from uuid import UUID
+from warnings import catch_warnings, simplefilter
 
 import pytest
-from sqlalchemy import ARRAY, DDL, JSON, Sequence, String, Table, Uuid, event, func, insert, inspect
+from sqlalchemy import (
+    ARRAY,
+    DDL,
+    JSON,
+    Column,
+    ForeignKey,
+    Integer,
+    Sequence,
+    String,
+    Table,
+    Uuid,
+    event,
+    func,
+    insert,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from tests.integration.inserts.differential import differential, look
 
@@ -24,6 +41,9 @@ class Basket(Base):
     labels = mapped_column(ARRAY(String), default=list)
 
 
+PAGES = Sequence("given_page", metadata=Base.metadata)
+
+
 class Setting(Base):
     __tablename__ = "given_setting"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -34,6 +54,39 @@ class Receipt(Base):
     __tablename__ = "given_receipt"
     id: Mapped[int] = mapped_column(Sequence("given_receipt_own"), primary_key=True)
     name: Mapped[str]
+
+
+class Chapter(Base):
+    __tablename__ = "given_chapter"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number = mapped_column(Integer, server_default=text("nextval('given_page')"))
+    name = mapped_column(String(5), unique=True)
+
+
+class Album(Base):
+    __tablename__ = "given_album"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Brand(Base):
+    __tablename__ = "given_brand"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Cover(Base):
+    __tablename__ = "given_cover"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    brand_id: Mapped[int] = mapped_column(ForeignKey("given_brand.id"))
+    brand: Mapped[Brand] = relationship()
+    albums: Mapped[list[Album]] = relationship(secondary="given_cover_album")
+
+
+Table(
+    "given_cover_album",
+    Base.metadata,
+    Column("cover_id", ForeignKey("given_cover.id"), primary_key=True),
+    Column("album_id", ForeignKey("given_album.id"), primary_key=True),
+)
 
 
 class Log(Base):
@@ -104,6 +157,21 @@ def baskets_of_a_key_that_is_there(session: Session) -> Any:
     return told, [sorted(one.__dict__.keys() - {"_sa_instance_state"}) for one in made], rest[0][1:]
 
 
+def numbered_before_one_is_refused(session: Session) -> Any:
+    """What the server counts is told as far as SQLAlchemy came, and with its numbers."""
+    made = [Chapter(name="a"), Chapter(id=901, name="b"), Chapter(name="a")]
+    return flushed(session, made)
+
+
+def carried_before_another_table_is_refused(session: Session) -> Any:
+    """Covers come after their brands, and albums after what is carried in between."""
+    brand = Brand(id=7)
+    made = [brand, Cover(brand=brand), Cover(brand=brand), Album(id=1), Album(id=1)]
+    with catch_warnings():
+        simplefilter("ignore")  # of the identity that two albums share
+        return flushed(session, made)
+
+
 def flushed(session: Session, made: list[Any]) -> Any:
     seen: list[Any] = []
     event.listen(session, "after_flush", lambda *_: seen.extend(map(committed, made)))
@@ -129,6 +197,8 @@ def committed(one: Any) -> list[str]:
         baskets_given_none,
         baskets_without_keys,
         baskets_of_a_key_that_is_there,
+        numbered_before_one_is_refused,
+        carried_before_another_table_is_refused,
     ],
 )
 async def test_as_sqlalchemy_has_it(database_url: str, driver: str, script: Any) -> None:
