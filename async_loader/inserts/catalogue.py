@@ -163,6 +163,7 @@ LIMIT 1
 """
 
 _KNOWN = "async_loader.inserts.facts"
+_KNOWN_SEQUENCES = "async_loader.inserts.sequences"
 
 
 def facts_of(connection: Connection, plan: TablePlan, names: Names) -> TableFacts | None:
@@ -174,9 +175,20 @@ def facts_of(connection: Connection, plan: TablePlan, names: Names) -> TableFact
     return known[table]
 
 
+def sequence_ascends(connection: Connection, name: str, names: Names) -> bool:
+    """Tell whether a sequence, given as SQL, only counts up; asked once a connection."""
+    known: dict[str, bool] = connection.info.setdefault(_KNOWN_SEQUENCES, {})
+    if name not in known:
+        sql = "SELECT seqincrement > 0 AND NOT seqcycle FROM pg_sequence WHERE seqrelid = "
+        sql += f"to_regclass({literal(name)})"
+        known[name] = bool(connection.exec_driver_sql(names.escape(sql)).scalar())
+    return known[name]
+
+
 def forget(connection: Connection) -> None:
     """Ask again: a table is not the one that was asked about."""
     connection.info.pop(_KNOWN, None)
+    connection.info.pop(_KNOWN_SEQUENCES, None)
 
 
 def literal(text: str) -> str:

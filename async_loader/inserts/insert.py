@@ -134,7 +134,7 @@ class Insert:
         for default in self.sheet.defaults:
             if default.column.key is not None and default.column.role is Role.DEFAULT:
                 for row in default.rows:
-                    if default.values[row] is not None:  # else it was not called yet
+                    if default.was_called(row):
                         found[row].append((default.column.key, default.values[row]))
         return found
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from async_loader.inserts.catalogue import TableFacts, facts_of, forget, literal
+from async_loader.inserts.catalogue import TableFacts, facts_of, forget, literal, sequence_ascends
 from async_loader.inserts.execute import execute
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import KeySource, NotUnderstoodError, TablePlan
@@ -122,9 +122,9 @@ def _source(connection: Connection, plan: TablePlan, names: Names) -> Source:
         raise NotUnderstoodError(f"{table} may not be read as a whole by this role")
     if key.identity == "a" or not key.may_be_inserted or facts.key_is_set:
         raise NotUnderstoodError(f"{table} has a key that may not be inserted")
-    explicit: Any = generated.column.default
-    if explicit is not None and explicit.is_sequence and not explicit.optional:
-        return _of_sequence(connection, facts, literal(names.sequence(explicit)), names)
+    explicit = own_sequence(plan, names)
+    if explicit is not None:
+        return _of_sequence(connection, facts, literal(explicit), names)
     if key.default is not None and _INDEPENDENT.fullmatch(key.default):
         return Source(table, facts.oid, key.default, None)
     if not key.counts:
@@ -134,6 +134,26 @@ def _source(connection: Connection, plan: TablePlan, names: Names) -> Source:
     # By name and through to_regclass: a sequence dropped since then is no error but NULL.
     source = f"nextval(to_regclass({literal(str(key.sequence))}))"
     return Source(table, facts.oid, source, key.sequence_oid)
+
+
+def own_sequence(plan: TablePlan, names: Names) -> str | None:
+    """Return, as SQL, the sequence that SQLAlchemy itself names in the insert."""
+    explicit: Any = None if plan.generated is None else plan.generated.column.default
+    if explicit is None or not explicit.is_sequence or explicit.optional:
+        return None
+    return names.sequence(explicit)
+
+
+def come_sorted(
+    connection: Connection, plan: TablePlan, names: Names, facts: TableFacts | None
+) -> bool:
+    """Tell whether SQLAlchemy is right to sort the keys that come back."""
+    name = own_sequence(plan, names)
+    if facts is None:
+        return True  # there is no such table
+    if name is None:
+        return facts.keys_come_sorted
+    return not facts.key_is_set and sequence_ascends(connection, name, names)
 
 
 def _of_sequence(connection: Connection, facts: TableFacts, name: str, names: Names) -> Source:

@@ -10,7 +10,7 @@ whole flush the long way round, before anything has been done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +51,9 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """The order of a flush: per hierarchy its mappers."""
+    """The order of a flush: a hierarchy with its mappers, or a relationship, one by one."""
 
-    steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]], ...]
+    steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]] | tuple[Any, None], ...]
     trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
     asking: int  # how many hierarchies may have to ask for their keys beforehand
 
@@ -103,13 +103,15 @@ class Lane:
         nodes |= {node for pair in before for node in pair}
         ordered = sorted(nodes, key=_sort_key)
         # Round by round: what waits for more comes later, which among others tells the order.
-        steps = tuple(
-            (base, tuple(bases[base]))
-            for base in topological.sort(before, ordered)
-            if base in bases
-        )
+        # A key is carried when SQLAlchemy would: the tables after that may fail.
+        steps: list[Any] = []
+        for node in topological.sort(before, ordered):
+            if node in bases:
+                steps.append((node, tuple(bases[node])))
+            elif isinstance(node, tuple) and not node[1]:
+                steps.append((node[0], None))
         asking = sum(any(map(asks_ahead, same)) for same in bases.values())
-        return Order(steps, frozenset(trees), asking)
+        return Order(tuple(steps), frozenset(trees), asking)
 
 
 def _dependencies(edge: Edge) -> set[tuple[Any, Any]]:
@@ -193,11 +195,29 @@ Link = tuple[State, State, Edge]  # parent, child
 
 @dataclass(slots=True, eq=False)
 class Carry:
-    """Keys to set on children once their parents have theirs, by child hierarchy."""
+    """Keys to set on children once their parents have theirs, by relationship."""
 
-    links: dict[Any, list[Link]]
+    links: dict[Any, list[Link]]  # by processor
     later: dict[Any, list[State]]  # many-to-many: processor to states
     used: set[Edge] = field(default_factory=set)
+    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+
+    def to(self, base: Mapper[Any]) -> list[Link]:
+        """Return the links to children of a hierarchy."""
+        return [
+            link
+            for links in self.links.values()
+            if links[0][1].manager.mapper.base_mapper is base
+            for link in links
+        ]
+
+    def run(self, uow: UOWTransaction, processor: Any, trees: Container[Any]) -> None:
+        """Do what a relationship does of its own; trees see to the links of theirs."""
+        links = self.links.get(processor)
+        if links and links[0][1].manager.mapper.base_mapper not in trees:
+            carry_keys(uow, links, self.carried)
+        if processor in self.later:
+            processor.process_saves(uow, self.later[processor])
 
 
 def plan_carry(session: Session, uow: UOWTransaction, found: Lane) -> Carry:
@@ -236,8 +256,7 @@ def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: Carry
     _verify(edge, parent_state)
     if parent_state not in states and not session._contains_state(parent_state):
         raise NotSimpleError
-    links = carry.links.setdefault(state.manager.mapper.base_mapper, [])
-    links.append((parent_state, state, edge))
+    carry.links.setdefault(edge.processor, []).append((parent_state, state, edge))
     carry.used.add(edge)
 
 
@@ -261,8 +280,7 @@ def _to_children(states: Any, state: State, edge: Edge, carry: Carry) -> None:
             raise NotSimpleError
         _verify(edge, child_state)
         if edge.kind is OneToMany:
-            base = child_state.manager.mapper.base_mapper
-            carry.links.setdefault(base, []).append((state, child_state, edge))
+            carry.links.setdefault(edge.processor, []).append((state, child_state, edge))
     if edge.kind is ManyToMany:
         carry.later.setdefault(edge.processor, []).append(state)
 
@@ -278,9 +296,12 @@ def _verify(edge: Edge, state: State) -> None:
             raise NotSimpleError
 
 
-def carry_keys(uow: UOWTransaction, links: list[Link]) -> None:
+def carry_keys(
+    uow: UOWTransaction,
+    links: list[Link],
+    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]],
+) -> None:
     """Set foreign keys from parents that are saved; what `sync.populate` does pair by pair."""
-    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = set()
     for parent, child, edge in links:
         link = (parent, child, edge.pairs)
         if link in carried:

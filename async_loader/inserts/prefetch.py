@@ -32,6 +32,7 @@ from async_loader.inserts.plans import (
     listens,
     mapper_plan,
 )
+from async_loader.inserts.resending import held, restore
 from async_loader.inserts.save import Save
 
 State = Any
@@ -55,19 +56,20 @@ def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> N
     lacking = [command for command in commands if not command[6]]
     regrouped = _regroup(commands)
     _refuse_another_order(plan, commands)
-    if _runs(commands) > 1 and (facts.refuses or _has_nulls(plan, facts, states)):
+    fragile = facts.refuses or _has_nulls(plan, facts, states) or _brings_keys(plan, states)
+    if fragile and _runs(commands) > 1:
         raise NotUnderstoodError("an error would tell how far SQLAlchemy came")
     needs_no_keys = not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1)
     if needs_no_keys and len(regrouped) == _runs(commands):
         raise NotUnderstoodError("SQLAlchemy's own batches are as large")
-    given = _give_keys(plan, connection, names, lacking, save.reserve)
-    given += _call_defaults(plan, states)
+    before = list(map(held, states))
+    _give_keys(plan, connection, names, lacking, save.reserve)
     try:
+        _call_defaults(plan, states)
         for group in _regroup(_commands(mapper, plan, connection, states)):
             emit_insert_statements(base_mapper, save.uow, mapper, plan.table, group)
     except BaseException:
-        for attributes, key in given:
-            attributes.pop(key, None)
+        restore(before)
         raise
     finalize_insert_update(
         base_mapper,
@@ -132,6 +134,12 @@ def _has_nulls(plan: TablePlan, facts: TableFacts, states: Sequence[State]) -> b
     return any(state.dict.get(key) is None for key in needed for state in states)
 
 
+def _brings_keys(plan: TablePlan, states: Sequence[State]) -> bool:
+    """Tell whether an object has a key of its own, which may be another's."""
+    keys = [column.key for column in plan.keys]
+    return any(state.dict.get(key) is not None for key in keys for state in states)
+
+
 def _refuse_another_order(plan: TablePlan, commands: Sequence[Command]) -> None:
     """Refuse to regroup where code of the application's own would be called in another order."""
     key = None if plan.generated is None else plan.generated.column.key
@@ -142,22 +150,20 @@ def _refuse_another_order(plan: TablePlan, commands: Sequence[Command]) -> None:
             raise NotUnderstoodError("its own code would be called in another order")
 
 
-def _call_defaults(plan: TablePlan, states: Sequence[State]) -> list[tuple[dict[str, Any], str]]:
+def _call_defaults(plan: TablePlan, states: Sequence[State]) -> None:
     """Call defaults in the order of the objects, which regrouped they would not be."""
     columns = [
         column
         for column in plan.columns
         if column.role is Role.DEFAULT and column.is_callable and column.key is not None
     ]
-    given = []
     for state in states:
         attributes = state.dict
         for column in columns:
             absent = _MISSING if column.evaluates_none else None
             if attributes.get(column.key, absent) is absent:
                 attributes[str(column.key)] = column.default() if column.default else None
-                given.append((attributes, str(column.key)))
-    return given
+                state.committed_state.pop(column.key, None)  # as after one of SQLAlchemy's calls
 
 
 def _give_keys(
@@ -166,17 +172,13 @@ def _give_keys(
     names: Names,
     lacking: Sequence[Command],
     reserve: int,
-) -> list[tuple[dict[str, Any], str]]:
+) -> None:
     if not lacking:
-        return []
+        return
     generated = plan.generated
     if generated is None or generated.key is None or len(plan.keys) != 1:
         raise NotUnderstoodError("nothing makes its key")
     (raw,) = draw([Wanted(plan, len(lacking), connection, names)], reserve)
     process: Any = generated.column.type._cached_result_processor(connection.dialect, None)
-    given = []
     for command, value in zip(lacking, raw, strict=True):
-        attributes = command[1]
-        attributes[generated.key] = value if process is None else process(value)
-        given.append((attributes, generated.key))
-    return given
+        command[1][generated.key] = value if process is None else process(value)

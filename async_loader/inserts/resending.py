@@ -74,8 +74,13 @@ def is_of_rows(error: DBAPIError) -> bool:
     return not error.connection_invalidated and code.startswith(_OF_ROWS)
 
 
-def refuse_heard(connection: Any) -> None:
-    """Refuse to go behind a savepoint where somebody hears of errors: of those twice."""
+def refuse_to_try(connection: Any, *, counted: bool) -> None:
+    """Refuse to go behind a savepoint where somebody hears of errors: of those twice.
+
+    Nor may rows be sent twice that a default of the server counts.
+    """
+    if counted:
+        raise NotUnderstoodError("the server numbers its rows")
     if connection.dialect.dispatch.handle_error:
         raise NotUnderstoodError("somebody listens to handle_error")
 
@@ -122,11 +127,11 @@ class Resending:
 
     def _emit_singly(self, states: Sequence[Any]) -> None:
         """Send the rows of one statement one by one; after an error none of them came to be."""
-        before = list(map(_held, states))
+        before = list(map(held, states))
         try:
             self._emit_one_by_one(states)
         except BaseException:
-            _restore(before)
+            restore(before)
             raise
 
     def _emit_one_by_one(self, states: Sequence[Any]) -> None:
@@ -163,7 +168,7 @@ class Resending:
         return not has_expressions and by_order
 
     def _emit(self, states: list[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
-        before = list(map(_held, states))
+        before = list(map(held, states))
         for state in states:
             for key, value in made[state]:
                 state.dict[key] = value
@@ -171,15 +176,16 @@ class Resending:
         try:
             self._emit_all(self._commands(states))
         except BaseException:
-            _restore(before)
+            restore(before)
             raise
 
 
-def _held(state: Any) -> tuple[Any, dict[str, Any], dict[str, Any], set[str]]:
+def held(state: Any) -> tuple[Any, dict[str, Any], dict[str, Any], set[str]]:
+    """Return a state with copies of its attributes, for `restore`."""
     return state, state.dict.copy(), state.committed_state.copy(), set(state.expired_attributes)
 
 
-def _restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any], set[str]]]) -> None:
+def restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any], set[str]]]) -> None:
     """Give states their attributes of before, which the objects' own dictionaries hold."""
     for state, attributes, committed, expired in before:
         state.dict.clear()

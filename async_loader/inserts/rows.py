@@ -74,6 +74,11 @@ class Default:
     values: Values
     rows: list[int]
 
+    def was_called(self, row: int) -> bool:
+        """Tell whether a row has its default by now."""
+        value = self.values[row]
+        return value is not None and value is not _MISSING
+
 
 @dataclass(slots=True, eq=False)
 class Sheet:

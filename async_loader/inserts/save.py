@@ -29,7 +29,7 @@ from async_loader.inserts.equated import copy_keys_down
 from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.insert import Insert
-from async_loader.inserts.keys import Wanted, draw, must_ask
+from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     MapperPlan,
@@ -38,7 +38,7 @@ from async_loader.inserts.plans import (
     listens,
     mapper_plan,
 )
-from async_loader.inserts.resending import Resending, Savepoint, is_of_rows, refuse_heard
+from async_loader.inserts.resending import Resending, Savepoint, is_of_rows, refuse_to_try
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
 
@@ -86,21 +86,22 @@ class Save:
         inserts = _inserts(connection, table, parts)
         if not inserts:
             return set()
+        names = inserts[0].names
         lacking = sum(len(insert.lacking()) for insert in inserts)
         facts = None
         if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
-            facts = facts_of(connection, inserts[0].plan, inserts[0].names)
+            facts = facts_of(connection, inserts[0].plan, names)
         resending = Resending(base_mapper, self.uow, connection, table)
-        # Where sorting says nothing, only a statement a row tells whose key comes back.
-        singly = facts is not None and lacking > 1 and not facts.keys_come_sorted
         # Where SQLAlchemy looks at results in between, an error says how far it came.
         fragile = facts is not None and facts.refuses and not _is_sent_at_once(inserts)
         try:
             _refuse_what_shows(facts)
-            if fragile:
-                refuse_heard(connection)
+            if facts is not None and fragile:
+                refuse_to_try(connection, counted=facts.in_order)
             self._draw(connection, inserts, facts, always=fragile)
         except NotUnderstoodError:
+            # Where sorting says nothing, only a statement a row tells whose key comes back.
+            singly = lacking > 1 and not come_sorted(connection, inserts[0].plan, names, facts)
             return resending.run(inserts, singly=singly)
         in_order = facts is not None and (facts.in_order or bool(facts.own_keys))
         done: set[State] = set()

@@ -64,7 +64,7 @@ class Tree:
         try:
             self._give_keys(keys, undo)
             self._remember_links(undo)
-            carry_keys(save.uow, self.links)
+            carry_keys(save.uow, self.links, set())
             try:
                 save.insert(self.base, self.states)
             except NotUnderstoodError as error:

@@ -28,7 +28,6 @@ from async_loader.inserts.lane import (
     Carry,
     NotSimpleError,
     Order,
-    carry_keys,
     lane,
     plan_carry,
 )
@@ -112,14 +111,13 @@ class BatchingUnitOfWork:
         except (NotSimpleError, NotUnderstoodError):
             return False
         for base, mappers in order.steps:
-            if base in trees:
+            if mappers is None:
+                carry.run(uow, base, trees)
+            elif base in trees:
                 planted, keys = trees[base]
                 planted.run(self.save, keys)
-                continue
-            carry_keys(uow, carry.links.get(base, []))
-            self._save(base, [state for mapper in mappers for state in uow.mappers[mapper]])
-        for processor, states in carry.later.items():
-            processor.process_saves(uow, states)
+            else:
+                self._save(base, [state for mapper in mappers for state in uow.mappers[mapper]])
         return True
 
     def _trees(self, order: Order, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
@@ -130,10 +128,11 @@ class BatchingUnitOfWork:
         trees: dict[Any, Tree] = {}
         wanted: list[tuple[Any, Wanted]] = []
         for base, mappers in order.steps:
+            if mappers is None:
+                continue
             states = [state for mapper in mappers for state in uow.mappers[mapper]]
             if base in order.trees:
-                links = carry.links.get(base, [])
-                trees[base] = tree(base, states, links)
+                trees[base] = tree(base, states, carry.to(base))
                 want = trees[base].prepare(self.save)
             elif any(asks_ahead(mapper) for mapper in mappers):
                 want = self._wanted(base, states)

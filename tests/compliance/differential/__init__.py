@@ -16,6 +16,7 @@ step, what ORM events saw and in which order, calls of defaults and of types, ro
     conditions.py   what a server can have beside tables
     library.py      what scripts may use: types of their own, defaults with a memory
     observation.py  what is seen of objects, errors, rows and events
+    ordering.py     sets that iterate alike in both runs
     comparing.py    what a run left behind, and how two are compared
     performing.py   engines and databases; one example performed
     campaign.py     many examples, and what they covered

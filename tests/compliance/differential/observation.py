@@ -7,6 +7,7 @@ import uuid
 from array import array
 from collections.abc import Iterable
 from datetime import date
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -53,7 +54,7 @@ class Lens:
 
     def show(self, value: Any) -> str:
         """Return a value as text."""
-        if isinstance(value, str | uuid.UUID):
+        if value is None or isinstance(value, int | str | uuid.UUID):
             return self.mask(repr(value))
         if isinstance(value, list | tuple | set | frozenset | dict):
             return f"{type(value).__name__}({', '.join(self._items(value))})"
@@ -74,8 +75,8 @@ class Lens:
 
     def mask(self, text: str) -> str:
         """Replace recent times, and random keys by the order in which they were seen."""
-        text = _PREFIX.sub("@", _RECENT.sub("<now>", _ADDRESS.sub("0x", text)))
-        return _UUID.sub(self._masked, text)
+        text = _without_times(text)
+        return _UUID.sub(self._masked, text) if "-" in text else text
 
     def _masked(self, match: re.Match[str]) -> str:
         found = match.group()
@@ -140,6 +141,11 @@ class Lens:
             "known": sorted(map(self.name, session.identity_map.values())),
             "nested": session.in_nested_transaction(),
         }
+
+
+@lru_cache(maxsize=10_000)
+def _without_times(text: str) -> str:
+    return _PREFIX.sub("@", _RECENT.sub("<now>", _ADDRESS.sub("0x", text)))
 
 
 def described(error: BaseException) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import warnings
 from collections.abc import Coroutine
@@ -29,6 +30,7 @@ from tests.compliance.differential.comparing import (
 from tests.compliance.differential.conditions import LOG_TABLE, ROLE, SCHEMAS
 from tests.compliance.differential.models import Entity, Example, World
 from tests.compliance.differential.observation import Lens, described, in_order, listen
+from tests.compliance.differential.ordering import install, start_run
 
 T = TypeVar("T")
 
@@ -60,7 +62,6 @@ class Side:
     admin: Any
     engines: dict[bool, AsyncEngine] = field(default_factory=dict)
     count: int = 0  # statements of ours
-    examples: int = 0
 
     def engine(self, heard: bool) -> AsyncEngine:
         """Return the engine that somebody listens to, or the other one."""
@@ -99,6 +100,7 @@ class Performer:
         self.suffix = suffix
         self.sides: list[Side] = []
         self.number = 0
+        install()
         self._loop = asyncio.new_event_loop()
         self.run(self._open())
 
@@ -114,6 +116,8 @@ class Performer:
                 database = f"differential_{self.driver}_{name}{self.suffix}"
                 await admin.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
                 await admin.execute(f"CREATE DATABASE {database} TEMPLATE template0")
+                for setting in _SETTINGS:
+                    await admin.execute(f"ALTER DATABASE {database} SET {setting}")
                 url = plain.set(database=database).render_as_string(hide_password=False)
                 batching = name == "batched" and not self.control
                 side = Side(batching, url, self.driver, await asyncpg.connect(url))
@@ -169,33 +173,40 @@ class Performer:
         namespace["prefix"] = prefix
         try:
             sql = _made(example.world, prefix, namespace)
-            found: list[Observed] = []
-            for side in sides:
-                known = found[0].numbers if found else {}
-                found.append(self.run(self._on(side, example, sql, dict(namespace), known)))
-            return found
+            return self.run(self._on(sides, example, sql, namespace))
         finally:
             if "Base" in namespace:
                 namespace["Base"].registry.dispose()
+            if self.number % _AFRESH_AFTER == 0:
+                self.run(self._afresh())
+                gc.collect()
 
     async def _on(
-        self,
-        side: Side,
-        example: Example,
-        sql: list[str],
-        namespace: dict[str, Any],
-        known: dict[int, Numbers],
-    ) -> Observed:
-        side.examples += 1
-        if side.examples % _AFRESH_AFTER == 0:
-            await side.execute(_AFRESH)
+        self, sides: list[Side], example: Example, sql: list[str], namespace: dict[str, Any]
+    ) -> list[Observed]:
+        """Perform on one side after the other; their tables are made at the same time."""
+        making = [asyncio.ensure_future(side.execute(sql)) for side in sides]
         try:
-            await side.execute(sql)
-        except asyncpg.PostgresError as error:
-            raise InvalidModelError(f"{type(error).__name__}: {error}") from error
-        return await _observe(side, example, namespace, known)
+            found: list[Observed] = []
+            for side, made in zip(sides, making, strict=True):
+                try:
+                    await made
+                except asyncpg.PostgresError as error:
+                    raise InvalidModelError(f"{type(error).__name__}: {error}") from error
+                known = found[0].numbers if found else {}
+                start_run(self.number)
+                found.append(await _observe(side, example, dict(namespace), known))
+            return found
+        finally:
+            await asyncio.gather(*making, return_exceptions=True)
+
+    async def _afresh(self) -> None:
+        """Drop the tables that have come together."""
+        await asyncio.gather(*(side.execute(_AFRESH) for side in self.sides))
 
 
+# Nobody asks whether a row survives a crash, and a plan is not worth compiling.
+_SETTINGS = ("synchronous_commit = off", "jit = off")
 _EXTENSIONS = [
     f"CREATE EXTENSION IF NOT EXISTS {name} SCHEMA pg_catalog" for name in ("citext", "hstore")
 ]
@@ -401,10 +412,9 @@ def _like(prefix: str) -> str:
 
 async def _read(side: Side, prefix: str, lens: Lens, observed: Observed) -> None:
     like = _like(prefix)
-    queries = [row[0] for row in await side.admin.fetch(_TABLES, like)]
-    for query in queries:
-        for table, value in await side.admin.fetch(query):
-            observed.rows.setdefault(table[len(prefix) :], []).append(lens.mask(value))
+    queries = [f"({row[0]})" for row in await side.admin.fetch(_TABLES, like)]
+    for table, value in await side.admin.fetch("\nUNION ALL\n".join(queries)):
+        observed.rows.setdefault(table[len(prefix) :], []).append(lens.mask(value))
     for table, rows in observed.rows.items():
         if table != "log":
             rows.sort()
