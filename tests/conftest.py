@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from itertools import count
@@ -21,6 +22,12 @@ from tests.forked import Forks
 _numbers = count(1)
 
 _AUTOVACUUM = text("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^autovacuum'")
+
+
+def pytest_configure() -> None:
+    """Let the commands under test hear Ctrl-C, also where a shell runs us in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # those that we start would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
