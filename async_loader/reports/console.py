@@ -234,7 +234,10 @@ def _time_split(result: RunResult) -> Table:
 
 
 def _with_share(ns: float, whole: float) -> str:
-    return f"{milliseconds(ns / 1e6)} {ns / whole:3.0%}" if ns else "-"
+    if not ns:
+        return "-"
+    small = f"{ns / 1e6:.2f}"  # more would not fit into 80 columns
+    return f"{milliseconds(ns / 1e6) if ns >= 1e5 else small} {ns / whole:3.0%}"
 
 
 def _shards(result: RunResult) -> Table:

@@ -39,6 +39,21 @@ def test_it_fits_80_columns() -> None:
     assert "…" not in text
 
 
+def test_where_time_goes_is_a_table_on_80_columns_whatever_is_small() -> None:
+    def taking(application: int) -> OperationResult:
+        split = TimeSplit(
+            histogram_of(0), histogram_of(13_100_000), histogram_of(730_000), 2, 4,
+            application=histogram_of(application), elsewhere=histogram_of(5_360_000),
+            loop_queue=histogram_of(35_400_000),
+        )  # fmt: skip
+        return replace(OperationResult("write", 1, 0, 0, histogram_of(54_700_000)), split=split)
+
+    operations = {"create": taking(1_530_000), "read": taking(98_600)}
+    text = render(replace(result_of(54_700_000), by_operation=operations))
+    (row,) = [line for line in text.splitlines() if line.startswith(" read ") and "13.1" in line]
+    assert " 0.10  0% " in row
+
+
 @pytest.mark.parametrize("width", [30, 40, 60, 79])
 def test_nothing_is_left_out_on_a_narrow_terminal(width: int) -> None:
     times = [histogram_of(n * 10**8) for n in (1, 2, 3, 10)]
