@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .clock import SECOND_NS, Clock
 from .errors import ConfigurationError
@@ -30,7 +31,10 @@ class Limit:
             raise ConfigurationError(
                 f"a run's operations are a whole number from 0 to {MOST_OPS:,}, not {self.ops!r}"
             )
-        if self.duration is not None and not 0 <= self.duration <= MOST_SECONDS:
+        seconds: Any = self.duration  # a library's caller may give anything
+        if seconds is not None and not (
+            isinstance(seconds, int | float) and 0 <= seconds <= MOST_SECONDS
+        ):
             raise ConfigurationError(
                 f"a run's duration is from 0 to {MOST_SECONDS:,} seconds, not {self.duration!r}"
             )

@@ -302,8 +302,8 @@ async def _as_coroutine(work: Work, index: int, due_ns: int | None = None) -> No
 
 
 def _check(concurrency: int) -> None:
-    if concurrency < 1:
-        raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
+    if type(concurrency) is not int or concurrency < 1:
+        raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
 
 
 def _check_shard(shard: int, shards: int) -> None:

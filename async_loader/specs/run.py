@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from ..errors import ConfigurationError
 from ..limits import Limit
 from ..metrics.repeats import LEAST
 from ..throttles import Semaphore, Throttle
@@ -53,6 +55,12 @@ class LoadSpec:
     max_tries: int = 1
     """Of an operation that the server gave up for others, within its one latency."""
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what is none of it."""
+        if self.warmup is not None and not isinstance(self.warmup, Limit):
+            raise ConfigurationError(f"warmup is a Limit, as Limit(ops=1000), not {self.warmup!r}")
+        _check("max_tries", self.max_tries, 1, whole=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSpec:
@@ -64,6 +72,11 @@ class TimeoutSpec:
     """For operations in flight when a stop is requested."""
     give_up: float = 60.0
     """Without a success among failures the run is aborted; two `op_timeout` at least."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what is no time."""
+        for f in fields(self):
+            _check(f.name, getattr(self, f.name), 0)
 
     @property
     def until_aborted(self) -> float:
@@ -81,6 +94,15 @@ class VerdictSpec:
     abort_on_fail: float | None = None
     """From so many seconds on a threshold that does not hold ends the run."""
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what is no time."""
+        for name, seconds in (
+            ("latency_limit", self.latency_limit),
+            ("abort_on_fail", self.abort_on_fail),
+        ):
+            if seconds is not None:
+                _check(name, seconds, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
@@ -88,6 +110,12 @@ class SamplingSpec:
 
     seed: int = 0
     write_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what is no number."""
+        _check("seed", self.seed, -inf, whole=True)
+        if self.write_ratio is not None:
+            _check("write_ratio", self.write_ratio, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +128,10 @@ class InstrumentSpec:
     profile: Path | None = None
     """Where the stacks go that the event loop was seen at."""
     server_side: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for what is no number of times."""
+        _check("n_plus_one", self.n_plus_one, 0, whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +156,12 @@ class RunSpec:
         concurrency = left.pop("concurrency", CONCURRENCY)
         throttle = left.pop("throttle", None) or Semaphore(concurrency)
         left["limit"] = Limit(left.pop("ops", None), left.pop("duration", None))
-        left["thresholds"] = tuple(map(parse, left.get("thresholds", ())))
+        thresholds = left.get("thresholds", ())
+        if isinstance(thresholds, str):
+            raise ConfigurationError(f"thresholds is a list, as [{thresholds!r}], and no text")
+        left["thresholds"] = tuple(map(parse, thresholds))
+        if left.get("profile") is not None:
+            left["profile"] = Path(left["profile"])
         spec = cls(
             load=_taken(LoadSpec, left),
             throttle=throttle,
@@ -142,3 +179,12 @@ def _taken(kind: type[_P], options: dict[str, Any]) -> _P:
     """Return a part of the spec, made of the options that are its fields, which are taken out."""
     names = [f.name for f in fields(kind) if f.name in options]  # type: ignore[arg-type]  # a dataclass
     return kind(**{name: options.pop(name) for name in names})
+
+
+def _check(name: str, value: Any, least: float, *, whole: bool = False) -> None:
+    """Raise `ConfigurationError` for a value that is no number, or is too small."""
+    is_one = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_one or not least <= value < inf:
+        kind = "a whole number" if whole else "a number"
+        bound = "" if least == -inf else f" from {least:g} on"
+        raise ConfigurationError(f"{name} is {kind}{bound}, not {value!r}")

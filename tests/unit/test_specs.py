@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields
+from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -214,3 +216,29 @@ def test_no_option_is_forgotten(tmp_path: Path) -> None:
     assert set(RunSettings.model_fields) == told
     assert not asked(processes=2).sharding.at_most
     assert asked(processes="auto").sharding.at_most
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"op_timeout": "5"}, "op_timeout is a number from 0 on, not '5'"),
+        ({"grace": -1}, "grace is a number from 0 on, not -1"),
+        ({"give_up": float("nan")}, "give_up is a number from 0 on, not nan"),
+        ({"latency_limit": "1s"}, "latency_limit is a number from 0 on, not '1s'"),
+        ({"max_tries": 0}, "max_tries is a whole number from 1 on, not 0"),
+        ({"n_plus_one": True}, "n_plus_one is a whole number from 0 on, not True"),
+        ({"seed": None}, "seed is a whole number, not None"),
+        ({"warmup": 5}, "warmup is a Limit, as Limit(ops=1000), not 5"),
+        ({"thresholds": "errors:rate<1%"}, "thresholds is a list, as ['errors:rate<1%']"),
+        ({"concurrency": "4"}, "concurrency must be at least 1, not '4'"),
+        ({"ops": None, "duration": timedelta(seconds=1)}, "duration is from 0 to 316,224,000"),
+    ],
+)
+def test_what_is_no_value_is_refused_in_a_sentence(options: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        RunSpec.of(**{"ops": 1, **options})
+
+
+def test_a_profile_may_be_named_by_a_text() -> None:
+    options: Any = {"profile": "found.json"}
+    assert RunSpec.of(ops=1, **options).instruments.profile == Path("found.json")
