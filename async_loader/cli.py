@@ -50,6 +50,7 @@ from .settings.sources import load
 from .settings.spec import spec_of
 from .settings.sweep import SweepSettings
 from .shards import run_as_asked
+from .specs.load_test import LoadTestSpec
 from .streams import give_up, kept_streams, stderr, stdout, tell
 from .supervision import Line, Lost, ended, supervise, watched_by
 from .verdict.knee import advise, is_undecided
@@ -57,6 +58,8 @@ from .verdict.verdict import FAILED, LOST, NOT_MEASURED, STOPPED, TOO_MANY_FAILE
 from .workloads import BUILT_IN
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
+
+Baselines = Mapping[str, RunResult]  # by the names of their files
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,32 +102,35 @@ def _run(settings: RunSettings) -> int:
     if settings.calibrate:
         return _calibrate(settings)
     check_outputs(settings.outputs, RUN_FORMS)
-    baselines = read_baselines(spec_of(settings).baseline)
+    spec = spec_of(settings)
+    baselines = read_baselines(spec.baseline)
     if not settings.debug:
         leave_errors_to_the_report()
     debugging = settings.debug and sys.stdin is not None and sys.stdin.isatty()
     if settings.workload in BUILT_IN or debugging:
-        return _run_here(settings, baselines, None)
+        return _run_here(settings, spec, baselines, None)
 
     def work(line: Line) -> int:
-        code = _code_of(lambda: _run_here(settings, baselines, line), lambda: settings.debug)
+        code = _code_of(lambda: _run_here(settings, spec, baselines, line), lambda: settings.debug)
         return ended(code, line)
 
     return supervise(
         work,
-        lambda lost: _report_lost(settings, baselines, lost),
+        lambda lost: _report_lost(settings, spec, baselines, lost),
         op_timeout=settings.op_timeout,
         grace=settings.grace,
     )
 
 
-def _run_here(settings: RunSettings, baselines: Mapping[str, RunResult], line: Line | None) -> int:
+def _run_here(
+    settings: RunSettings, spec: LoadTestSpec, baselines: Baselines, line: Line | None
+) -> int:
     with Signals() as signals, watched_by(line, signals, settings.op_timeout, settings.grace):
         with progress_view(stderr(), settings.progress) as view:
             finished = _finished(
                 signals,
                 lambda stop: run_as_asked(
-                    spec_of(settings),
+                    spec,
                     stop=stop,
                     on_progress=view.update,
                     say=view.phase,
@@ -132,7 +138,7 @@ def _run_here(settings: RunSettings, baselines: Mapping[str, RunResult], line: L
                 ),
                 settings.loop,
             )
-        code = _report(settings, baselines, finished.result)
+        code = _report(settings, spec, baselines, finished.result)
         if finished.cleanup_error is not None:
             code = complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
         code = STOPPED if signals.stop.requested.is_set() else code
@@ -155,23 +161,27 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
         return Finished(partial)
 
 
-def _report(settings: RunSettings, baselines: Mapping[str, RunResult], result: RunResult) -> int:
-    result = held_against(baselines, result, spec_of(settings).baseline)
+def _report(
+    settings: RunSettings, spec: LoadTestSpec, baselines: Baselines, result: RunResult
+) -> int:
+    result = held_against(baselines, result, spec.baseline)
     code = write_outputs(settings.outputs, RUN_FORMS, result, _say_verdict(result))
     shown = show(partial(console_report.render, result), settings.outputs)
     return code or shown
 
 
-def _report_lost(settings: RunSettings, baselines: Mapping[str, RunResult], lost: Lost) -> int:
+def _report_lost(
+    settings: RunSettings, spec: LoadTestSpec, baselines: Baselines, lost: Lost
+) -> int:
     """Report a run that could not do so itself, and give back what it used."""
     hook = {"set-up": "set-up", "tear-down": "tear-down"}.get(lost.stage)
     code = WorkloadError.exit_code if hook else LOST
     if lost.result is not None:
-        code = _report(settings, baselines, lost.result) or code
+        code = _report(settings, spec, baselines, lost.result) or code
     what = f"the {hook} of the workload" if hook else "the run"
     complain(f"{what} was ended from outside: {lost.how}", code)
     if lost.own_server:
-        give_back(spec_of(settings))
+        give_back(spec)
     return code
 
 
