@@ -102,6 +102,12 @@ class InFlight:
         self._flights.add(flight)
         return flight
 
+    def entrust(self, flight: Flight, task: FlightTask) -> None:
+        """Say which task performs it; one that comes while all are cancelled is cancelled, too."""
+        flight.task = task
+        if self.ending:
+            self._cancel(flight, flight.started_ns)
+
     def ended(self, flight: Flight) -> None:
         """Forget an operation, and let go on who waits for it."""
         self._flights.discard(flight)

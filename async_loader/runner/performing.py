@@ -61,7 +61,8 @@ class Performer:
             return None
         flight = self.in_flight.begin(operation.name, metrics, started)
         work = self._operate(flight, operation, index, due_ns)
-        flight.task = FlightTask(work, loop=self._loop, context=self._context.copy(), flight=flight)
+        task = FlightTask(work, loop=self._loop, context=self._context.copy(), flight=flight)
+        self.in_flight.entrust(flight, task)
         await flight.over
         return flight.failure
 

@@ -460,6 +460,25 @@ async def test_cancelling_every_model_leaves_no_task(throttle: Throttle) -> None
     await no_task_is_left()
 
 
+async def test_arrivals_that_begin_while_all_are_cancelled_are_cancelled_too() -> None:
+    """Their tasks are made by then, and have not had their first step."""
+    began = 0
+
+    async def hang(op: OperationContext) -> None:
+        nonlocal began
+        began += 1
+        if began == 1:
+            time.sleep(0.5)  # so that some hundred are due at once
+        if began == 3:
+            task.cancel()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(run(workload_of(hang), duration=60, throttle=ArrivalRate(1000)))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await no_task_is_left()
+
+
 async def test_an_arrival_past_its_time_is_cancelled() -> None:
     """Its time counts from when it began: what it waited before is not the operation's."""
 
