@@ -137,11 +137,11 @@ def _leads_back(column: ColumnFacts, mapped: Any) -> bool:
     Raises `ConfigurationError` where it is known that they do not.
     """
     type_ = mapped.type
-    if isinstance(type_, TypeDecorator):
+    if isinstance(type_, TypeDecorator) or not type(type_).__module__.startswith("sqlalchemy."):
         return False
     if isinstance(type_, Numeric) and column.type == "numeric":
         if type_.asdecimal:
-            return True
+            return type_.precision is None  # else what is sent is rounded to its digits
         raise ConfigurationError(
             f"the key's column {column.name} is numeric in the database and a float in Python, "
             "where other numbers are the same: map it as Numeric(asdecimal=True), or select columns"
@@ -161,6 +161,8 @@ _EXACT: tuple[tuple[tuple[str, ...], type], ...] = (
 async def _try(session: AsyncSession, keyset: Keyset) -> None:
     """Run the select for one row: what is wrong with it is no row's fault."""
     try:
+        if keyset.select._for_update_arg is not None:  # what may not be locked says so of no row
+            await session.execute(keyset.rows(None, None)[0].limit(0))
         await read_rows(session, keyset, (keyset.one_row(), {}))
     except InvalidRequestError as error:
         why = f"a job's select cannot be read: {first_line(error)}"

@@ -21,15 +21,19 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    column,
     func,
     inspect,
     literal,
     or_,
     tuple_,
+    values,
 )
 from sqlalchemy import select as select_
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, LoaderCriteriaOption, Mapper
-from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ColumnClause, Grouping
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import immutabledict
 
@@ -96,6 +100,7 @@ class Keyset:
         refuse_what_has_no_pages(select)
         self.columns: tuple[Any, ...] = tuple(key) or _primary_key(select)
         self.elements = [_element(column) for column in self.columns]
+        select = _bracketed(select)
         self.joins_collections = False  # eagerly: SQLAlchemy wants its rows made unique
         self.one_each = True  # no two rows are the same object
         self.doubtful = False  # whether the key of an object leads back to its row
@@ -223,11 +228,19 @@ class Keyset:
         self, lower: str | None, upper: str | None, identities: Sequence[Any]
     ) -> Select[Any]:
         """Return the select of how many rows in (lower, upper], and in all, Python's keys find."""
-        own = _primary_key(self.select)
-        here = self._within(self.only_keys, lower, upper).where(tuple_(*own).in_(identities))
         mapper = inspect(self.select.column_descriptions[0]["entity"]).mapper
+        # Each value as the mapped type sends it, as a flush does: `$1::INTEGER` of a numeric.
+        columns = [column(f"key_{n}", c.type) for n, c in enumerate(mapper.primary_key)]
+        asked = values(*columns, name="asked").data(list(identities))
+
+        def is_asked(own: Sequence[Any]) -> ColumnElement[bool]:
+            same = (mine == theirs for mine, theirs in zip(own, asked.c, strict=True))
+            return select_(literal(1)).select_from(asked).where(*same).exists()
+
+        own = _primary_key(self.select)
+        here = self._within(self.only_keys, lower, upper).where(is_asked(own))
         every = select_(literal(1)).select_from(mapper.persist_selectable)
-        every = every.where(tuple_(*mapper.primary_key).in_(identities))
+        every = every.where(is_asked(mapper.primary_key))
         counts = (
             select_(func.count()).select_from(found.subquery()).scalar_subquery()
             for found in (here, every)
@@ -306,6 +319,31 @@ class Keyset:
     @property
     def _kept_type(self) -> TypeEngine[Any]:
         return Named("RAW") if self.ordering.on_sqlite else Text()
+
+
+class _Brackets(Grouping[bool]):
+    """Parentheses around what a user wrote, which may end in a comment."""
+
+    inherit_cache = True
+
+
+@compiles(_Brackets)
+def _in_brackets(element: _Brackets, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({compiler.process(element.element, **options)}\n)"
+
+
+def _bracketed(select: Select[Any]) -> Select[Any]:
+    """
+    Return a select whose conditions are one, to which the key's are added.
+
+    SQLAlchemy puts no parentheses around a text: of `a OR b` the key would go with b alone.
+    """
+    if select.whereclause is None:
+        return select
+    whole = _Brackets(select.whereclause)
+    bracketed = select.execution_options()  # a copy
+    bracketed._where_criteria = (whole,)
+    return bracketed
 
 
 def _element(given: Any) -> Any:

@@ -9,9 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Date,
+    Integer,
     MetaData,
     Numeric,
     Table,
+    and_,
     event,
     func,
     insert,
@@ -21,6 +26,7 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -127,6 +133,41 @@ async def refused(sessions: Sessions, query: Any, hint: str, **options: Any) -> 
         await job.run(sessions)
     assert seen == []
     assert await list_runs(engine_of(sessions)) == []
+
+
+OR = "place = 71 OR place BETWEEN 80 AND 90"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        text(OR),
+        text("place = 71 -- and some\nOR place BETWEEN 80 AND 90 -- others"),
+        literal_column(OR, Boolean),
+        and_(Song.id >= 0, text(OR)),
+        (Song.place == 71).op("OR", precedence=-100)(Song.place.between(80, 90)),
+    ],
+)
+async def test_a_condition_that_sqlalchemy_puts_no_parentheses_around(
+    sessions: Sessions, condition: Any
+) -> None:
+    """The key's conditions are added to it: behind the last OR they would bound that part alone."""
+    job, seen = seeing(select(Song).where(condition), partitions=3)
+    done = await job.run(sessions)
+    assert sorted(song.place for song in seen) == [71, *range(80, 91)]
+    assert (done.total, done.rows_read) == (12, 12)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        select(Song).outerjoin(Song.album).with_for_update(),
+        select(Song).options(joinedload(Song.album, innerjoin=False)).with_for_update(),
+    ],
+)
+async def test_a_lock_that_cannot_be_had(sessions: Sessions, query: Any) -> None:
+    """No row is to blame that an outer join's side cannot be locked."""
+    await refused(sessions, query, "does not run: FOR UPDATE cannot be applied", skip_limit=99)
 
 
 # --- what a select loads with its rows -------------------------------------------------------
@@ -455,6 +496,53 @@ async def test_two_rows_that_are_one_object(sessions: Sessions) -> None:
     assert len(seen) == 1
     job, seen = seeing(select(Span.n), key=(Span.id,), name="columns", chunk=1)
     assert (await job.run(sessions)).total == len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("mapped", "column", "values"),
+    [
+        (Integer(), "numeric", ("1", "1.5", "2")),
+        (BigInteger(), "numeric(20, 4)", ("1", "1.5", "2")),
+        (Numeric(10, 2), "numeric", ("1.01", "1.014", "1.02")),
+        (Date(), "timestamp", ("2026-02-03 04:05", "2026-02-03 05:06", "2026-02-04 00:00")),
+        (postgresql.INTERVAL(precision=0), "interval", ("1 second", "1.2 seconds", "2 seconds")),
+    ],
+)
+async def test_a_key_that_is_mapped_to_less_than_its_column_has(
+    sessions: Sessions, mapped: Any, column: str, values: Sequence[str]
+) -> None:
+    """A flush would send what is left of it, and find another row or none, in silence."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Odd(Own):
+        __tablename__ = "odd"
+        id: Mapped[Any] = mapped_column(mapped, primary_key=True)
+        n: Mapped[int]
+
+    await execute(
+        sessions,
+        f"CREATE TABLE odd (id {column} PRIMARY KEY, n int DEFAULT 0)",
+        *(f"INSERT INTO odd (id) VALUES ('{value}')" for value in values),
+    )
+    job = BatchJob("odd", select=select(Odd), chunk=5, partitions=1)
+
+    @job.apply
+    async def count(_session: AsyncSession, rows: Sequence[Odd]) -> None:
+        for row in rows:
+            row.n += 1
+
+    try:
+        await job.run(sessions)
+        applied = 1  # psycopg sends all digits of a number
+        assert isinstance(mapped, Numeric)
+    except ConfigurationError as error:
+        applied = 0
+        assert "is not in Python what it is in the database" in str(error)
+    async with sessions() as session:
+        counts = await session.scalars(text("SELECT n FROM odd"))
+        assert set(counts) == {applied}
 
 
 class Ratio(Base):
