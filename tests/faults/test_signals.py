@@ -54,6 +54,7 @@ async def schemas(engine: AsyncEngine) -> list[str]:
         return list(found)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(("number", "times"), SIGNALS)
 def test_while_the_embedded_server_starts(
     server_directory: Path, tmp_path: Path, number: signal.Signals, times: int
@@ -74,6 +75,8 @@ def home(server_directory: Path) -> Path:
     return server_directory / "signals"
 
 
+@pytest.mark.busy
+@pytest.mark.root
 @pytest.mark.parametrize(("number", "times"), SIGNALS)
 def test_in_mid_run_on_the_embedded_server(
     home: Path, tmp_path: Path, number: signal.Signals, times: int

@@ -25,6 +25,8 @@ from async_loader.postgres.cluster import Postmaster
 from async_loader.postgres.locks import is_held, locked
 from tests.folders import in_memory, short_folder
 
+pytestmark = pytest.mark.root
+
 ROOT = os.geteuid() == 0
 ORDINARY = pwd.getpwnam("daemon").pw_uid  # initdb wants a name for its user
 

@@ -21,6 +21,8 @@ from async_loader.postgres.home import MAX_SOCKET_PATH, SOCKET, Home, whole
 from async_loader.postgres.installation import Account, Installation, Wheel, find_wheel, last_line
 from async_loader.postgres.locks import is_held, lock, locked, unlock
 
+pytestmark = pytest.mark.root
+
 OURSELVES = Account(os.geteuid(), os.getegid(), switched=False)
 ROOT_FOR_NOBODY = Account(65534, 65534, switched=True)
 
