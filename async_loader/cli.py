@@ -16,6 +16,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -158,7 +159,7 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
         partial = under_way.result("interrupted")
         if partial is None:
             raise
-        return Finished(partial)
+        return Finished(replace(partial, stopped_by=signals.stop.by))
 
 
 def _report(

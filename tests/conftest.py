@@ -41,9 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # the tests' own processes are beside the same loops
         for _ in range(config.getoption("busy_loops")):
-            loop = subprocess.Popen([sys.executable, "-c", _BUSY_LOOP])
-            config.add_cleanup(loop.wait)
-            config.add_cleanup(loop.kill)
+            config.add_cleanup(subprocess.Popen([sys.executable, "-c", _BUSY_LOOP]).kill)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

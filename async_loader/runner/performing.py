@@ -83,7 +83,7 @@ class Performer:
             check_work(operation, value, effects_so_far())
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
-                self._stop.request()
+                self._stop.request("a KeyboardInterrupt")
             flight.failure = self._failure_of(flight, error)
             if not flight.let_go:
                 committed = effects_so_far().committed

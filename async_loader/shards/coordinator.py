@@ -69,7 +69,8 @@ async def run_split(
                 wanted = spec.instruments.server_side
                 async with server_watch(first, None, wanted=wanted) as server:
                     result = await split.run(workers, tasks, server)
-                result = replace(result, workload=workload.name)
+                by = stop.by if result.outcome == "interrupted" else None
+                result = replace(result, workload=workload.name, stopped_by=result.stopped_by or by)
     except TeardownError as error:
         error.result = result
         raise

@@ -91,6 +91,8 @@ def test_in_mid_run_on_the_embedded_server(
         assert "interrupted" in output
         result = RunResult.from_dict(json.loads((tmp_path / "x").read_text()))
         assert result.completed > 0
+        assert result.stopped_by == number.name
+        assert f"{number.name} stopped the run before its end" in output
     assert not is_held(home / "server.lock")
 
 
