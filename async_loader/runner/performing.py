@@ -94,7 +94,8 @@ class Performer:
             if not flight.let_go:
                 metrics.succeeded(name, flight.started_ns, ended, times, due_ns)
         finally:
-            effects_so_far().over = True
+            if not flight.let_go:  # else the garbage collector may end it, in anybody's context
+                effects_so_far().over = True
             self.in_flight.ended(flight)
 
     def _failure_of(self, flight: Flight, error: BaseException) -> Failure:

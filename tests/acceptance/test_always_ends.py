@@ -73,6 +73,7 @@ def test_it_ends_by_itself(begin: Begin, tmp_path: Path, kind: str) -> None:
     output, errors = process.end(timeout=BOUND)
     assert process.code == KINDS[kind], errors
     assert "operations in" in output
+    assert "Exception ignored" not in errors
     counted = json.loads((tmp_path / "found.json").read_text())["operations"]
     assert sum(counted[part] for part in PARTS) == counted["planned"] == 40
 
@@ -86,7 +87,9 @@ def test_it_ends_when_it_is_stopped(
     output, errors = process.end(timeout=BOUND)
     assert process.code == 105, errors
     assert output.startswith("interrupted")
+    assert "Exception ignored" not in errors
     assert f"stopped: {number.name} stopped the run before its end" in errors
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["outcome"], found["stopped_by"]) == ("interrupted", number.name)
-    assert found["operations"]["completed"] > 0
+    if kind != "holds_the_interpreter":  # of which the last snapshot is all that is known
+        assert found["operations"]["completed"] > 0
