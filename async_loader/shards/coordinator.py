@@ -95,7 +95,7 @@ def _tasks(spec: LoadTestSpec, database: Database | None, shards: int, shared: A
     if database.connections < shards:
         raise ConfigurationError(
             f"{database.connections} connections to the database are too few for {shards} "
-            "processes: raise --pool-size or the server's max_connections, or use fewer processes"
+            "processes: raise `pool_size` or the server's max_connections, or use fewer processes"
         )
     assert database.url is not None
     url = database.url.render_as_string(hide_password=False)

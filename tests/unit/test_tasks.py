@@ -29,15 +29,15 @@ async def test_one_that_comes_too_late_is_no_complaint(waits: str) -> None:
     asked: Future[int] = Future()
     asked.set_running_or_notify_cancel()
 
-    async def wait() -> None:
+    async def wait(asked: Future[int]) -> None:
         await asyncio.wait({answer_of(asked)}, timeout=0.0 if waits == "in vain" else None)
 
-    waiting = asyncio.create_task(wait())
+    waiting = asyncio.create_task(wait(asked))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait({waiting})
     asked.set_exception(WorkerLostError("process 1", "was left"))
     await asyncio.sleep(0.01)
-    del asked, waiting, wait
+    del asked, waiting
     gc.collect()
     assert complaints == []
