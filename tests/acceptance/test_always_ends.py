@@ -26,13 +26,6 @@ pytestmark = [pytest.mark.busy, pytest.mark.timeout(60)]
 OP_TIMEOUT, GRACE = 2, 1
 BOUND = OP_TIMEOUT + GRACE + 5
 IF_BUSY = 10
-
-
-def bound() -> float:
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    return BOUND + (IF_BUSY if busy else 0)
-
-
 PARTS = ("completed", "failed", "indeterminate", "dropped", "not_started")
 Begin = Callable[..., Process]
 
@@ -60,6 +53,11 @@ STOPS = [
     ("starts_a_thread", SIGQUIT),
     ("leaves_a_task_for_ever", SIGINT),
 ]
+
+
+def bound() -> float:
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    return BOUND + (IF_BUSY if busy else 0)
 
 
 @pytest.fixture
