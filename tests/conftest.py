@@ -36,9 +36,12 @@ while os.getppid() == parent:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the commands under test hear Ctrl-C, also where a shell runs us in its background."""
+    """Let the commands under test hear signals, also in a shell's background and under nohup."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # those that we start would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # which is ours alone
     if not hasattr(config, "workerinput"):  # the tests' own processes are beside the same loops
         for _ in range(config.getoption("busy_loops")):
             config.add_cleanup(subprocess.Popen([sys.executable, "-c", _BUSY_LOOP]).kill)
