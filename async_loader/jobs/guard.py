@@ -37,8 +37,9 @@ from ..errors import JobError
 from ..tasks import within
 from .connections import driver_of, is_direct
 from .links import GIVES_BACK
+from .states import SCHEMA
 from .store import Store
-from .tables import LOCK_CLASS, SCHEMA
+from .tables import LOCK_CLASS
 
 BEATS_A_LEASE = 3  # the default lease of 30 s gives a heartbeat every 10 s
 _RECONNECT = 1.0

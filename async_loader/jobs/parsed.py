@@ -1,9 +1,10 @@
 """
 A select as PostgreSQL has parsed it: what its functions, operators and views come to.
 
-A temporary view is made of it, its rule read and all of that rolled back. The rule is the tree
-of the statement (src/backend/nodes/outfuncs.c): whatever is behind a quoted name, a comment, an
-operator, a view or a text is in it by number.
+A view is made of it, temporary or, without that privilege, beside the jobs' own tables; its
+rule is read, and all of that rolled back. The rule is the tree of the statement
+(src/backend/nodes/outfuncs.c): whatever is behind a quoted name, a comment, an operator, a view
+or a text is in it by number.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from typing import Any
 from sqlalchemy import Connection, Select, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..errors import ConfigurationError
+from ..failures import sqlstate_of
+from .states import SCHEMA
 from .transient import is_transient
 
 _VIEW = "async_loader_select"
+_NO_RIGHT = "42501"
 _RULES = text(
     "WITH RECURSIVE found AS ("
     "  SELECT c.oid, CAST('' AS name) AS name, r.ev_action::text AS tree"
     "  FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class"
-    f"  WHERE c.oid = CAST('pg_temp.{_VIEW}' AS regclass)"
+    "  WHERE c.oid = CAST(:view AS regclass)"
     "  UNION SELECT c.oid, c.relname, r.ev_action::text"
     "  FROM found, regexp_matches(found.tree, '\\:relid (\\d+)', 'g') AS m"
     "  JOIN pg_class c ON c.oid = m[1]::oid AND c.relkind = 'v'"
@@ -57,26 +62,45 @@ class Parsed:
 
 
 def parse(connection: Connection, select: Select[Any]) -> Parsed | None:
-    """Return what a select comes to; None where the server does not let us make a view of it."""
-    savepoint = connection.begin_nested()
-    try:
-        if not _create_view(connection, select):
+    """
+    Return what a select comes to; None where it does not run, or the server tells it otherwise.
+
+    Raises `ConfigurationError` where the role may make no view at all.
+    """
+    for place in ("pg_temp", SCHEMA):
+        savepoint = connection.begin_nested()
+        try:
+            return _parse_in(connection, select, f"{place}.{_VIEW}")
+        except LookupError:  # a PostgreSQL whose trees have other fields
             return None
-        rules = connection.execute(_RULES).all()
-        trees = "".join(rule.tree for rule in rules)
-        called = {"functions": sorted(set(_FUNCTION.findall(trees))),
-                  "operators": sorted(set(_OPERATOR.findall(trees)))}  # fmt: skip
-        volatile = connection.scalar(_VOLATILE, called)
-        findings = [found for rule in rules for found in _findings(rule.name, rule.tree)]
-        return Parsed(volatile, findings)
-    except LookupError:  # a PostgreSQL whose trees have other fields
-        return None
-    finally:
-        with suppress(Exception):  # the connection may be lost
-            savepoint.rollback()
+        except SQLAlchemyError as error:
+            if is_transient(error):
+                raise
+            if sqlstate_of(error) != _NO_RIGHT:
+                return None  # its trial will tell
+        finally:
+            with suppress(Exception):  # the connection may be lost
+                savepoint.rollback()
+    database, role = connection.execute(text("SELECT current_database(), current_user")).one()
+    quote = connection.dialect.identifier_preparer.quote
+    raise ConfigurationError(
+        "a job's select is looked at as a view that is rolled back, and this role may make none: "
+        f"GRANT TEMPORARY ON DATABASE {quote(database)} TO {quote(role)}"
+    )
 
 
-def _create_view(connection: Connection, select: Select[Any]) -> bool:
+def _parse_in(connection: Connection, select: Select[Any], view: str) -> Parsed:
+    _create_view(connection, select, view)
+    rules = connection.execute(_RULES, {"view": view}).all()
+    trees = "".join(rule.tree for rule in rules)
+    called = {"functions": sorted(set(_FUNCTION.findall(trees))),
+              "operators": sorted(set(_OPERATOR.findall(trees)))}  # fmt: skip
+    volatile = connection.scalar(_VOLATILE, called)
+    findings = [found for rule in rules for found in _findings(rule.name, rule.tree)]
+    return Parsed(volatile, findings)
+
+
+def _create_view(connection: Connection, select: Select[Any], name: str) -> None:
     """Send the select as it is sent to be read, but for its values, as that of a view."""
 
     def as_view(
@@ -84,19 +108,14 @@ def _create_view(connection: Connection, select: Select[Any]) -> bool:
     ) -> tuple[str, Any]:
         sql = _PARAMETER.sub(lambda m: "NULL" if m["parameter"] else m[0], statement)
         # In a FROM, two of its columns may have one name.
-        view = f"CREATE TEMPORARY VIEW {_VIEW} AS SELECT 1 AS one FROM ({sql}) AS job"
+        view = f"CREATE VIEW {name} AS SELECT 1 AS one FROM ({sql}) AS job"
         return view, type(parameters)()
 
     event.listen(connection, "before_cursor_execute", as_view, retval=True)
     try:
         connection.execute(select)
-    except SQLAlchemyError as error:
-        if is_transient(error):
-            raise
-        return False  # no TEMPORARY privilege, or a select that does not run: its trial will tell
     finally:
         event.remove(connection, "before_cursor_execute", as_view)
-    return True
 
 
 def _findings(view: str, tree: str) -> Iterator[str]:

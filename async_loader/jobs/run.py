@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,6 +53,8 @@ class Part:
     clock: Clock
     store: Store
     reader: Reader
+    examined: dict[str, Examined] = field(default_factory=dict, init=False)
+    """What the job is in this database, by its arguments: asked once, it lives for a run."""
 
     async def begin(
         self,
@@ -80,10 +82,14 @@ class Part:
         )  # fmt: skip
 
     async def _examine(self, arguments: Arguments) -> Examined:
-        keyset = self.definition.keyset(arguments)
-        if keyset is not None:
-            await check_binds(self.sessions, keyset.select)
-        return await self.reader.patiently(lambda: examine(self.sessions, keyset))
+        known = canonical(arguments)
+        if known not in self.examined:
+            keyset = self.definition.keyset(arguments)
+            if keyset is not None:
+                await check_binds(self.sessions, keyset.select)
+            found = await self.reader.patiently(lambda: examine(self.sessions, keyset))
+            self.examined[known] = found
+        return self.examined[known]
 
     async def first_plan(self, keyset: Keyset | None) -> Plan:
         """Return the partitions of a new run."""

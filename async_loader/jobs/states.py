@@ -11,6 +11,9 @@ from typing import Literal
 
 from ..errors import JobError
 
+SCHEMA = "async_loader_jobs"
+"""Where the state of all runs is kept, in a database that has schemas."""
+
 State = Literal["running", "paused", "failed", "done", "cancelled"]
 
 ACTIVE: tuple[State, ...] = ("running", "paused", "failed")

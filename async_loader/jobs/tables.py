@@ -36,9 +36,8 @@ from sqlalchemy.schema import CreateSchema
 
 from . import layout
 from .reader import writing
-from .states import ACTIVE
+from .states import ACTIVE, SCHEMA
 
-SCHEMA = "async_loader_jobs"
 LOCK_CLASS = 0x41534C4A  # "ASLJ": our half of the two-part advisory lock keys
 # Held by the transactions of a worker's chunks, so that they are found when it has died.
 CHUNK_LOCK_CLASS = LOCK_CLASS + 1

@@ -190,7 +190,7 @@ class ChunkTransaction:
     def flushed(self, context: UOWTransaction) -> None:
         """Count what was written."""
         if self.entered:
-            self.written += sum(not listed_only for _, listed_only in context.states.values())
+            self.written += [listed_only for _, listed_only in context.states.values()].count(False)
 
     def before_commit(self, session: Session) -> None:
         """Refuse another's than the job's."""

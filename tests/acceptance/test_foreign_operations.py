@@ -116,7 +116,7 @@ HOOKS = [
 ]
 
 
-DOCUMENT = ROOT / "docs/behaviours.md"
+DOCUMENT = ROOT / "docs/reference/behaviours.md"
 HEAD = """# What an operation does, and what the gate says of it
 
 Of 40 operations one does what stands on the left, or one of the workload's hooks does; the gate
@@ -132,7 +132,7 @@ def told(words: list[str]) -> str:
 
 
 def the_document() -> str:
-    """Return what `docs/behaviours.md` is to be; run as a module, this file writes it."""
+    """Return what that document is to be; run as a module, this file writes it."""
     lines = [
         HEAD,
         "| an operation that | exit code | verdict | failed | and says |",

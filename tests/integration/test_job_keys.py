@@ -394,6 +394,41 @@ async def test_what_a_select_comes_to_in_the_database(
     await refused(sessions, query, hint, key=(Song.id,))
 
 
+@pytest.mark.parametrize("may", ["CREATE in the jobs' own schema", "neither"])
+async def test_what_a_select_comes_to_without_the_privilege_of_temporary_tables(
+    sessions: Sessions, may: str
+) -> None:
+    """Else nobody would see the limit within the view; a role that may look nowhere is told so."""
+    database, low = engine_of(sessions).url.database, f"low_{engine_of(sessions).url.database}"
+    job, _ = seeing(select(Song), name="first")
+    await job.run(sessions)  # makes the tables
+    await execute(
+        sessions,
+        "TRUNCATE async_loader_jobs.run CASCADE",
+        "CREATE VIEW limited AS SELECT id FROM song ORDER BY place LIMIT 5",
+        f'CREATE ROLE "{low}" LOGIN',
+        f'REVOKE TEMPORARY ON DATABASE "{database}" FROM PUBLIC',
+        f'GRANT USAGE ON SCHEMA async_loader_jobs TO "{low}"',
+        f'GRANT ALL ON ALL TABLES IN SCHEMA public, async_loader_jobs TO "{low}"',
+        f'GRANT ALL ON ALL SEQUENCES IN SCHEMA async_loader_jobs TO "{low}"',
+    )
+    if may != "neither":
+        await execute(sessions, f'GRANT CREATE ON SCHEMA async_loader_jobs TO "{low}"')
+    query = select(Song).where(text("id IN (SELECT id FROM limited)"))
+    engine = create_async_engine(engine_of(sessions).url.set(username=low))
+    try:
+        lowly = async_sessionmaker(engine)
+        if may == "neither":
+            await refused(lowly, select(Song), rf'GRANT TEMPORARY ON DATABASE \S+ TO "?{low}')
+        else:
+            await refused(lowly, query, "LIMIT in the view limited", key=(Song.id,))
+            job, seen = seeing(select(Song))
+            assert (await job.run(lowly)).total == len(seen) == 30
+    finally:
+        await engine.dispose()
+        await execute(sessions, f'DROP OWNED BY "{low}"', f'DROP ROLE "{low}"')
+
+
 async def test_a_view_of_the_whole_is_read(sessions: Sessions) -> None:
     await execute(sessions, "CREATE VIEW low AS SELECT id FROM song WHERE id <= 12")
     query = select(Song).where(text("id IN (SELECT id FROM low)"), Song.id > 2)

@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs, on fewer operations and a database of ours."""
+"""Every command and snippet of README and docs runs, on fewer operations and a database of ours."""
 
 from __future__ import annotations
 
@@ -22,26 +22,35 @@ from tests.forked import Forks
 from tests.service.process import ServiceProcess, service_process
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 EXAMPLES = ROOT / "tests" / "examples"
 NAMED = re.compile(r"# ([\w/]+\.py)\n")
 PLACEHOLDER = r"postgresql(\+asyncpg)?://user@host:5432/database"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+    """Return the blocks of a language on all pages, each once."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.M | re.S)
+    return list(dict.fromkeys(found))
 
 
-COMMAND_LINES = [
-    line.removeprefix("$ ").split("  #")[0].strip()
-    for block in blocks("console")
-    for line in block.splitlines()
-]
+COMMAND_LINES = list(
+    dict.fromkeys(
+        line.removeprefix("$ ").split("  #")[0].strip()
+        for block in blocks("console")
+        for line in block.splitlines()
+    )
+)
 LOADER = "async_loader"
+for block in blocks("yaml"):
+    for step in found if isinstance(found := yaml.safe_load(block), list) else ():
+        script = step["run"].replace("\\\n", " ")
+        COMMAND_LINES += [line for line in script.splitlines() if LOADER in line]
 # Commands that take no number of operations, and those that take no database.
 OTHERS = {n.split()[0] for n, model in COMMANDS.items() if "ops" not in model.model_fields}
 OFFLINE = {n for n, model in COMMANDS.items() if "database_url" not in model.model_fields}
-# Results that an earlier line of the README wrote, or another day's run.
+# Results that an earlier line of the documentation wrote, or another day's run.
 SAVED = ("this.json", "main.json")
 
 
@@ -158,14 +167,15 @@ def test_every_line_of_a_console_block_is_a_command_that_is_tested() -> None:
 
 def test_the_compose_commands_name_services_of_the_file() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    commands = re.findall(r"`docker compose ([^`]+)`", README)
+    commands = re.findall(r"`docker compose ([^`]+)`", TEXT)
     assert commands
     for command in commands:
         assert services.keys() & set(command.split())
 
 
 def test_the_cluster_for_kubernetes_can_be_read() -> None:
-    (cluster,) = [yaml.safe_load(block) for block in blocks("yaml")]
+    found = [yaml.safe_load(block) for block in blocks("yaml")]
+    (cluster,) = [block for block in found if isinstance(block, dict)]
     containers = [
         cluster["spec"][part]["spec"]["containers"][0] for part in ("scheduler", "worker")
     ]
@@ -173,8 +183,18 @@ def test_the_cluster_for_kubernetes_can_be_read() -> None:
     assert cluster["spec"]["scheduler"]["service"]["ports"][0]["port"] == 8786
 
 
-def test_flags_that_the_readme_names_exist() -> None:
+def test_flags_that_are_named_exist() -> None:
     known = {f"--{name.replace('_', '-')}" for m in COMMANDS.values() for name in m.model_fields}
     known |= {flag.replace("--", "--no-") for flag in known} | {"--help", "--rm", "--profile"}
     known |= {"--nthreads", "--nworkers", "--name", "--no-dashboard"}  # of Dask's workers
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) <= known
+
+
+def test_the_front_door_can_be_read_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_links_lead_to_files() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).is_file(), (page, link)
