@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -44,7 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, lambda *_: None)  # which is ours alone
     if not hasattr(config, "workerinput"):  # the tests' own processes are beside the same loops
         for _ in range(config.getoption("busy_loops")):
-            config.add_cleanup(subprocess.Popen([sys.executable, "-c", _BUSY_LOOP]).kill)
+            config.add_cleanup(partial(_end, subprocess.Popen([sys.executable, "-c", _BUSY_LOOP])))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,7 +21,7 @@ from tests.faults.command import Process
 
 from .conftest import ROOT
 
-pytestmark = [pytest.mark.busy, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 OP_TIMEOUT, GRACE = 2, 1
 BOUND = OP_TIMEOUT + GRACE + 5
@@ -86,6 +86,7 @@ def test_it_ends_by_itself(begin: Begin, tmp_path: Path, kind: str) -> None:
     assert sum(counted[part] for part in PARTS) == counted["planned"] == 40
 
 
+@pytest.mark.busy
 @pytest.mark.parametrize(("kind", "number"), STOPS, ids=[kind for kind, _ in STOPS])
 def test_it_ends_when_it_is_stopped(
     begin: Begin, tmp_path: Path, kind: str, number: signal.Signals

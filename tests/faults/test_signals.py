@@ -83,8 +83,7 @@ def test_in_mid_run_on_the_embedded_server(
 ) -> None:
     argv = ["--server-directory", str(home), "--duration", "10m", "--out", "json=x"]
     process = Process(*argv, cwd=tmp_path)
-    process.wait_for("running")
-    time.sleep(1)
+    process.wait_for(" s  ")  # the first line of progress
     send(process, number, times)
     output, _ = check_stopped(process)
     if times < 3:  # the third is without mercy
