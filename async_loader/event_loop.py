@@ -31,6 +31,10 @@ _LAST_SECONDS = 0.5
 _LAST_OF_THREADS = 1.0
 _BEAT_EVERY = 0.25
 
+# Tasks that did not end. Kept: a coroutine that is collected goes on to its end, outside of its
+# context and its loop, and prints what that comes to.
+tasks_left: list[asyncio.Task[Any]] = []
+
 
 class LoopRunner:
     """
@@ -102,6 +106,7 @@ class LoopRunner:
             if not task.done():
                 where = user_line(frames_of(task))
                 self.left.append(f"a task{f' at {where}' if where else ''}")
+                tasks_left.append(task)
                 with suppress(AttributeError):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told
 

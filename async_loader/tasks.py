@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -39,9 +40,17 @@ class OwnedTask(asyncio.Task[Any]):
         return super().cancel(msg)
 
 
+users_tasks: WeakSet[OwnedTask] = WeakSet()
+"""The tasks that users' code has made and that are still there, ended or not."""
+
+
 def owned_tasks(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
     """Make a task that knows the operation or the hook that it was made in: a task factory."""
-    return OwnedTask(work, loop=loop, owner=holder.get(), **options)
+    owner = holder.get()
+    task = OwnedTask(work, loop=loop, owner=owner, **options)
+    if owner is not None:
+        users_tasks.add(task)
+    return task
 
 
 def frames_of(task: asyncio.Task[Any]) -> list[tuple[str, int, str]]:

@@ -135,9 +135,8 @@ class Chunks:
         return rows
 
     async def _check_moves(self, session: AsyncSession, moves: KeyWatch, held: Held) -> None:
-        connection = await session.connection()
         try:
-            await connection.run_sync(moves.check)
+            await session.run_sync(lambda its: moves.check(its.connection()))
         except CountedError as error:
             if held.retried < _RECOUNTS:
                 raise Retry from error

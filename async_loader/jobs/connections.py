@@ -60,7 +60,7 @@ async def is_direct(connection: AsyncConnection) -> bool:
 
 async def begin(session: AsyncSession) -> AsyncConnection:
     """Begin a session's transaction, where it does not do so by itself, on its one connection."""
-    if not session.in_transaction():
+    if not (session.sync_session.autobegin or session.in_transaction()):
         await session.begin()
     return await session.connection()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..failures import Failure, classify
 from ..source_lines import user_line
-from ..tasks import CLOSING, OwnedTask, frames_of, owned_tasks
+from ..tasks import CLOSING, frames_of, owned_tasks, users_tasks
 from ..tracebacks import Sample
 from .in_flight import Flight
 
@@ -30,8 +30,7 @@ def background_counted() -> Iterator[None]:
         task = context.get("task") or context.get("future")
         owner, error = getattr(task, "of", None), context.get("exception")
         if isinstance(owner, Flight) and isinstance(error, BaseException):
-            name = f"background task: {classify(error).name}"
-            owner.metrics.undone(owner.name, Failure(name), error)
+            _count_failed(owner, error)
         elif handler is not None:
             handler(loop, context)
         else:
@@ -49,26 +48,37 @@ def background_counted() -> Iterator[None]:
 
 
 async def end_background(seconds: float) -> None:
-    """Wait so long for the tasks that operations have left behind; cut off and count the rest."""
-    left = {
-        task: task.of
-        for task in asyncio.all_tasks()
-        if isinstance(task, OwnedTask) and isinstance(task.of, Flight)
-    }
-    if not left:
-        return
-    _, late = await asyncio.wait(left, timeout=seconds)
-    counted: set[Flight] = set()
+    """
+    Wait so long for the tasks that operations have left behind; cut off and count the rest.
+
+    Then all have ended, and those are counted that failed and are kept by somebody who does not
+    ask: no collector tells of these.
+    """
+    left = {task: flight for task, flight in _tasks_of_operations() if not task.done()}
+    late: set[asyncio.Task[Any]] = set()
+    if left:
+        _, late = await asyncio.wait(left, timeout=seconds)
     for task in late:
         task.cancel()
-        flight = left[task]
-        if flight not in counted and not flight.let_go:
-            counted.add(flight)
-            told = f"{_name_of(task)} had not ended {seconds:g} s after the last operation"
-            sample = Sample(f"{told} (what lives on is started in the set-up)", _line_of(task))
-            flight.metrics.undone(flight.name, CUT_OFF, None, sample)
+        told = f"{_name_of(task)} had not ended {seconds:g} s after the last operation"
+        sample = Sample(f"{told} (what lives on is started in the set-up)", _line_of(task))
+        left[task].left_undone(CUT_OFF, None, sample)
     if late:
         await asyncio.wait(late, timeout=CLOSING)
+    for task, flight in _tasks_of_operations():
+        # What asyncio goes by itself: whether anybody has asked for the exception.
+        unasked = task.done() and not task.cancelled() and getattr(task, "_log_traceback", True)
+        if unasked and (error := task.exception()) is not None:
+            _count_failed(flight, error)
+
+
+def _tasks_of_operations() -> list[tuple[asyncio.Task[Any], Flight]]:
+    return [(task, task.of) for task in users_tasks if isinstance(task.of, Flight)]
+
+
+def _count_failed(flight: Flight, error: BaseException) -> None:
+    name = f"background task: {classify(error).name}"
+    flight.left_undone(Failure(name), error)
 
 
 def _name_of(task: asyncio.Task[Any]) -> str:

@@ -28,7 +28,8 @@ class Flight:
     One operation under way: `over` is done when nobody waits for it any more.
 
     `let_go`: it did not end when it was cancelled, and was counted without its end. `metrics`
-    are those of its phase. `unawaited`: a coroutine that was dropped in it.
+    are those of its phase. `unawaited`: a coroutine that was dropped in it. `undone`: how what it
+    left in the background failed, of which one is counted.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Flight:
         "started_ns",
         "task",
         "unawaited",
+        "undone",
     )
 
     def __init__(
@@ -57,6 +59,16 @@ class Flight:
         self.let_go = False
         self.failure: Failure | None = None
         self.unawaited: str | None = None
+        self.undone: tuple[Failure, BaseException | None, Sample | None] | None = None
+
+    def left_undone(
+        self, failure: Failure, error: BaseException | None, sample: Sample | None = None
+    ) -> None:
+        """Count it as failed by what it left in the background, once it has ended well."""
+        if self.undone is None and self.failure is None and not self.let_go:
+            self.undone = failure, error, sample
+            if self.over.done():
+                self.metrics.undone(self.name, *self.undone)
 
 
 class FlightTask(asyncio.Task[None]):

@@ -93,6 +93,8 @@ class Performer:
         else:
             if not flight.let_go:
                 metrics.succeeded(name, flight.started_ns, ended, times, due_ns)
+                if flight.undone is not None:
+                    metrics.undone(name, *flight.undone)
         finally:
             if not flight.let_go:  # else the garbage collector may end it, in anybody's context
                 effects_so_far().over = True

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from ..event_loop import threads_left
+from ..event_loop import tasks_left, threads_left
 from ..runner.under_way import BOUNDED, under_way
 from ..runtime import Signals
 from ..source_lines import line_of, user_line
@@ -94,14 +94,18 @@ def watched_by(
 
 
 def ended(code: int, line: Line) -> int:
-    """Tell that all is done and said; threads that would keep the process are named, and left."""
+    """
+    Tell that all is done and said; threads that would keep the process are named, and left.
+
+    With a task that did not end, the interpreter's own end would go through its code once more.
+    """
     left = threads_left()
     if left:
         tell(f"async_loader: left behind: {', '.join(left)}")
     flush_all()
     with suppress(OSError):
         line.tell(ended=code)
-    if left:
+    if left or tasks_left:
         os._exit(code)
     return code
 

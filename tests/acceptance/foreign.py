@@ -272,6 +272,13 @@ async def swallows_its_cancellation(_op: OperationContext) -> None:
 
 
 @kind
+async def swallows_its_cancellation_in_a_session(op: OperationContext) -> None:
+    async with Session() as session:
+        await session.execute(text("SELECT 1"))
+        await swallows_its_cancellation(op)
+
+
+@kind
 async def blocks_the_loop(_op: OperationContext) -> None:
     time.sleep(3600)
 

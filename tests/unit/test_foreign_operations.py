@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -198,6 +199,54 @@ async def test_a_background_task_that_fails_fails_its_operation() -> None:
 
     result = await performed(leaves_one)
     assert the_failure(result) == "background task: ValueError"
+
+
+async def test_a_background_task_that_somebody_keeps_fails_its_operation() -> None:
+    """As asyncio's documentation has it: a set of them, of which nobody asks what became."""
+    kept: set[asyncio.Task[None]] = set()
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("late")
+
+    async def leaves(op: OperationContext) -> None:
+        kept.update(asyncio.create_task(fails()) for _ in range(3))
+
+    result = await performed(leaves)
+    assert (result.completed, result.failed) == (OPS - 1, 1)
+    assert the_failure(result) == "background task: ValueError"
+
+
+async def test_a_task_that_was_awaited_is_not_in_the_background() -> None:
+    kept: set[asyncio.Task[None]] = set()
+
+    async def fails() -> None:
+        raise ValueError("seen")
+
+    async def asks(op: OperationContext) -> None:
+        task = asyncio.create_task(fails())
+        kept.add(task)
+        await asyncio.wait([task])
+        assert task.exception() is not None
+
+    result = await performed(asks)
+    assert (result.completed, result.failed) == (OPS, 0)
+
+
+async def test_an_operation_that_fails_is_counted_once_whatever_it_leaves_behind() -> None:
+    async def fails() -> None:
+        raise ValueError("soon")
+
+    async def leaves(op: OperationContext) -> None:
+        task = asyncio.create_task(fails())
+        await asyncio.sleep(0.01)
+        del task
+        gc.collect()
+        raise KeyError("its own")
+
+    result = await performed(leaves)
+    assert (result.completed, result.failed) == (OPS - 1, 1)
+    assert the_failure(result) == "KeyError"
 
 
 async def test_a_background_task_has_its_time_and_is_cut_off_then() -> None:
