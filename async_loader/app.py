@@ -213,7 +213,7 @@ def check_workload(spec: LoadTestSpec) -> Workload:
         if workload.sessions_hook is not None:
             raise ConfigurationError(
                 f"workload {workload.name!r} brings async sessions of its own, "
-                f"which --mode {spec.load_model.mode} cannot use"
+                f"which `mode` {spec.load_model.mode} cannot use"
             )
     return workload
 

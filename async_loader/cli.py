@@ -16,6 +16,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -43,10 +44,11 @@ from .runtime import Signals, Work, leave_errors_to_the_report, run_until_stoppe
 from .service.command import run_serve_command
 from .settings.ingest import IngestSettings
 from .settings.jobs import JOB_COMMANDS
+from .settings.mistakes import with_flags
 from .settings.report import ReportSettings, SchemaSettings
 from .settings.run import CompareSettings, InsertsSettings, RunSettings
 from .settings.serve import ServeSettings
-from .settings.sources import load
+from .settings.sources import COMMANDS, load
 from .settings.spec import spec_of
 from .settings.sweep import SweepSettings
 from .shards import run_as_asked
@@ -85,7 +87,7 @@ def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
     except AsyncLoaderError as error:
         if debug():
             traceback.print_exc()
-        return complain(str(error), error.exit_code)
+        return _complain_of(error)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.
         give_up(stdout())
@@ -96,6 +98,11 @@ def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
         return complain(
             f"an unexpected {type(error).__name__}: {error} (--debug shows where)", TOO_MANY_FAILED
         )
+
+
+def _complain_of(error: AsyncLoaderError, code: int = DONE) -> int:
+    """Say an error in the words of the command line; return the code, or else the error's."""
+    return complain(with_flags(str(error), _OPTIONS), code or error.exit_code)
 
 
 def _run(settings: RunSettings) -> int:
@@ -140,7 +147,7 @@ def _run_here(
             )
         code = _report(settings, spec, baselines, finished.result)
         if finished.cleanup_error is not None:
-            code = complain(str(finished.cleanup_error), code or finished.cleanup_error.exit_code)
+            code = _complain_of(finished.cleanup_error, code)
         code = STOPPED if signals.stop.requested.is_set() else code
     if signals.survived:
         went_on = ", ".join(dict.fromkeys(signals.survived))
@@ -158,7 +165,7 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
         partial = under_way.result("interrupted")
         if partial is None:
             raise
-        return Finished(partial)
+        return Finished(replace(partial, stopped_by=signals.stop.by))
 
 
 def _report(
@@ -192,7 +199,7 @@ def _performed(results: Iterable[RunResult]) -> tuple[list[RunResult], int]:
         for result in results:
             runs.append(result)  # noqa: PERF402  those before an error are to be kept
     except AsyncLoaderError as error:
-        return runs, complain(str(error), error.exit_code)
+        return runs, _complain_of(error)
     return runs, DONE
 
 
@@ -280,3 +287,5 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     ServeSettings.command: run_serve_command,
     **{model.command: run_job_command for model in JOB_COMMANDS},
 }
+
+_OPTIONS = frozenset(name for model in COMMANDS.values() for name in model.model_fields)

@@ -25,8 +25,10 @@ from .tracebacks import source_of
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-# How long what is left of a run has to end: its tasks, its generators, its threads.
-_LAST_SECONDS = 1.0
+# How long what is left of a run has to end: its tasks, its generators.
+_LAST_SECONDS = 0.5
+# A thread that is about to end has nothing else to wait for.
+_LAST_OF_THREADS = 1.0
 _BEAT_EVERY = 0.25
 
 # Tasks that did not end. Kept: a coroutine that is collected goes on to its end, outside of its
@@ -128,7 +130,7 @@ def threads_left() -> list[str]:
     ]
     found = []
     for thread in others:
-        thread.join(_LAST_SECONDS / len(others))
+        thread.join(_LAST_OF_THREADS / len(others))
         if thread.is_alive():
             frame = sys._current_frames().get(thread.ident or 0)
             where = None

@@ -86,7 +86,9 @@ class Signals:
     def run(self, work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
         """Run `work(stop)` on a loop of the wanted kind and return what it returns."""
         assert self._runner is None
-        self._runner = LoopRunner(loop_factory(loop), self.stop.request)
+        self._runner = LoopRunner(
+            loop_factory(loop), lambda: self.stop.request("a KeyboardInterrupt")
+        )
         self._runner.__enter__()
         if not stock_collector:
             spare_the_garbage_collector()

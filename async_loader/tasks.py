@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import FrameType
@@ -93,6 +94,18 @@ async def first_of(
         await asyncio.wait({task, *waiters}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await cancel(*waiters)
+
+
+def answer_of(asked: concurrent.futures.Future[T]) -> asyncio.Future[T]:
+    """
+    Return a future of this loop for one of another process or thread.
+
+    Whoever waits for it may be cancelled first; its error is nobody's then, and asyncio's "Future
+    exception was never retrieved" would be printed beside a report that has told it already.
+    """
+    answer = asyncio.wrap_future(asked)
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return answer
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

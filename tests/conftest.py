@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -24,15 +27,38 @@ _numbers = count(1)
 _AUTOVACUUM = text("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^autovacuum'")
 
 
-def pytest_configure() -> None:
-    """Let the commands under test hear Ctrl-C, also where a shell runs us in its background."""
+# It ends with whoever started it, however that ends.
+_BUSY_LOOP = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    sum(range(1_000_000))
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the commands under test hear signals, also in a shell's background and under nohup."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # those that we start would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # which is ours alone
+    if not hasattr(config, "workerinput"):  # the tests' own processes are beside the same loops
+        for _ in range(config.getoption("busy_loops")):
+            config.add_cleanup(partial(_end, subprocess.Popen([sys.executable, "-c", _BUSY_LOOP])))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what the benchmarks need."""
+    """Add what the benchmarks need, and a busy machine."""
     parser.addoption("--peer", help="a script to measure against: PEER MODE OPS URL, prints JSON")
+    parser.addoption(
+        "--busy-loops", type=int, default=0, help="how many processes keep a core busy meanwhile"
+    )
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

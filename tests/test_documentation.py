@@ -160,8 +160,9 @@ def test_snippets_run(snippet: str, database_url: str, tmp_path: Path) -> None:
 def test_every_line_of_a_console_block_is_a_command_that_is_tested() -> None:
     others = [line for line in COMMAND_LINES if LOADER not in line]
     assert others == [COMMAND_LINES[1]]
-    ci = (ROOT / ".ci" / "run").read_text()
-    assert others[0].replace("pip install", "pip install -q") in ci
+    ci = (ROOT / ".ci" / "run").read_text().replace('"$python"', "python3")
+    for step in others[0].replace("pip install", "pip install -q").split(" && "):
+        assert step in ci
 
 
 def test_the_compose_commands_name_services_of_the_file() -> None:

@@ -221,7 +221,7 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
     user = url.username or "the default user"
     state = sqlstate_of(error)
     if isinstance(error, socket.gaierror):
-        return DatabaseError(f"the host of --database-url is not known: {where}")
+        return DatabaseError(f"the host of `database_url` is not known: {where}")
     by_state = {
         "28P01": f"PostgreSQL at {where} refused the password of {user}",
         "28000": f"PostgreSQL at {where} refuses {user}: {first_line(error)}",
@@ -236,7 +236,7 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
     if state in by_state:
         return DatabaseError(by_state[state])
     by_failure = {
-        REFUSED.name: f"nothing listens at {where}: is the server running? (see --database-url)",
+        REFUSED.name: f"nothing listens at {where}: is the server running? (see `database_url`)",
         NO_SERVER.name: f"no server's socket in {where}: is the server running?",
         TIMEOUT.name: f"{where} does not answer within {CONNECT_TIMEOUT:g} s",
     }

@@ -166,18 +166,18 @@ def checked(query: Query) -> dict[str, str | Sequence[str]]:
         if value in _NEUTRAL.get(name, ()):
             continue
         if name not in _CHECKS:
-            raise ConfigurationError(f"--database-url: {_refusal(written)}")
+            raise ConfigurationError(f"`database_url`: {_refusal(written)}")
         if name == "application_name" and written != name and name in query:
             continue  # libpq's fallback
         if not isinstance(value, str):
             if name == "host":
                 found[name] = value
                 continue
-            raise ConfigurationError(f"--database-url: {written} is given twice")
+            raise ConfigurationError(f"`database_url`: {written} is given twice")
         try:
             found[name] = _CHECKS[name](value)
         except ValueError as error:
-            raise ConfigurationError(f"--database-url: {written} {error}") from None
+            raise ConfigurationError(f"`database_url`: {written} {error}") from None
     _check_tls(found)
     return _hosts_with_ports(found)
 
@@ -203,17 +203,17 @@ def _check_tls(query: dict[str, str | Sequence[str]]) -> None:
     if query.get("direct_tls") == "true" or query.get("sslnegotiation") == "direct":
         if mode not in ("require", *_VERIFYING):
             raise ConfigurationError(
-                "--database-url: direct TLS needs sslmode=require, verify-ca or verify-full"
+                "`database_url`: direct TLS needs sslmode=require, verify-ca or verify-full"
             )
         query["direct_tls"] = "true"
     query.pop("sslnegotiation", None)
     if mode in _VERIFYING and not _root_certificate(root):
         raise ConfigurationError(
-            f"--database-url: sslmode={mode} needs a root certificate: name it with "
+            f"`database_url`: sslmode={mode} needs a root certificate: name it with "
             "sslrootcert=FILE (or system), or have it in ~/.postgresql/root.crt"
         )
     if "sslkey" in query and "sslcert" not in query:
-        raise ConfigurationError("--database-url: sslkey needs an sslcert")
+        raise ConfigurationError("`database_url`: sslkey needs an sslcert")
     _check_certificates(query)
 
 
@@ -242,7 +242,7 @@ def _check_certificates(query: Query) -> None:
     except (ssl.SSLError, OSError):
         what = {"sslcrl": "revocation list", "sslcert": "certificate with its key"}
         raise ConfigurationError(
-            f"--database-url: {name} names a file that holds no {what.get(name, 'certificate')} "
+            f"`database_url`: {name} names a file that holds no {what.get(name, 'certificate')} "
             "that can be read"
         ) from None
 
@@ -257,10 +257,10 @@ def _hosts_with_ports(query: dict[str, str | Sequence[str]]) -> dict[str, str | 
     if len(ports) == 1:
         ports *= len(hosts)
     if len(ports) != len(hosts):
-        raise ConfigurationError("--database-url: as many ports as hosts, or one port for all")
+        raise ConfigurationError("`database_url`: as many ports as hosts, or one port for all")
     if any(one.startswith("[") or one.count(":") > 1 for one in hosts):
         raise ConfigurationError(
-            "--database-url: of several hosts none is an IPv6 address: name it"
+            "`database_url`: of several hosts none is an IPv6 address: name it"
         )
     pairs = zip(hosts, ports, strict=True)
     query["host"] = tuple(one if ":" in one else f"{one}:{port}" for one, port in pairs)

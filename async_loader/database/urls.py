@@ -28,7 +28,7 @@ def parse_url(url: str) -> URL:
         parsed = make_url(_with_hosts_apart(url))
     except (ArgumentError, ValueError):
         raise ConfigurationError(
-            "--database-url is not a URL; it looks like postgresql://user@host:5432/database "
+            "`database_url` is not a URL; it looks like postgresql://user@host:5432/database "
             "(special characters in a password are percent-encoded)"
         ) from None
     if parsed.drivername in _SQLITE:
@@ -38,11 +38,11 @@ def parse_url(url: str) -> URL:
         return parsed.set(drivername="sqlite+aiosqlite")
     if parsed.drivername not in _POSTGRESQL:
         raise ConfigurationError(
-            f"--database-url has the scheme {parsed.drivername!r}; "
+            f"`database_url` has the scheme {parsed.drivername!r}; "
             "use postgresql:// (or postgresql+asyncpg://), or sqlite+aiosqlite:///file.db"
         )
     if parsed.port is not None and not 0 < parsed.port < 65536:
-        raise ConfigurationError("--database-url: the port is a number from 1 to 65535")
+        raise ConfigurationError("`database_url`: the port is a number from 1 to 65535")
     return parsed.set(drivername="postgresql+asyncpg", query=checked(parsed.query))
 
 

@@ -161,12 +161,12 @@ def _check_data(data: Path, version: str) -> None:
         found = (data / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise EmbeddedServerError(
-            f"{data} is not empty and not PostgreSQL's: choose another --server-directory"
+            f"{data} is not empty and not PostgreSQL's: choose another `server_directory`"
         ) from None
     if found != major:
         raise EmbeddedServerError(
             f"{data} belongs to PostgreSQL {found}, the embedded server is {version}: "
-            "move it away, or choose another --server-directory"
+            "move it away, or choose another `server_directory`"
         )
 
 

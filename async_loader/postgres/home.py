@@ -39,7 +39,7 @@ class Home:
         if account.switched and (closed := _closed_to_others(folder)):
             raise EmbeddedServerError(
                 f"PostgreSQL runs as 'nobody' when started by root and cannot enter {closed}: "
-                "choose a folder open to others with --server-directory"
+                "choose a folder open to others with `server_directory`"
             )
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         for path in reversed(missing):
@@ -93,7 +93,7 @@ class Home:
                 return folder
         raise EmbeddedServerError(
             f"a socket's path has at most {MAX_SOCKET_PATH} bytes and no comma, colon or quote, so "
-            f"neither {self.directory} nor {temporary} can hold one: choose --server-directory"
+            f"neither {self.directory} nor {temporary} can hold one: choose `server_directory`"
         )
 
     def make_socket_directory(self) -> Path:
@@ -104,7 +104,7 @@ class Home:
         ours = stat.S_ISDIR(found.st_mode) and found.st_uid in {os.geteuid(), self.account.uid}
         if not ours or found.st_mode & 0o077:
             raise EmbeddedServerError(
-                f"{folder} is not a private folder of ours: remove it, or choose --server-directory"
+                f"{folder} is not a private folder of ours: remove it, or choose `server_directory`"
             )
         self.account.own(folder)
         return folder

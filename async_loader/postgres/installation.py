@@ -47,7 +47,7 @@ class Account:
         except KeyError:
             raise EmbeddedServerError(
                 "PostgreSQL does not run as root and there is no user 'nobody' to run it as: "
-                "start as an ordinary user, or give --database-url"
+                "start as an ordinary user, or give `database_url`"
             ) from None
         return cls(nobody.pw_uid, nobody.pw_gid, switched=True)
 
@@ -100,7 +100,7 @@ class Installation:
         if answer.returncode != 0:
             raise EmbeddedServerError(
                 "the embedded PostgreSQL does not run on this machine "
-                f"({last_line(answer.stdout)}): give --database-url"
+                f"({last_line(answer.stdout)}): give `database_url`"
             )
         return answer.stdout.split()[-1]
 
@@ -142,7 +142,7 @@ def find_wheel() -> Wheel:
         raise MissingExtraError("the embedded PostgreSQL", "embedded")
     raise EmbeddedServerError(
         f"there is no embedded PostgreSQL for {platform.system()} {platform.machine()}: "
-        "give --database-url"
+        "give `database_url`"
     )
 
 

@@ -135,5 +135,5 @@ def _clear_errors(directory: Path | None) -> Iterator[None]:
         place = error.filename or directory or "the data folder"
         raise EmbeddedServerError(
             f"the embedded PostgreSQL cannot use {place} ({error.strerror}): "
-            "choose another folder with --server-directory"
+            "choose another folder with `server_directory`"
         ) from error

@@ -70,7 +70,7 @@ def _wait(descriptor: int, path: Path, *, shared: bool, timeout: float) -> None:
         if time.monotonic() > deadline:
             raise EmbeddedServerError(
                 f"another process has held {path} for {timeout:g} s: "
-                "end it, or choose another folder with --server-directory"
+                "end it, or choose another folder with `server_directory`"
             )
         time.sleep(POLL_SECONDS)  # flock has no timeout of its own
 

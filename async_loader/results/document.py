@@ -308,6 +308,9 @@ class Result(TypedDict):
 
     schema: Literal[1]
     outcome: Literal["done", "interrupted", "failed", "aborted", "lost", "hung"]
+    stopped_by: NotRequired[
+        Annotated[str | None, Field(description="by what it was interrupted: a signal's name")]
+    ]
     mode: str
     workload: str
     seconds: Annotated[float, Field(ge=0)]

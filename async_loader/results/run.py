@@ -52,7 +52,8 @@ class RunResult:
     no event loop was sampled. `unseen`: sentences on what could not be measured. `shards` is
     empty for one process. `stalls`: the seconds of each half second and more in which operations
     were under way and none ended, the longest 1,000 of them. `warm_up`: what ran before, and is in
-    no other figure.
+    no other figure. `stopped_by`: of one that was interrupted, by what, where that is known: a
+    signal's name.
     """
 
     outcome: Outcome
@@ -79,6 +80,7 @@ class RunResult:
     unseen: tuple[str, ...] = ()
     stalls: tuple[float, ...] = ()
     warm_up: WarmUpResult | None = None
+    stopped_by: str | None = None
 
     @property
     def title(self) -> str:
@@ -180,6 +182,7 @@ class RunResult:
             unseen=(*self.unseen, *other.unseen),
             stalls=(*self.stalls, *other.stalls),
             warm_up=optional(WarmUpResult.merged, self.warm_up, other.warm_up),
+            stopped_by=self.stopped_by or other.stopped_by,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,6 +190,7 @@ class RunResult:
         return {
             "schema": RESULT_SCHEMA,
             "outcome": self.outcome,
+            "stopped_by": self.stopped_by,
             "mode": self.mode,
             "workload": self.workload,
             "seconds": self.seconds,
@@ -262,6 +266,7 @@ class RunResult:
                 unseen=tuple(data.get("unseen", ())),
                 stalls=tuple(data.get("stalls", ())),
                 warm_up=_optional_part(WarmUpResult, data.get("warm_up")),
+                stopped_by=data.get("stopped_by"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged result: {error}") from error

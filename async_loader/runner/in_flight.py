@@ -15,8 +15,12 @@ from ..tracebacks import Sample
 
 BLOCKED = Failure("blocked the event loop", reply_lost=True)
 ABANDONED = Failure("abandoned", reply_lost=True)
-LET_GO = 2 * CLOSING
-"""Seconds after its cancellation from which nobody waits for an operation any more."""
+LET_GO = CLOSING + 1.0
+"""
+Seconds after its cancellation from which nobody waits for an operation any more.
+
+With the look at what is overdue, the end of the loop and the report it is less than 5 s.
+"""
 
 
 class Flight:
@@ -150,10 +154,10 @@ class InFlight:
         self.ending = True
         for flight in self._flights:
             self._cancel(flight, now_ns)
-        for _ in range(int(LET_GO / CLOSING)):
+        for seconds in (CLOSING, LET_GO - CLOSING):
             if not self._flights:
                 return
-            await asyncio.wait([flight.over for flight in self._flights], timeout=CLOSING)
+            await asyncio.wait([flight.over for flight in self._flights], timeout=seconds)
             break_off(self._pool, self._flights)
         for flight in tuple(self._flights):
             self._let_go(flight)

@@ -83,7 +83,7 @@ class Performer:
             check_work(operation, value, effects_so_far())
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
-                self._stop.request()
+                self._stop.request("a KeyboardInterrupt")
             flight.failure = self._failure_of(flight, error)
             if not flight.let_go:
                 committed = effects_so_far().committed
@@ -96,7 +96,8 @@ class Performer:
                 if flight.undone is not None:
                     metrics.undone(name, *flight.undone)
         finally:
-            effects_so_far().over = True
+            if not flight.let_go:  # else the garbage collector may end it, in anybody's context
+                effects_so_far().over = True
             self.in_flight.ended(flight)
 
     def _failure_of(self, flight: Flight, error: BaseException) -> Failure:

@@ -34,7 +34,7 @@ OnLook = Callable[[RunResult, PoolGauge | None], None]
 # An operation that never waits would keep every timer of the loop waiting.
 _YIELD_EVERY = 128
 _PROGRESS_EVERY = 0.5
-_WATCH_EVERY = 0.5
+_WATCH_EVERY = 0.25
 _JUDGE_EVERY = 1.0
 _LOOK_EVERY = 1.0
 

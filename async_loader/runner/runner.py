@@ -124,6 +124,7 @@ async def perform(
             )
             result = replace(
                 result,
+                stopped_by=stop.by if interrupted else None,
                 server_side=await server.end(),
                 loop_profile=instruments.profile(),
                 leaks=instruments.leaks(),

@@ -94,7 +94,10 @@ def run_sync(
             pool=instruments.pool,
             process=meter.result(metrics.loop_lag, busy),
         )
-    return replace(result, warm_up=warm_up)
+    by = stop.by or ("a KeyboardInterrupt" if crew.asked else None)
+    return replace(
+        result, warm_up=warm_up, stopped_by=by if result.outcome == "interrupted" else None
+    )
 
 
 def _outcome(crew: _Crew, stop: Stop) -> Outcome:

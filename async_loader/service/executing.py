@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
 from ..redaction import redacted
 from ..specs.load_test import LoadTestSpec
+from ..tasks import answer_of
 from ..workers import Message, ProcessWorkers
 from .work import perform
 
@@ -47,7 +47,7 @@ class Execution:
                 self._ready = True
                 for _ in range(self._asked):
                     self._workers.tell(0, {"stop": True})
-                return await asyncio.wrap_future(done)
+                return await answer_of(done)
         except AsyncLoaderError as error:
             return {"state": "error", "reasons": [f"the run's process was lost: {error}"]}
         except Exception as error:

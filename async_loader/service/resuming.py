@@ -10,6 +10,7 @@ from ..commands.jobs.targets import SHIPPED
 from ..errors import AsyncLoaderError, JobError
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
+from ..tasks import answer_of
 from ..workers import ProcessWorkers
 from .history import History
 from .targets import Targets
@@ -63,7 +64,7 @@ class Resumed:
             url = (await self._targets.url(target)).render_as_string(hide_password=False)
             code, arguments = self._code[status.job], dict(status.arguments)
             async with workers:
-                await asyncio.wrap_future(workers.submit(0, resume_job, code, url, arguments))
+                await answer_of(workers.submit(0, resume_job, code, url, arguments))
         except AsyncLoaderError as error:
             log.warning("job %s on %s: %s", status.job, target, error)
         finally:

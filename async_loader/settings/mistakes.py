@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 
 from pydantic_core import ErrorDetails
 
@@ -31,6 +32,21 @@ _WORDS = {
     "less_than_equal": "it is at most {le:{form}}",
     "literal_error": "it is {expected}",
 }
+
+
+def with_flags(message: str, options: Container[str]) -> str:
+    """
+    Return a message with the options that it names as the command line has them.
+
+    What is raised below the command names a parameter, `pool_size`: a library has no flags, and a
+    configuration of the service says it so.
+    """
+
+    def flag(named: re.Match[str]) -> str:
+        name = named[1]
+        return f"--{name.replace('_', '-')}" if name in options else named[0]
+
+    return re.sub("`([a-z_]+)`", flag, message)
 
 
 def in_our_words(details: ErrorDetails) -> str:

@@ -64,7 +64,7 @@ def _to_ship(spec: LoadTestSpec) -> Shipped | None:
     ours = spec.database.url is None and workload.sessions_hook is None
     if ours and uses_database(workload) and not is_local(spec.sharding.cluster or ""):
         raise ConfigurationError(
-            "--cluster needs --database-url: the embedded server is this machine's alone"
+            "`cluster` needs `database_url`: the embedded server is this machine's alone"
         )
     place = spec.workload.place
     return Shipped.of(place) if place else None
@@ -79,13 +79,13 @@ def number_of_shards(spec: LoadTestSpec, wanted: int | None = None) -> int:
     """
     model, sharding, pool_size = spec.load_model, spec.sharding, spec.database.pool_size
     most = model.most_in_flight
-    what = "--max-in-flight" if model.is_open else "--stage" if model.stages else "concurrency"
+    what = "`max_in_flight`" if model.is_open else "`stage`" if model.stages else "concurrency"
     if pool_size is not None and pool_size < most:
-        most, what = pool_size, "--pool-size"
+        most, what = pool_size, "`pool_size`"
     wanted = wanted or sharding.processes
     if wanted > most and not sharding.at_most:
-        who = f"--processes {wanted}"
+        who = f"`processes` {wanted}"
         if sharding.cluster is not None:
-            who = f"the {wanted} workers of --cluster {sharding.cluster}"
+            who = f"the {wanted} workers of `cluster` {sharding.cluster}"
         raise ConfigurationError(f"{who} cannot share a {what} of {most}: each needs one")
     return min(wanted, most)

@@ -69,7 +69,8 @@ async def run_split(
                 wanted = spec.instruments.server_side
                 async with server_watch(first, None, wanted=wanted) as server:
                     result = await split.run(workers, tasks, server)
-                result = replace(result, workload=workload.name)
+                by = stop.by if result.outcome == "interrupted" else None
+                result = replace(result, workload=workload.name, stopped_by=result.stopped_by or by)
     except TeardownError as error:
         error.result = result
         raise
@@ -94,7 +95,7 @@ def _tasks(spec: LoadTestSpec, database: Database | None, shards: int, shared: A
     if database.connections < shards:
         raise ConfigurationError(
             f"{database.connections} connections to the database are too few for {shards} "
-            "processes: raise --pool-size or the server's max_connections, or use fewer processes"
+            "processes: raise `pool_size` or the server's max_connections, or use fewer processes"
         )
     assert database.url is not None
     url = database.url.render_as_string(hide_password=False)

@@ -21,7 +21,7 @@ from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..server_side import ServerWatch
 from ..specs.load_test import LoadTestSpec
-from ..tasks import cancel
+from ..tasks import answer_of, cancel
 from ..verdict.thresholds import broken_so_far
 from ..workers import Message, Workers
 from ..workload import Mix
@@ -142,7 +142,7 @@ class Split:
 
     async def _answer(self, index: int, task: Task) -> dict[str, Any]:
         """Return what a shard answers; raises `WorkerLostError` for one that has fallen silent."""
-        answer = asyncio.wrap_future(self._workers.submit(index, perform, task))
+        answer = answer_of(self._workers.submit(index, perform, task))
         self._answers[index] = answer
         await asyncio.wait({answer})
         if answer.cancelled():

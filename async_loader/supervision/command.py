@@ -94,6 +94,7 @@ class _Supervisor:
         self._buffer = b""
         self._heard = time.monotonic()
         self._asked: list[float] = []
+        self._asked_by: str | None = None  # the first signal's name
         self._stage: str = "starting"
         self._own_server = False
         self._so_far: RunResult | None = None
@@ -129,7 +130,8 @@ class _Supervisor:
         result = self._so_far
         if result is not None and not (self._hung and self._stage == "running"):
             finished = self._stage in ("tear-down", "over")
-            result = result if finished else replace(result, outcome=outcome)
+            if not finished:
+                result = replace(result, outcome=outcome, stopped_by=self._asked_by)
         return Lost(result, how, self._stage, self._own_server)
 
     def _read(self, seconds: float) -> None:
@@ -194,6 +196,7 @@ class _Supervisor:
     def _passing_signals_on(self) -> Iterator[None]:
         def pass_on(number: int, _frame: FrameType | None) -> None:
             self._asked.append(time.monotonic())
+            self._asked_by = self._asked_by or signal.Signals(number).name
             self._send(number)
 
         def pause(_number: int, _frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from ..event_loop import tasks_left, threads_left
@@ -174,6 +175,8 @@ class Watchdog(threading.Thread):
         tell(f"async_loader: {why}; the stack of its thread:")
         tell("".join(traceback.format_stack(frame)).rstrip())
         result = under_way.result("interrupted" if self._signals.asked_at else "hung", where)
+        if result is not None:
+            result = replace(result, stopped_by=self._signals.stop.by)
         with suppress(OSError):
             self._line.tell(
                 hung=why,

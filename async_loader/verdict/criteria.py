@@ -113,6 +113,8 @@ def _the_run(result: RunResult) -> Criterion:
     elif result.outcome == "lost":
         lost = [f"{shard.name} {shard.lost}" for shard in result.shards if shard.lost]
         reason = f"a process of the run died: {', '.join(lost)}" if lost else ENDINGS["lost"]
+    elif result.outcome == "interrupted" and result.stopped_by:
+        reason = f"{result.stopped_by} stopped the run before its end"
     elif result.outcome in ENDINGS:
         reason = ENDINGS[result.outcome]
     elif not result.started:

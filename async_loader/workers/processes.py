@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Self, TypeVar
 
 from ..errors import WorkerLostError
+from ..tasks import answer_of
 from . import inside
 from .contract import Message, Worked, encoded
 
@@ -46,7 +47,7 @@ class ProcessWorkers:
             with _signals_held_back():  # until they are told to ignore them
                 started = [worker.submit(inside.ready) for worker in self._workers]
             for worker, future in zip(self._workers, started, strict=True):
-                worker.process = _child(await asyncio.wrap_future(future))
+                worker.process = _child(await answer_of(future))
             for index, worker in enumerate(self._workers):
                 loop.add_reader(worker.pipe.fileno(), self._read, index)
         except BaseException:

@@ -27,7 +27,7 @@ def command(request: pytest.FixtureRequest, tmp_path: Path, forking: Forks) -> C
     marked = request.node.get_closest_marker("timeout")
     timeout = (marked.args[0] if marked else 120) - 10  # so that it ends before its test
 
-    def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return forking.run(argv, cwd=tmp_path, env=environment(**extra), timeout=timeout)
+    def run(*argv: str, within: float = timeout, **extra: str) -> subprocess.CompletedProcess[str]:
+        return forking.run(argv, cwd=tmp_path, env=environment(**extra), timeout=within)
 
     return run

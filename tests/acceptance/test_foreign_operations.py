@@ -18,7 +18,12 @@ ARGV = ["--workload", f"{ROOT / 'tests/acceptance/foreign.py'}:workload", "--ops
 ARGV += ["--concurrency", "4", "--op-timeout", "1s", "--grace", "1s", "--out", "json=found.json"]
 ARGV += ["--threshold", "errors:count<1", "--max-error-rate", "1"]
 
+# The command always ends: op-timeout and grace and 5 s after the operation began, and what a busy
+# machine takes to come so far and to report.
+WITHIN = 1 + 1 + 5 + 15
+
 PASSED, FAILED, STOPPED, UNUSABLE, LOST = 0, 99, 105, 107, 113
+WORDS = {PASSED: "passed", FAILED: "failed", STOPPED: "stopped", LOST: "failed"}
 
 # One operation of forty does this: the exit code, how many failed, and what is said of it.
 OPERATIONS = [
@@ -112,6 +117,49 @@ HOOKS = [
 ]
 
 
+DOCUMENT = ROOT / "docs/reference/behaviours.md"
+HEAD = """# What an operation does, and what the gate says of it
+
+Of 40 operations one does what stands on the left, or one of the workload's hooks does; the gate
+asks for no error (`--threshold 'errors:count<1' --op-timeout 1s --grace 1s`). Each line is a test
+(`tests/acceptance/test_foreign_operations.py`), and this file is made of its tables; the operations
+are in `tests/acceptance/foreign.py`. However it ends, what was asked for is accounted for, and it
+ends within op-timeout, grace and 5 s.
+"""
+
+
+def told(words: list[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def the_document() -> str:
+    """Return what that document is to be; run as a module, this file writes it."""
+    lines = [
+        HEAD,
+        "| an operation that | exit code | verdict | failed | and says |",
+        "|" + "---|" * 5,
+    ]
+    both = [*OPERATIONS, *((*row[:4],) for row in ON_A_DATABASE)]
+    for kind, code, failed, words in both:
+        count = "some" if failed is None else failed
+        lines.append(
+            f"| {kind.replace('_', ' ')} | {code} | {WORDS[code]} | {count} | {told(words)} |"
+        )
+    lines += ["", "| a workload of which | exit code | report | and says |", "|" + "---|" * 4]
+    for kind, code, reported, words in HOOKS:
+        lines.append(f"| {kind} | {code} | {'yes' if reported else 'none'} | {told(words)} |")
+    lines += ["", "| an operation that holds the interpreter, in | exit code | and says |"]
+    lines += ["|" + "---|" * 3]
+    for argv, code, said in OF_SEVERAL:
+        lines.append(f"| `{' '.join(argv)}` | {code} | {told([said])} |")
+    return "\n".join([*lines, ""])
+
+
+def test_the_document_says_what_is_tested() -> None:
+    assert DOCUMENT.read_text() == the_document()
+    assert len(OPERATIONS) + len(ON_A_DATABASE) + len(HOOKS) >= 40
+
+
 def found(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "found.json").read_text())  # type: ignore[no-any-return]
 
@@ -121,6 +169,7 @@ def check(
 ) -> None:
     """Hold the counts against each other: nothing that was asked for is lost between them."""
     assert done.returncode == code, done.stderr
+    assert found(folder)["verdict"]["word"] == WORDS[code]
     counted = found(folder)["operations"]
     parts = ("completed", "failed", "indeterminate", "dropped", "not_started")
     assert sum(counted[part] for part in parts) == counted["planned"] == OPS
@@ -146,7 +195,7 @@ def check_words(done: subprocess.CompletedProcess[str], words: list[str]) -> Non
 def test_an_operation_that(
     *, command: Command, tmp_path: Path, kind: str, code: int, failed: int | None, words: list[str]
 ) -> None:
-    done = command(*ARGV, KIND=kind, PYTHONWARNINGS="ignore")
+    done = command(*ARGV, within=WITHIN, KIND=kind, PYTHONWARNINGS="ignore")
     check(done, tmp_path, code, failed)
     check_words(done, words)
 
@@ -188,7 +237,7 @@ async def test_on_a_database_an_operation_that(
         await connection.execute(text("INSERT INTO payment (amount) VALUES (1)"))
     warnings = "error" if kind == "leaves_an_engine_open" else "ignore"
     options = {"KIND": kind, "SHOP_URL": database_url, "PYTHONWARNINGS": warnings}
-    done = command(*ARGV, "--max-tries", "3", **options)
+    done = command(*ARGV, "--max-tries", "3", within=WITHIN, **options)
     check(done, tmp_path, code, failed)
     check_words(done, words)
     async with engine.connect() as connection:
@@ -201,9 +250,13 @@ async def test_on_a_database_an_operation_that(
 def test_a_workload_of_which(
     *, command: Command, tmp_path: Path, kind: str, code: int, reported: bool, words: list[str]
 ) -> None:
-    done = command(*ARGV, KIND=kind, PYTHONWARNINGS="ignore")
+    done = command(*ARGV, within=WITHIN, KIND=kind, PYTHONWARNINGS="ignore")
     assert done.returncode == code, done.stderr
     check_words(done, words)
     assert ("operations in" in done.stdout) == reported
     if reported:
         assert found(tmp_path)["operations"]["completed"] == OPS
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(the_document())

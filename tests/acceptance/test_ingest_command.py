@@ -88,6 +88,7 @@ def test_the_library_is_in_the_users_data(command: Command, files: Path, tmp_pat
     assert "0 added, 12 were in before" in again.stdout
 
 
+@pytest.mark.root  # who may mount a small disk
 @pytest.mark.timeout(60)  # a job's patience is 300 s
 def test_a_full_disk_under_sqlite_is_said_at_once(command: Command, tmp_path: Path) -> None:
     """No time mends it, and so it is not waited for."""

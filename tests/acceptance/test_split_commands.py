@@ -53,3 +53,11 @@ def test_what_cannot_be_split_is_one_line(command: Command, argv: list[str], hin
     assert done.returncode == 104
     assert hint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_is_raised_below_is_said_in_flags(command: Command) -> None:
+    done = command("--workload", "noop", "--ops", "9", "--processes", "4", "--pool-size", "2")
+    assert done.returncode == 104
+    assert done.stderr.splitlines()[-1] == (
+        "async_loader: --processes 4 cannot share a --pool-size of 2: each needs one"
+    )

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +42,12 @@ class Process:
     def code(self) -> int | None:
         """The exit code, None while it runs."""
         return self._process.poll()
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Wait for something that it does, while it lives."""
+        while not happened():
+            assert self.code is None, self.end()
+            time.sleep(0.02)
 
     def wait_for(self, line: str) -> None:
         """Read what it says on stderr until there is a line with this in it."""

@@ -18,7 +18,7 @@ from tests.faults.ledger import backends
 from tests.faults.server import Server, new_server
 from tests.folders import small_disk as mounted_disk
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
 
 async def execute(engine: AsyncEngine, *statements: str) -> None:

@@ -54,6 +54,7 @@ async def schemas(engine: AsyncEngine) -> list[str]:
         return list(found)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(("number", "times"), SIGNALS)
 def test_while_the_embedded_server_starts(
     server_directory: Path, tmp_path: Path, number: signal.Signals, times: int
@@ -74,20 +75,23 @@ def home(server_directory: Path) -> Path:
     return server_directory / "signals"
 
 
+@pytest.mark.busy
+@pytest.mark.root
 @pytest.mark.parametrize(("number", "times"), SIGNALS)
 def test_in_mid_run_on_the_embedded_server(
     home: Path, tmp_path: Path, number: signal.Signals, times: int
 ) -> None:
     argv = ["--server-directory", str(home), "--duration", "10m", "--out", "json=x"]
     process = Process(*argv, cwd=tmp_path)
-    process.wait_for("running")
-    time.sleep(1)
+    process.wait_for(" s  ")  # the first line of progress
     send(process, number, times)
     output, _ = check_stopped(process)
     if times < 3:  # the third is without mercy
         assert "interrupted" in output
         result = RunResult.from_dict(json.loads((tmp_path / "x").read_text()))
         assert result.completed > 0
+        assert result.stopped_by == number.name
+        assert f"{number.name} stopped the run before its end" in output
     assert not is_held(home / "server.lock")
 
 

@@ -65,7 +65,7 @@ async def test_a_signal_to_all_drains_each(
     assert "Traceback" not in errors
     assert output.startswith("interrupted")
     result = RunResult.from_dict(json.loads((tmp_path / "x").read_text()))
-    assert result.outcome == "interrupted"
+    assert (result.outcome, result.stopped_by) == ("interrupted", number.name)
     assert [shard.lost for shard in result.shards] == [None, None]
     assert result.completed > 0
     if times == 1:

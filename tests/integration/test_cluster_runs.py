@@ -75,7 +75,7 @@ async def test_a_run_on_a_cluster_is_the_run_of_one_process(
     assert SECRET not in cluster.logs
     with pytest.raises(ConfigurationError, match="cannot share a concurrency of 1"):
         await Run(workload="noop", ops=9, concurrency=1, cluster=cluster.address).result()
-    with pytest.raises(ConfigurationError, match="--cluster needs --database-url"):
+    with pytest.raises(ConfigurationError, match="`cluster` needs `database_url`"):
         await Run(ops=9, cluster=cluster.address).result()
 
 

@@ -81,7 +81,7 @@ async def test_parameters_as_teams_have_them_work(server: EmbeddedServer, parame
 def test_a_wrong_parameter_is_named(parameters: str, told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_url(f"postgresql://u:hunter2@/d?password=hunter2&{parameters}")
-    assert f"--database-url: {told}" in str(caught.value)
+    assert f"`database_url`: {told}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
 

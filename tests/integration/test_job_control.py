@@ -39,7 +39,10 @@ from async_loader.workloads import music
 from tests.counting import Counter, counting, fill, tally
 
 Sessions = async_sessionmaker[AsyncSession]
-WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+WAITING = text(
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.busy
 @pytest.mark.timeout(600)
 async def test_a_service_killed_in_mid_run(
     kills: int, arguments: list[str], tmp_path: Path, engine: AsyncEngine

@@ -21,6 +21,8 @@ from async_loader.postgres.home import MAX_SOCKET_PATH, SOCKET, Home, whole
 from async_loader.postgres.installation import Account, Installation, Wheel, find_wheel, last_line
 from async_loader.postgres.locks import is_held, lock, locked, unlock
 
+pytestmark = pytest.mark.root
+
 OURSELVES = Account(os.geteuid(), os.getegid(), switched=False)
 ROOT_FOR_NOBODY = Account(65534, 65534, switched=True)
 
@@ -176,7 +178,7 @@ def test_two_homes_never_share_a_temporary_folder(short: Path) -> None:
 
 def test_no_room_for_a_socket_anywhere(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(short / ("t" * 90)))
-    with pytest.raises(EmbeddedServerError, match=r"at most 10\d bytes.*choose --server-directory"):
+    with pytest.raises(EmbeddedServerError, match=r"at most 10\d bytes.*choose `server_directory`"):
         Home(short / ("x" * 100), OURSELVES).socket_directory()
 
 
@@ -256,7 +258,7 @@ def test_platform_without_a_wheel_is_told_of_a_server_of_its_own(
     monkeypatch.setattr(installation, "sys", SimpleNamespace(platform="linux"))
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(platform, "libc_ver", lambda: (libc, "1"))
-    with pytest.raises(EmbeddedServerError, match=f"{machine}: give --database-url"):
+    with pytest.raises(EmbeddedServerError, match=f"{machine}: give `database_url`"):
         find_wheel()
 
 

@@ -435,9 +435,9 @@ async def test_a_stop_ends_every_model_within_its_grace(throttle: Throttle) -> N
         run(workload_of(hang, "write"), duration=60, throttle=throttle, stop=stop, grace=0)
     )
     await full.wait()
-    stop.request()
+    stop.request("somebody's script")
     result = await task
-    assert result.outcome == "interrupted"
+    assert (result.outcome, result.stopped_by) == ("interrupted", "somebody's script")
     assert counts(result) == (0, 0, 5)
     assert result.errors["cancelled"].count == 5
     assert (result.schedule is None) == (result.mode == "ramp")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, Limit
+from async_loader.settings.mistakes import with_flags
 from async_loader.settings.option_group import Group
 from async_loader.settings.option_types import parse_seconds
 from async_loader.settings.run import RunSettings
@@ -273,3 +274,8 @@ def test_every_option_is_described_and_every_command_has_the_general_ones() -> N
 def test_a_scenario_is_one_run() -> None:
     with pytest.raises(ConfigurationError, match="calibrate is of several runs"):
         settings_of(ScenarioSettings, [Layer({"calibrate": True}, "'{key}' in x.toml")])
+
+
+def test_what_a_message_names_is_a_flag_where_there_is_one() -> None:
+    message = "give `database_url` or `sessions`, not `x`"
+    assert with_flags(message, {"database_url"}) == "give --database-url or `sessions`, not `x`"

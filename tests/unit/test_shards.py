@@ -95,9 +95,9 @@ def test_a_throttle_is_divided_exactly(given: dict[str, Any]) -> None:
     ("given", "problem"),
     [
         ({"concurrency": 3}, "a concurrency of 3: each needs one"),
-        ({"pool_size": 2}, "a --pool-size of 2"),
-        ({"rate": "9/s", "max_in_flight": 3}, "a --max-in-flight of 3"),
-        ({"stage": ["5s:3"]}, "a --stage of 3"),
+        ({"pool_size": 2}, "a `pool_size` of 2"),
+        ({"rate": "9/s", "max_in_flight": 3}, "a `max_in_flight` of 3"),
+        ({"stage": ["5s:3"]}, "a `stage` of 3"),
     ],
 )
 def test_fewer_places_than_processes(given: dict[str, Any], problem: str) -> None:

@@ -71,6 +71,15 @@ def test_each_word_has_its_exit_code(result: RunResult, word: str, code: int) ->
     assert bool(found.reasons) is (word != "passed") or word == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [("SIGTERM", "SIGTERM stopped the run"), (None, "somebody stopped the run")],
+)
+def test_who_stopped_a_run_is_named(by: str | None, said: str) -> None:
+    found = judge(replace(run(), outcome="interrupted", stopped_by=by))
+    assert found.sentence == f"stopped: {said} before its end"
+
+
 def test_a_closed_model_hides_what_it_did_not_begin_over_a_stall() -> None:
     fast, slow = [MS] * 10_000, [4000 * MS] * 4
     operation = OperationResult("read", 10_004, 0, 0, histogram_of(*fast, *slow))

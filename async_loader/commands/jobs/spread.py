@@ -23,6 +23,7 @@ from ...jobs.definition import Sessions
 from ...jobs.run import PROGRESS_EVERY, OnProgress, Part
 from ...limits import Stop
 from ...runtime import leave_errors_to_the_report, loop_factory
+from ...tasks import answer_of
 from ...workers import Link, Message, Workers
 from .targets import load_job
 
@@ -92,8 +93,7 @@ async def spread(
     if now.state == "done":
         return replace(now, done_already=True)
     calls = [
-        asyncio.wrap_future(workers.submit(index, work, order(run)))
-        for index in range(len(workers.names))
+        answer_of(workers.submit(index, work, order(run))) for index in range(len(workers.names))
     ]
     for call in calls:
         call.add_done_callback(lambda call: _say_if_lost(call, say))

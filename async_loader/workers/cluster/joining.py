@@ -69,7 +69,7 @@ async def joined(address: str) -> AsyncIterator[Cluster]:
     TLS is as Dask's own configuration has it. Raises `ClusterError` where nobody answers, no
     worker is there, or one of them has not this very package; `MissingExtraError` without Dask.
     """
-    MissingExtraError.unless_installed("distributed", "--cluster", "cluster")
+    MissingExtraError.unless_installed("distributed", "`cluster`", "cluster")
     async with AsyncExitStack() as stack:
         stack.enter_context(_dask_is_quiet())
         if local := _LOCAL.fullmatch(address):
@@ -103,10 +103,10 @@ async def _connected(client: Any, address: str) -> None:
     except (OSError, TimeoutError):
         raise ClusterError(
             f"no Dask scheduler answers at {address} within {CONNECT_TIMEOUT:g} s: is it running? "
-            "(--cluster)"
+            "(`cluster`)"
         ) from None
     except (ValueError, TypeError) as error:  # what Dask says of its own configuration
-        raise ConfigurationError(f"--cluster {address}: {error}") from None
+        raise ConfigurationError(f"`cluster` {address}: {error}") from None
 
 
 @asynccontextmanager

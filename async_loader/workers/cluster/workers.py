@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from ...errors import AsyncLoaderError, ClusterError, WorkerLostError
+from ...tasks import answer_of
 from ..contract import Message, Worked
 from ..shipping import Shipped
 from . import inside
@@ -93,7 +94,7 @@ class DaskWorkers:
     async def _ship(self) -> None:
         """Have every worker import what is to be run; raises an error that names one that can't."""
         calls = [
-            asyncio.wrap_future(self.submit(index, inside.arrive, self._shipped))
+            answer_of(self.submit(index, inside.arrive, self._shipped))
             for index in range(len(self.names))
         ]
         await asyncio.wait(calls, timeout=_BUSY)
@@ -222,7 +223,7 @@ class _Worker:
         """Have a call end; what takes too long is given up."""
         if self._answer is not None and not self._answer.done():
             self.tell(None)
-            await asyncio.wait({asyncio.wrap_future(self._answer)}, timeout=_LAST_SECONDS)
+            await asyncio.wait({answer_of(self._answer)}, timeout=_LAST_SECONDS)
         self.lose("was left")
 
 
