@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -533,16 +534,13 @@ async def test_a_key_that_is_mapped_to_less_than_its_column_has(
         for row in rows:
             row.n += 1
 
-    try:
+    # psycopg sends all digits of a number.
+    whole = isinstance(mapped, Numeric) and engine_of(sessions).driver == "psycopg"
+    with nullcontext() if whole else pytest.raises(ConfigurationError, match="is not in Python"):
         await job.run(sessions)
-        applied = 1  # psycopg sends all digits of a number
-        assert isinstance(mapped, Numeric)
-    except ConfigurationError as error:
-        applied = 0
-        assert "is not in Python what it is in the database" in str(error)
     async with sessions() as session:
         counts = await session.scalars(text("SELECT n FROM odd"))
-        assert set(counts) == {applied}
+        assert set(counts) == {int(whole)}
 
 
 class Ratio(Base):
