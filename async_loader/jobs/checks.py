@@ -5,7 +5,7 @@ them. Each refusal is one sentence: what, why, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,23 +15,26 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Numeric,
+    Select,
     String,
     Table,
     TypeDecorator,
     Uuid,
+    event,
     inspect,
+    text,
 )
 from sqlalchemy import Enum as SqlEnum
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from ..database.postgresql import first_line
 from ..errors import ConfigurationError
 from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
 from .connections import begin
 from .definition import Sessions
-from .identity import meaning_of, target_of, translation
+from .identity import Target, meaning_of, target_of, translation
 from .keyset import Keyset
 from .movers import movers_of
 from .ordering import KeyTable, Ordering
@@ -46,26 +49,27 @@ class Examined:
     """A job's pages as the database orders them, and what tells its run from another."""
 
     keyset: Keyset | None
-    target: str
+    target: Target
     selected: str
 
 
-async def examine(sessions: Sessions, keyset: Keyset | None) -> Examined:
+async def examine(sessions: Sessions, keyset: Keyset | None, *, named: bool) -> Examined:
     """
-    Return what a job is in this database, as its sessions see it.
+    Return what a job is in this database, as its sessions see it; `named`: it has arguments.
 
     Raises `ConfigurationError` for a select of which rows would be lost or read twice.
     """
+    keys = None
     async with sessions() as session:
         connection = await begin(session)
-        target = await connection.run_sync(_examine, keyset)
+        target = await connection.run_sync(_examine, keyset, named)
         if keyset is not None:
-            await _try(session, keyset)
+            keys = await _try(session, keyset)
         await session.rollback()
-    return Examined(keyset, target, meaning_of(keyset))
+    return Examined(keyset, target, meaning_of(keys))
 
 
-def _examine(connection: Connection, keyset: Keyset | None) -> str:
+def _examine(connection: Connection, keyset: Keyset | None, named: bool) -> Target:
     """Order the keyset, and return the target."""
     translate = translation(connection, keyset.select if keyset else None)
     if keyset is None:
@@ -74,6 +78,8 @@ def _examine(connection: Connection, keyset: Keyset | None) -> str:
     mappers = list(_mappers(keyset))
     reads = [*keyset.only_keys.get_final_froms(), *(m.persist_selectable for m in mappers)]
     facts = facts_of(connection, {table for read in reads for table in tables_of(read)}, translate)
+    if not named:
+        _refuse_secured(connection, [found.name for found in facts.values()])
     graph = Graph.of(keyset.only_keys, facts)
     columns = check_key(graph, keyset.elements)
     for column in columns:
@@ -158,8 +164,44 @@ _EXACT: tuple[tuple[tuple[str, ...], type], ...] = (
 )  # fmt: skip
 
 
-async def _try(session: AsyncSession, keyset: Keyset) -> None:
-    """Run the select for one row: what is wrong with it is no row's fault."""
+def _refuse_secured(connection: Connection, tables: Sequence[str]) -> None:
+    """Refuse tables of which somebody else sees other rows, where nothing tells the runs apart."""
+    if connection.dialect.name != "postgresql":
+        return
+    secured = connection.scalars(_SECURED, {"names": list(tables)}).all()
+    if secured:
+        raise ConfigurationError(
+            f"{secured[0]} has row-level security, so that each role or tenant sees other rows, "
+            "and one's run would be taken for another's: name whose rows they are in the run's "
+            "arguments (tenant=...), or run the job as a role that sees all"
+        )
+
+
+_SECURED = text(
+    "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname || '.' || c.relname = ANY(CAST(:names AS text[]))"
+    " AND c.relrowsecurity AND row_security_active(c.oid)"
+)
+
+
+async def _try(session: AsyncSession, keyset: Keyset) -> Select[Any]:
+    """
+    Run the select for one row: what is wrong with it is no row's fault.
+
+    Return the select of the keys, as the session executes it: an application's own listeners
+    may add a tenant's conditions.
+    """
+    executed: list[Any] = []
+
+    def see(state: ORMExecuteState) -> None:
+        executed.append(state.statement)
+
+    event.listen(session.sync_session, "do_orm_execute", see)
+    await _read_one(session, keyset)
+    return keyset.only_keys_of(executed[-1]) if executed else keyset.only_keys
+
+
+async def _read_one(session: AsyncSession, keyset: Keyset) -> None:
     try:
         if keyset.select._for_update_arg is not None:  # what may not be locked says so of no row
             await session.execute(keyset.rows(None, None)[0].limit(0))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import BindParameter, Connection, Select, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import RowMapping
 
@@ -24,8 +25,19 @@ from .keyset import Keyset
 _DIALECT = postgresql.dialect(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 _LIST = re.compile(r"__\[POSTCOMPILE_[^\]]*\]")
 # What EXISTS selects says nothing, and has every column of a model.
-_EXISTS = re.compile(r"(EXISTS \(SELECT ).*?( FROM )", re.DOTALL)
-_PUNCTUATION = re.compile(r"[()\s]")
+_EXISTS = re.compile(r"(\bEXISTS\(SELECT ).*?( FROM )")
+# What a subquery or CTE hands on of one table by its own names has every column, too.
+_HANDED_ON = re.compile(
+    r"(?P<head>(?:\bAS|\bFROM|\bJOIN)\(SELECT )(?=(?P<table>[\w.\"]+?)\.[\w\"]+[ ,])"
+    r"(?:(?P=table)\.(?P<column>[\w\"]+)(?: AS (?P=column))?,?)+(?P<tail> FROM (?P=table)\b)"
+)
+_QUOTED = re.compile(r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")")
+_BLANKS = re.compile(r"\s*([(),])\s*|\s+")
+# What a version of SQLAlchemy says behind a parameter of its type, and another does not.
+_TYPED = re.compile(
+    r"%s(?:::[\w.\"]+(?: PRECISION| VARYING)?(?:\([^)]*\))?(?: WITH(?:OUT)? TIME ZONE)?(?:\[\])*)?"
+    r"(?: COLLATE [\w.\"]+)?"
+)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -37,31 +49,65 @@ def translation(connection: Connection, statement: Select[Any] | None) -> Mappin
     return found
 
 
-def target_of(connection: Connection, tables: Iterable[str], translate: Mapping[Any, Any]) -> str:
-    """Return of what a run is: `a.song in a`, the resolved table, and where other names lead."""
-    default = translate.get(None)
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Of what a run is: `a.song in a, public`; `former` is what an earlier version said of it."""
+
+    name: str
+    former: str
+
+
+def target_of(
+    connection: Connection, tables: Iterable[str], translate: Mapping[Any, Any]
+) -> Target:
+    """Return the resolved tables, and where other names lead."""
+    default, path = translate.get(None), ""
     if default is None:
         default = "main"
         if connection.dialect.name == "postgresql":
-            default = connection.scalar(select(func.current_schema()))
-    others = [f"{k} as {v}" for k, v in sorted(translate.items(), key=str) if k is not None]
-    where = ", ".join([str(default), *others])
-    return f"{', '.join(sorted(set(tables)))} in {where}".lstrip()
+            schemas = connection.scalar(select(func.current_schemas(False))) or ["None"]
+            default = str(schemas[0])
+            path = "".join(f", {schema}" for schema in schemas[1:])
+    others = "".join(
+        f", {k} as {v}" for k, v in sorted(translate.items(), key=str) if k is not None
+    )
+    of = f"{', '.join(sorted(set(tables)))} in {default}".lstrip()
+    return Target(f"{of}{path}{others}", f"{of}{others}")
 
 
-def meaning_of(keyset: Keyset | None) -> str:
+def meaning_of(only_keys: Select[Any] | None) -> str:
     """
-    Return a digest of the conditions of a select, and one of the values in them.
+    Return a digest of the conditions of a select of keys, and one of the values in them.
 
     Columns that are read besides the key's, loader options, and the version and driver of
     SQLAlchemy change neither.
     """
-    if keyset is None:
+    if only_keys is None:
         return ""
-    compiled = keyset.only_keys.compile(dialect=_DIALECT)
-    sql = _EXISTS.sub(r"\1\2", _LIST.sub("%s", " ".join(str(compiled).split())))
-    values = [_value(compiled.params[name]) for name in compiled.positiontup or ()]
-    return f"{_digest(_PUNCTUATION.sub('', sql))} {_digest(repr(values))}"
+    compiled = only_keys.compile(dialect=_DIALECT)
+    sql = _EXISTS.sub(r"\1\2", _LIST.sub("%s", _without_blanks(str(compiled))))
+    sql = _TYPED.sub("%s", _HANDED_ON.sub(r"\g<head>\g<table>.*\g<tail>", sql))
+    values = [_sent(compiled.binds[name], compiled.params[name])
+              for name in compiled.positiontup or ()]  # fmt: skip
+    return f"{_digest(sql)} {_digest(repr(values))}"
+
+
+def _without_blanks(sql: str) -> str:
+    """Return a statement on one line; what is within quotes stays as it is."""
+    parts = _QUOTED.split(sql)
+    parts[::2] = (_BLANKS.sub(lambda m: m[1] or " ", part) for part in parts[::2])
+    return "".join(parts).strip()
+
+
+def _sent(bind: BindParameter[Any], value: Any) -> str:
+    """Return a value as text: of an object that has none, what its type sends of it."""
+    if not _ADDRESS.search(repr(value)):
+        return _value(value)
+    processor: Any = bind.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    if processor is None:
+        return _value(value)
+    several = isinstance(value, list | tuple | set | frozenset)
+    return _value([processor(one) for one in value] if several else processor(value))
 
 
 def _value(value: Any) -> str:

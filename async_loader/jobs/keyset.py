@@ -247,6 +247,10 @@ class Keyset:
         )
         return select_(*counts).execution_options(**self.only_keys.get_execution_options())
 
+    def only_keys_of(self, executed: Select[Any]) -> Select[Any]:
+        """Return the select of the keys of all rows, of one that a session has made of ours."""
+        return _only(executed, self.columns).limit(None)
+
     def at(self, key: str) -> Select[Any]:
         """Return the select of the one row of a key."""
         return self.select.where(self._compare("=", self._bounds(key)))

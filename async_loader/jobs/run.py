@@ -87,7 +87,7 @@ class Part:
             keyset = self.definition.keyset(arguments)
             if keyset is not None:
                 await check_binds(self.sessions, keyset.select)
-            found = await self.reader.patiently(lambda: examine(self.sessions, keyset))
+            found = await self.reader.patiently(lambda: examine(self.sessions, keyset, named=bool(arguments)))
             self.examined[known] = found
         return self.examined[known]
 
@@ -145,7 +145,7 @@ class Part:
         for run in await self.reader.patiently(lambda: self.store.runs_of(name, wanted)):
             its = json.loads(run["arguments"])
             examined = await self._examine(its)
-            if run["target"] == examined.target:
+            if run["target"] == examined.target.name:
                 refuse_another(run, examined.keyset, examined.selected)
                 return self._chunks(run["id"], 0, examined.keyset, its)
         raise JobError(f"no run of {name!r} here: see `job list`")
@@ -204,10 +204,12 @@ async def _open_run(
     store, keyset = part.store, examined.keyset
     names = {
         "job": part.definition.name, "arguments": canonical(arguments),
-        "target": examined.target, "key": keyset.key if keyset else "",
+        "target": examined.target.name, "key": keyset.key if keyset else "",
         "selected": examined.selected, "idempotency_key": idempotency_key,
     }  # fmt: skip
     run = await _run_there(store, names)
+    if run is None:
+        await _refuse_former(store, {**names, "target": examined.target.former})
     while run is None:
         first = await part.first_plan(keyset)
         run = await store.start_run(
@@ -223,6 +225,16 @@ async def _open_run(
     if run["state"] != "running":
         await store.resume(run["id"])
     return int(run["id"])
+
+
+async def _refuse_former(store: Store, names: Names) -> None:
+    """Raise `JobError` where an earlier version's run may be this work: it lost the path."""
+    run = await _run_there(store, names)
+    if run is not None and run["state"] != "done" and run["target"] == names["target"]:
+        raise JobError(
+            f"run {run['id']} was begun by an earlier version of async_loader, which did not tell "
+            f"search paths apart: cancel it (`job cancel {run['id']}`) to start anew"
+        )
 
 
 async def _run_there(store: Store, names: Names) -> RowMapping | None:
