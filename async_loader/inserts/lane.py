@@ -10,7 +10,7 @@ whole flush the long way round, before anything has been done.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from async_loader.inserts._sqlalchemy import (
     topological,
 )
 from async_loader.inserts.keys import asks_ahead
+from async_loader.inserts.places import NotSimpleError, Place, place
 
 State = Any
 
@@ -54,7 +55,7 @@ class Order:
     """The order of a flush: a hierarchy with its mappers, or a relationship, one by one."""
 
     steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]] | tuple[Any, None], ...]
-    trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
+    tree: Place | None  # of a hierarchy that refers to itself
     asking: int  # how many hierarchies may have to ask for their keys beforehand
 
 
@@ -89,18 +90,18 @@ class Lane:
         bases: dict[Any, list[Mapper[Any]]] = {}
         for mapper in self.mappers:
             bases.setdefault(mapper.base_mapper, []).append(mapper)
+        counting: set[Edge] = set()
         trees: set[Any] = set()
-        before: set[tuple[Any, Any]] = set()
-        nodes: set[Any] = set(bases)
         for edge in {edge for own in self.edges.values() for edge in own}:
-            if edge.refers_to_itself:
+            if edge.refers_to_itself and edge.kind is not ManyToMany:
                 if edge in telling:
                     trees.add(edge.target.base_mapper)
-            elif edge in telling or edge.target in self.mappers:
-                before |= _dependencies(edge)
+            elif edge in telling or (edge.target in self.mappers and not edge.refers_to_itself):
+                counting.add(edge)
         if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
             raise NotSimpleError
-        nodes |= {node for pair in before for node in pair}
+        before = {pair for edge in counting for pair in _dependencies(edge)}
+        nodes = set(bases) | {node for pair in before for node in pair}
         ordered = sorted(nodes, key=_sort_key)
         # Round by round: what waits for more comes later, which among others tells the order.
         # A key is carried when SQLAlchemy would: the tables after that may fail.
@@ -111,7 +112,19 @@ class Lane:
             elif isinstance(node, tuple) and not node[1]:
                 steps.append((node[0], None))
         asking = sum(any(map(asks_ahead, same)) for same in bases.values())
-        return Order(tuple(steps), frozenset(trees), asking)
+        return Order(tuple(steps), _tree_place(trees, set(bases), counting, ordered), asking)
+
+
+def _tree_place(
+    trees: set[Any], bases: set[Any], counting: set[Edge], ordered: Sequence[Any]
+) -> Place | None:
+    if not trees:
+        return None
+    (base, *more) = trees
+    if more:
+        raise NotSimpleError
+    pairs = [(edge.processor.parent.base_mapper is base, _dependencies(edge)) for edge in counting]
+    return place(base, bases, pairs, ordered)
 
 
 def _dependencies(edge: Edge) -> set[tuple[Any, Any]]:
@@ -137,10 +150,6 @@ def _sort_key(node: Any) -> tuple[Any, ...]:
     return "SaveUpdateAll", node._sort_key
 
 
-class NotSimpleError(Exception):
-    """The flush has to go the long way."""
-
-
 _MEMO = "async_loader.inserts.lanes"
 
 
@@ -151,7 +160,14 @@ def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
     known: dict[frozenset[Mapper[Any]], Lane | None] = first._memo(_MEMO, dict)
     if names not in known:
         try:
-            known[names] = Lane(names, {mapper: tuple(_edges(mapper)) for mapper in names})
+            # In the order that SQLAlchemy takes the objects of a relationship in.
+            ordered = {
+                mapper: tuple(_edges(mapper))
+                for base in {mapper.base_mapper: None for mapper in names}
+                for mapper in base.self_and_descendants
+                if mapper in names
+            }
+            known[names] = Lane(names, ordered)
         except (NotSimpleError, UnmappedColumnError):
             known[names] = None
     return known[names]
@@ -201,21 +217,19 @@ class Carry:
     later: dict[Any, list[State]]  # many-to-many: processor to states
     used: set[Edge] = field(default_factory=set)
     carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+    settled: set[Mapper[Any]] = field(default_factory=set)  # with a parent that is no news
 
-    def to(self, base: Mapper[Any]) -> list[Link]:
-        """Return the links to children of a hierarchy."""
-        return [
-            link
-            for links in self.links.values()
-            if links[0][1].manager.mapper.base_mapper is base
-            for link in links
+    def of(self, base: Mapper[Any]) -> list[Link]:
+        """Return the links of the relationships that a hierarchy has itself."""
+        owned = [
+            links for processor, links in self.links.items() if processor.parent.base_mapper is base
         ]
+        return [link for links in owned for link in links]
 
-    def run(self, uow: UOWTransaction, processor: Any, trees: Container[Any]) -> None:
-        """Do what a relationship does of its own; trees see to the links of theirs."""
-        links = self.links.get(processor)
-        if links and links[0][1].manager.mapper.base_mapper not in trees:
-            carry_keys(uow, links, self.carried)
+    def run(self, uow: UOWTransaction, processor: Any) -> None:
+        """Do what a relationship does of its own; a tree sees to the links within it."""
+        if processor in self.links:
+            carry_keys(uow, self.links[processor], self.carried)
         if processor in self.later:
             processor.process_saves(uow, self.later[processor])
 
@@ -248,6 +262,7 @@ _NO_HISTORY: Any = object()
 def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: Carry) -> None:
     original = state.committed_state.get(edge.key, _NO_HISTORY)
     if original is _NO_HISTORY:
+        carry.settled.add(state.manager.mapper.base_mapper)
         return
     parent = state.dict[edge.key]
     if parent is None or not (original is None or id(original) in NO_VALUES):

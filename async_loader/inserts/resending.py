@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Table
@@ -85,6 +85,21 @@ def refuse_to_try(connection: Any, *, counted: bool) -> None:
         raise NotUnderstoodError("somebody listens to handle_error")
 
 
+class Levels(Protocol):
+    """Objects that SQLAlchemy inserts level by level, each once the one above has its keys."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether there are several levels."""
+
+    @property
+    def brings_values(self) -> bool:
+        """Tell whether there are keys or references that the table may refuse."""
+
+    def resend(self, resending: Resending, inserts: Sequence[Insert], /) -> set[Any]:
+        """Insert them as SQLAlchemy does, and return them."""
+
+
 class Resending:
     """The rows of one table that are not written, in the statements of SQLAlchemy."""
 
@@ -102,25 +117,35 @@ class Resending:
 
         After an error objects are as SQLAlchemy leaves them.
         """
-        rows = []
-        made: dict[Any, list[tuple[str, Any]]] = {}
-        for insert in inserts:
-            pairs = zip(insert.pending.states, insert.made(), strict=True)
-            for row, (state, given) in enumerate(pairs):
-                if row not in insert.written:
-                    rows.append(state)
-                    made[state] = given
+        made = self.made(inserts)
+        rows = list(made)
         if len(inserts) > 1:
             rows.sort(key=lambda state: state.insert_order)
-        if not singly and not any(made.values()):
-            self._emit_all(self._commands(rows))
+        if not singly:
+            self.send(rows, made)
             return set(rows)
         for batch in list(self._batches(rows)):
-            if singly:
-                self._emit_singly(batch)
-            else:
-                self._emit(batch, made)
+            self._emit_singly(batch)
         return set(rows)
+
+    def made(self, inserts: Sequence[Insert]) -> dict[Any, list[tuple[str, Any]]]:
+        """Return the objects that are not written, with the keys and defaults they have."""
+        return {
+            state: given
+            for insert in inserts
+            for row, (state, given) in enumerate(
+                zip(insert.pending.states, insert.made(), strict=True)
+            )
+            if row not in insert.written
+        }
+
+    def send(self, states: Sequence[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
+        """Insert objects in SQLAlchemy's statements, with what was made for them already."""
+        if not any(made[state] for state in states):
+            self._emit_all(self._commands(states))
+            return
+        for batch in list(self._batches(states)):
+            self._emit(batch, made)
 
     def _emit_all(self, commands: Iterable[Command]) -> None:
         emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, commands)

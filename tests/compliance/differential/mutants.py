@@ -71,7 +71,7 @@ def _defaults_by_column(patch: Patch) -> None:
                     default.values[row] = calls._call(default.column)
 
     patch.setattr(save, "call_defaults", call)
-    patch.setattr(save, "refuse_turns", lambda _: None)
+    patch.setattr(save, "refuse_turns", lambda *_, **__: None)
 
 
 def _later_rows(patch: Patch) -> None:
