@@ -194,6 +194,21 @@ def refuse_guesses(
         raise NotUnderstoodError(f"column {name} is given times with and without zone")
 
 
+_BITS = {"SMALLINT": 15, "INTEGER": 31, "BIGINT": 63}
+
+
+def has_numbers_too_large(sheet: Sheet, dialect: Dialect) -> bool:
+    """Tell whether a row has an integer that its column refuses; asyncpg refuses it itself."""
+    if dialect.driver == "asyncpg":
+        return False
+    return any(
+        type(value) is int and value.bit_length() > _BITS[column.codec.element]
+        for column, values, _ in sheet.value_columns()
+        if column.codec.element in _BITS
+        for value in values
+    )
+
+
 def _is_nested(value: Any) -> bool:
     return (
         isinstance(value, Sized) and hasattr(value, "__iter__") and not isinstance(value, _VALUES)

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
+from async_loader.inserts.calls import has_numbers_too_large
 from async_loader.inserts.execute import Rows, execute
 from async_loader.inserts.expressions import Template
 from async_loader.inserts.garbage import held_for
@@ -70,13 +71,15 @@ class Insert:
                 return sheet.rows_lacking(generated)
         return ()
 
-    def brings_keys(self) -> bool:
-        """Tell whether an object has a key of its own, which may be another row's."""
-        if self.plan.table is not self.mapper.base_mapper.local_table:
-            return False  # it has that of the table it inherits from
-        defaulted = {one.column: len(one.rows) for one in self.sheet.defaults}
-        keys = [key for key in self.plan.keys if key not in self.sheet.absent]
-        return any(defaulted.get(key, 0) < self.sheet.count for key in keys)
+    def may_be_refused(self) -> bool:
+        """Tell whether an object brings a key, which may be another's, or a number too large."""
+        sheet, plan = self.sheet, self.plan
+        if plan.table is self.mapper.base_mapper.local_table:  # else it has that one's key
+            defaulted = {one.column: len(one.rows) for one in sheet.defaults}
+            keys = [key for key in plan.keys if key not in sheet.absent]
+            if any(defaulted.get(key, 0) < sheet.count for key in keys):
+                return True
+        return has_numbers_too_large(sheet, self.connection.dialect)
 
     def is_one_statement(self) -> bool:
         """Tell whether the rows lack nothing but keys that one statement can make."""

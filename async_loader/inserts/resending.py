@@ -32,6 +32,7 @@ from async_loader.inserts.insert import Insert, rows_missing
 from async_loader.inserts.plans import NotUnderstoodError
 
 Command = tuple[Any, ...]
+Held = tuple[Any, dict[str, Any], dict[str, Any], set[str]]  # a state and copies of what it has
 _NAME = "async_loader_batch"
 # Of values, of constraints, of names and types, raised by a function. What is left, such as a
 # deadlock or a timeout, says nothing of the rows.
@@ -94,22 +95,28 @@ class Levels(Protocol):
 
     @property
     def brings_values(self) -> bool:
-        """Tell whether there are keys or references that the table may refuse."""
+        """Tell whether there are keys, references or numbers that may be refused."""
 
-    def resend(self, resending: Resending, inserts: Sequence[Insert], /) -> set[Any]:
-        """Insert them as SQLAlchemy does, and return them."""
+    def resend(self, resending: Resending, inserts: Sequence[Insert], /) -> None:
+        """Insert them as SQLAlchemy does."""
 
 
 class Resending:
     """The rows of one table that are not written, in the statements of SQLAlchemy."""
 
     def __init__(
-        self, base_mapper: Any, uow: UOWTransaction, connection: Connection, table: Table
+        self,
+        base_mapper: Any,
+        uow: UOWTransaction,
+        connection: Connection,
+        table: Table,
+        levels: Levels | None,
     ) -> None:
         self.base_mapper = base_mapper
         self.uow = uow
         self.connection = connection
         self.table = table
+        self.levels = levels
         self.mapper: Mapper[Any] = base_mapper._sorted_tables[table]
 
     def run(self, inserts: Sequence[Insert], *, singly: bool = False) -> set[Any]:
@@ -118,15 +125,38 @@ class Resending:
         After an error objects are as SQLAlchemy leaves them.
         """
         made = self.made(inserts)
-        rows = list(made)
-        if len(inserts) > 1:
-            rows.sort(key=lambda state: state.insert_order)
-        if not singly:
+        if any(insert.written for insert in inserts):
+            self._send_between(inserts, made)
+            return set(made)
+        rows = _in_order(inserts)
+        if singly:
+            for batch in list(self._batches(rows)):
+                self._emit_singly(batch)
+        elif self.levels is not None:
+            self.levels.resend(self, inserts)
+        else:
             self.send(rows, made)
-            return set(rows)
-        for batch in list(self._batches(rows)):
-            self._emit_singly(batch)
-        return set(rows)
+        return set(made)
+
+    def tell_written(self, inserts: Sequence[Insert]) -> None:
+        """Leave objects as SQLAlchemy does after an error of the first row that is not written."""
+        if self.levels is None and any(insert.written for insert in inserts):
+            later = _written(inserts)
+            for batch in self._batches(_in_order(inserts)):
+                if not all(state in later for state in batch):
+                    break
+                restore(later[state] for state in batch)
+
+    def _send_between(
+        self, inserts: Sequence[Insert], made: dict[Any, list[tuple[str, Any]]]
+    ) -> None:
+        """Insert what is not written; what is, is told of in its turn, or not at all."""
+        later = _written(inserts)
+        for batch in list(self._batches(_in_order(inserts))):
+            restore(later[state] for state in batch if state in later)
+            rest = [state for state in batch if state not in later]
+            if rest:
+                self._emit(rest, made)
 
     def made(self, inserts: Sequence[Insert]) -> dict[Any, list[tuple[str, Any]]]:
         """Return the objects that are not written, with the keys and defaults they have."""
@@ -205,12 +235,29 @@ class Resending:
             raise
 
 
-def held(state: Any) -> tuple[Any, dict[str, Any], dict[str, Any], set[str]]:
+def _in_order(inserts: Sequence[Insert]) -> list[Any]:
+    """Return the objects of all inserts as SQLAlchemy comes to them."""
+    states = [state for insert in inserts for state in insert.pending.states]
+    return states if len(inserts) == 1 else sorted(states, key=lambda state: state.insert_order)
+
+
+def _written(inserts: Sequence[Insert]) -> dict[Any, Held]:
+    """Return the objects whose rows are written, as they shall be; leave them as they were."""
+    states = [insert.pending.states[row] for insert in inserts for row in insert.written]
+    before = list(map(held, states))
+    for insert in inserts:
+        insert.write_back()
+    later = {state: held(state) for state in states}
+    restore(before)
+    return later
+
+
+def held(state: Any) -> Held:
     """Return a state with copies of its attributes, for `restore`."""
     return state, state.dict.copy(), state.committed_state.copy(), set(state.expired_attributes)
 
 
-def restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any], set[str]]]) -> None:
+def restore(before: Iterable[Held]) -> None:
     """Give states their attributes of before, which the objects' own dictionaries hold."""
     for state, attributes, committed, expired in before:
         state.dict.clear()

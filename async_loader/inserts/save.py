@@ -9,7 +9,6 @@ leaves them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -32,12 +31,7 @@ from async_loader.inserts.garbage import held_for
 from async_loader.inserts.insert import Insert, inserts_of
 from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import (
-    MapperPlan,
-    NotUnderstoodError,
-    listens,
-    mapper_plan,
-)
+from async_loader.inserts.plans import MapperPlan, NotUnderstoodError, listens, mapper_plan
 from async_loader.inserts.resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
@@ -98,8 +92,7 @@ class Save:
         facts = None
         if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
             facts = facts_of(connection, inserts[0].plan, names)
-        resending = Resending(base_mapper, self.uow, connection, inserts[0].plan.table)
-        resend = resending.run if levels is None else partial(levels.resend, resending)
+        resending = Resending(base_mapper, self.uow, connection, inserts[0].plan.table, levels)
         # Where SQLAlchemy looks at results in between, an error says how far it came.
         is_cut = not _is_sent_at_once(inserts) if levels is None else levels.is_cut
         fragile = facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
@@ -110,33 +103,33 @@ class Save:
             self._draw(connection, inserts, facts, always=fragile)
         except NotUnderstoodError:
             # Where sorting says nothing, only a statement a row tells whose key comes back.
-            if lacking > 1 and not come_sorted(connection, inserts[0].plan, names, facts):
-                return resending.run(inserts, singly=True)
-            return resend(inserts)
+            singly = lacking > 1 and not come_sorted(connection, inserts[0].plan, names, facts)
+            return resending.run(inserts, singly=singly)
         in_order = facts is not None and (facts.in_order or bool(facts.own_keys))
         done: set[State] = set()
         try:
             if in_order:
                 inserts = _one_after_another(inserts)
             self._prepare(connection, inserts, facts, in_turns=levels is not None and is_cut)
-            self._send(connection, inserts, in_order=in_order, fragile=fragile)
+            self._send(inserts, resending, in_order=in_order, fragile=fragile)
         except (NotUnderstoodError, NotSentError):
             # What SQLAlchemy makes of such a value, be it an error, concerns one row alone.
-            done = resend(inserts)
+            done = resending.run(inserts)
         for insert in inserts:
             insert.write_back()
         return done
 
     def _send(
-        self, connection: Connection, inserts: list[Insert], *, in_order: bool, fragile: bool
+        self, inserts: list[Insert], resending: Resending, *, in_order: bool, fragile: bool
     ) -> None:
         """Send all rows; raise NotSentError where SQLAlchemy has to send those not written."""
-        savepoint = Savepoint(connection) if fragile else None
+        savepoint = Savepoint(resending.connection) if fragile else None
         try:
             for insert in inserts:
                 insert.send(in_order=in_order, statement_bytes=self.statement_bytes)
         except DBAPIError as error:
             if savepoint is None or not is_of_rows(error):
+                resending.tell_written(inserts)
                 raise
         else:
             if savepoint is not None:
@@ -333,11 +326,9 @@ def _refuse_what_shows(facts: TableFacts | None) -> None:
 
 
 def _may_be_refused(facts: TableFacts, inserts: list[Insert], levels: Levels | None) -> bool:
-    if facts.refuses:
-        return True
     if levels is not None:
-        return levels.brings_values
-    return any(insert.brings_keys() for insert in inserts)
+        return facts.refuses or levels.brings_values
+    return facts.refuses or any(insert.may_be_refused() for insert in inserts)
 
 
 def _is_sent_at_once(inserts: Sequence[Insert]) -> bool:

@@ -43,7 +43,7 @@ class Tree:
     place: Place
     insert: Insert | None = None
     lacking: Sequence[int] = ()
-    brings_values: bool = False  # that the table may refuse
+    brings_values: bool = False
     states: list[State] = field(default_factory=list)
     _undo: list[tuple[dict[str, Any], str, Any]] = field(default_factory=list)
     _given: dict[State, list[tuple[str, Any]]] = field(default_factory=dict)
@@ -67,7 +67,8 @@ class Tree:
         self.lacking = self.insert.lacking()
         self._refuse_later_keys()
         self._refuse_listeners()
-        self.brings_values = self.insert.brings_keys() or self._brings_references(self.insert)
+        if self.is_cut:
+            self.brings_values = self.insert.may_be_refused() or self._brings_references()
         if not self.lacking:
             return None
         return Wanted(self.insert.plan, len(self.lacking), connection, self.insert.names)
@@ -88,13 +89,15 @@ class Tree:
             if any(manager[right].impl.dispatch.set for _, right in pairs):
                 raise NotUnderstoodError("somebody listens to what refers to its own table")
 
-    def _brings_references(self, insert: Insert) -> bool:
+    def _brings_references(self) -> bool:
         """Tell whether objects refer to rows by values of their own, which may be wrong."""
-        table = insert.plan.table
+        mapper: Any = self.base
+        table = mapper.local_table
         names = [
-            str(plan.key)
-            for plan in insert.plan.columns
-            if any(key.column.table is table for key in plan.column.foreign_keys)
+            mapper._columntoproperty[column].key
+            for column in table.c
+            if any(key.column.table is table for key in column.foreign_keys)
+            and column in mapper._columntoproperty
         ]
         return any(state.dict.get(name) is not None for name in names for state in self.states)
 
@@ -109,10 +112,8 @@ class Tree:
             self._take_back()
             raise
 
-    def resend(self, resending: Resending, inserts: Sequence[Insert]) -> set[State]:
+    def resend(self, resending: Resending, inserts: Sequence[Insert]) -> None:
         """Insert round by round, as SQLAlchemy does; what it leaves after an error stays."""
-        if any(insert.written for insert in inserts):
-            return resending.run(inserts)  # of a later one the driver would not take a value
         made = resending.made(inserts)
         for state, given in self._given.items():
             made[state] = given + made.get(state, [])
@@ -126,7 +127,6 @@ class Tree:
                 for state in states
             )
             finalize_insert_update(self.base, resending.uow, rows)
-        return set(self.states)
 
     def _turns(self) -> Iterator[tuple[list[Link], list[State]]]:
         """Yield, level by level, the keys that are carried before it, and its objects."""

@@ -304,7 +304,8 @@ async def _observe(
     await _read(side, namespace["prefix"], lens, observed)
     for entity in example.world.entities:
         if entity.base is None and entity.keys.stock_mixes_up:
-            observed.mixed_up |= await _mixed_up(side, example.world, entity, lens)
+            observed.mixed_up |= _seen_mixed_up(example, observed)
+            observed.mixed_up |= await _mixed_up(side, example, entity, lens)
     return observed
 
 
@@ -441,9 +442,20 @@ def _taken_back_mixed_up(world: World, lens: Lens) -> bool:
     return False
 
 
-async def _mixed_up(side: Side, world: World, entity: Entity, lens: Lens) -> bool:
+def _seen_mixed_up(example: Example, observed: Observed) -> bool:
+    """Tell whether an object had the tag of another after some step, which gave it no such tag."""
+    return any(
+        re.fullmatch(r"'o\d+'", tag) and tag != repr(name)
+        for _, seen in observed.steps
+        for name, state in seen.items()
+        if isinstance(state, dict) and (tag := state.get("loaded", {}).get("tag"))
+        if f"{name}.tag = {tag}" not in example.steps
+    )
+
+
+async def _mixed_up(side: Side, example: Example, entity: Entity, lens: Lens) -> bool:
     """Tell whether an object has another one's key: its tag, which nobody changed, tells."""
-    table = world.table(entity).replace("@", lens.namespace["prefix"])
+    table = example.world.table(entity).replace("@", lens.namespace["prefix"])
     tags = {row[0]: row[1] for row in await side.admin.fetch(f"SELECT id, tag FROM {table}")}
     cls = lens.namespace[entity.name]
     for name, one in lens.objects():
@@ -452,7 +464,7 @@ async def _mixed_up(side: Side, world: World, entity: Entity, lens: Lens) -> boo
         tag = one.__dict__.get("tag")
         if tag == name and (tags.get(one.__dict__["id"]) or name).split()[0] != name:
             return True
-        # It was loaded again, from the row of another. Steps call some objects `o2`.
-        if re.fullmatch(r"o\d+", tag or "") and tag not in (name, "o2"):
-            return True
+        # It was loaded again, from the row of another, unless a step gave it that tag.
+        if re.fullmatch(r"o\d+", tag or "") and tag != name:
+            return f"{name}.tag = {tag!r}" not in example.steps
     return False
