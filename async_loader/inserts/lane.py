@@ -49,6 +49,12 @@ class Edge:
     pairs: tuple[tuple[str, str], ...]  # attribute of the parent, attribute of the child
     refers_to_itself: bool
 
+    @property
+    def children(self) -> Any:
+        """The mapper of those who get the key."""
+        processor = self.processor
+        return processor.parent if self.kind is ManyToOne else processor.mapper
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
@@ -219,12 +225,10 @@ class Carry:
     carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = field(default_factory=set)
     settled: set[Mapper[Any]] = field(default_factory=set)  # with a parent that is no news
 
-    def of(self, base: Mapper[Any]) -> list[Link]:
-        """Return the links of the relationships that a hierarchy has itself."""
-        owned = [
-            links for processor, links in self.links.items() if processor.parent.base_mapper is base
-        ]
-        return [link for links in owned for link in links]
+    def of(self, edges: Iterable[Edge]) -> list[Link]:
+        """Return the links of some relationships."""
+        processors = {edge.processor: None for edge in edges}
+        return [link for one in processors for link in self.links.get(one, ())]
 
     def run(self, uow: UOWTransaction, processor: Any) -> None:
         """Do what a relationship does of its own; a tree sees to the links within it."""

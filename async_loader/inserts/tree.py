@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import ManyToOne, OneToMany, finalize_insert_update
+from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
-from async_loader.inserts.lane import Carry, Link, carry_keys
+from async_loader.inserts.lane import Carry, Edge, Link, carry_keys
 from async_loader.inserts.places import NotSimpleError, Place
 from async_loader.inserts.plans import NotUnderstoodError
 from async_loader.inserts.resending import Resending
@@ -38,7 +39,8 @@ class Tree:
     base: Mapper[Any]
     levels: dict[int, list[State]]  # by round, in order
     rounds: dict[State, int]
-    links: list[Link]  # to the objects, of their own relationships
+    edges: list[Edge]  # their own relationships to parents, or to children among them
+    links: list[Link]  # of these
     below: list[Link]  # from the objects to those of other tables
     place: Place
     insert: Insert | None = None
@@ -46,7 +48,7 @@ class Tree:
     brings_values: bool = False
     states: list[State] = field(default_factory=list)
     _undo: list[tuple[dict[str, Any], str, Any]] = field(default_factory=list)
-    _given: dict[State, list[tuple[str, Any]]] = field(default_factory=dict)
+    _given: list[Any] = field(default_factory=list)  # keys, to those who lack one
 
     def __post_init__(self) -> None:
         self.states = [state for level in self.levels.values() for state in level]
@@ -68,7 +70,9 @@ class Tree:
         self._refuse_later_keys()
         self._refuse_listeners()
         if self.is_cut:
-            self.brings_values = self.insert.may_be_refused() or self._brings_references()
+            self.brings_values = self.insert.may_be_refused() or self._brings_references(
+                self.insert
+            )
         if not self.lacking:
             return None
         return Wanted(self.insert.plan, len(self.lacking), connection, self.insert.names)
@@ -85,21 +89,19 @@ class Tree:
 
     def _refuse_listeners(self) -> None:
         """Refuse to carry keys twice, should the statement fail, where somebody hears of it."""
-        for manager, pairs in {(child.manager, edge.pairs) for _, child, edge in self.links}:
-            if any(manager[right].impl.dispatch.set for _, right in pairs):
-                raise NotUnderstoodError("somebody listens to what refers to its own table")
+        for edge in self.edges:
+            for mapper in edge.children.self_and_descendants:
+                if any(mapper.class_manager[right].impl.dispatch.set for _, right in edge.pairs):
+                    raise NotUnderstoodError("somebody listens to what refers to its own table")
 
-    def _brings_references(self) -> bool:
+    def _brings_references(self, insert: Insert) -> bool:
         """Tell whether objects refer to rows by values of their own, which may be wrong."""
-        mapper: Any = self.base
-        table = mapper.local_table
-        names = [
-            mapper._columntoproperty[column].key
-            for column in table.c
-            if any(key.column.table is table for key in column.foreign_keys)
-            and column in mapper._columntoproperty
-        ]
-        return any(state.dict.get(name) is not None for name in names for state in self.states)
+        table = insert.plan.table
+        return any(
+            values.count(None) < len(values)
+            for column, values, _ in insert.sheet.value_columns()
+            if any(key.column.table is table for key in column.column.foreign_keys)
+        )
 
     def run(self, save: Save, keys: Sequence[Any]) -> None:
         """Give keys to all objects, carry them to the children, and insert."""
@@ -115,8 +117,9 @@ class Tree:
     def resend(self, resending: Resending, inserts: Sequence[Insert]) -> None:
         """Insert round by round, as SQLAlchemy does; what it leaves after an error stays."""
         made = resending.made(inserts)
-        for state, given in self._given.items():
-            made[state] = given + made.get(state, [])
+        for row, value in zip(self.lacking, self._given, strict=True):
+            state = self.states[row]
+            made[state] = [(inserts[0].generated_key, value), *made[state]]
         self._take_back()
         carried: set[Any] = set()
         for links, states in self._turns():
@@ -147,11 +150,11 @@ class Tree:
         if insert is None or not self.lacking:
             return
         name = insert.generated_key
-        for row, value in zip(self.lacking, insert.processed(raw), strict=True):
-            state = self.states[row]
-            self._undo.append((state.dict, name, state.dict.get(name, _MISSING)))
-            state.dict[name] = value
-            self._given[state] = [(name, value)]
+        self._given = insert.processed(raw)
+        for row, value in zip(self.lacking, self._given, strict=True):
+            attributes = self.states[row].dict
+            self._undo.append((attributes, name, attributes.get(name, _MISSING)))
+            attributes[name] = value
 
     def _remember_links(self) -> None:
         for _, child, edge in self.links:
@@ -177,19 +180,20 @@ def tree(place: Place, states: Sequence[State], carry: Carry) -> Tree:
     Raises NotSimpleError for a circle, which SQLAlchemy reports in its own words, and where it
     would insert objects of another table between these.
     """
-    own = carry.of(place.base)
-    links = [link for link in own if link[2].refers_to_itself or link[2].kind is ManyToOne]
-    below = [link for link in own if link[2].kind is OneToMany and not link[2].refers_to_itself]
+    edges = [edge for edge in carry.used if edge.processor.parent.base_mapper is place.base]
+    above = [edge for edge in edges if edge.refers_to_itself or edge.kind is ManyToOne]
+    links = carry.of(above)
+    below = carry.of([edge for edge in edges if edge not in above])
     rounds = _rounds(place, states, links)
     levels: dict[int, list[State]] = {number: [] for number in sorted(set(rounds.values()))}
-    for state in sorted(states, key=_added):
+    for state in sorted(states, key=attrgetter("insert_order")):
         levels[rounds[state]].append(state)
     is_hidden = place.base in carry.settled or any(
         processor.parent.base_mapper is place.base for processor in carry.later
     )
     if is_hidden or place.others >= next(iter(levels)):
         raise NotSimpleError
-    return Tree(place.base, levels, rounds, links, below, place)
+    return Tree(place.base, levels, rounds, above, links, below, place)
 
 
 def _rounds(place: Place, states: Sequence[State], links: list[Link]) -> dict[State, int]:
@@ -215,8 +219,3 @@ def _rounds(place: Place, states: Sequence[State], links: list[Link]) -> dict[St
     if len(ready) != len(rounds):
         raise NotSimpleError
     return rounds
-
-
-def _added(state: State) -> int:
-    order: int = state.insert_order
-    return order
