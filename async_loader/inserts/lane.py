@@ -29,6 +29,7 @@ from async_loader.inserts._sqlalchemy import (
     ScalarAttributeImpl,
     UOWTransaction,
     populate,
+    presort_order,
     topological,
 )
 from async_loader.inserts.keys import asks_ahead
@@ -71,6 +72,8 @@ class Lane:
 
     mappers: frozenset[Mapper[Any]]
     edges: dict[Mapper[Any], tuple[Edge, ...]]
+    reached: frozenset[Any]  # processors of edges that count, whether or not an object uses them
+    is_by_turns: bool  # which these are depends on whose objects the flush came to first
     orders: dict[frozenset[Edge], Order | None] = field(default_factory=dict)
 
     def order(self, used: Iterable[Edge]) -> Order:
@@ -78,9 +81,8 @@ class Lane:
 
         Raises NotSimpleError when only the objects decide it.
         """
-        # An edge to a mapper of the flush counts whether or not an object uses it.
         telling = frozenset(
-            edge for edge in used if edge.refers_to_itself or edge.target not in self.mappers
+            edge for edge in used if edge.refers_to_itself or edge.processor not in self.reached
         )
         if telling not in self.orders:
             try:
@@ -102,7 +104,7 @@ class Lane:
             if edge.refers_to_itself and edge.kind is not ManyToMany:
                 if edge in telling:
                     trees.add(edge.target.base_mapper)
-            elif edge in telling or (edge.target in self.mappers and not edge.refers_to_itself):
+            elif edge in telling or (edge.processor in self.reached and not edge.refers_to_itself):
                 counting.add(edge)
         if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
             raise NotSimpleError
@@ -160,23 +162,59 @@ _MEMO = "async_loader.inserts.lanes"
 
 
 def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
-    """Return what connects a set of mappers, or None when only the objects tell."""
-    names = frozenset(mappers)
+    """Return what connects the mappers of a flush, or None when only the objects tell.
+
+    They are given in the order in which the flush came to their first objects.
+    """
+    in_turn = tuple(mappers)
+    names = frozenset(in_turn)
     first: Any = next(iter(names))
-    known: dict[frozenset[Mapper[Any]], Lane | None] = first._memo(_MEMO, dict)
+    known: dict[Any, Lane | None] = first._memo(_MEMO, dict)
     if names not in known:
-        try:
-            # In the order that SQLAlchemy takes the objects of a relationship in.
-            ordered = {
-                mapper: tuple(_edges(mapper))
-                for base in {mapper.base_mapper: None for mapper in names}
-                for mapper in base.self_and_descendants
-                if mapper in names
-            }
-            known[names] = Lane(names, ordered)
-        except (NotSimpleError, UnmappedColumnError):
-            known[names] = None
-    return known[names]
+        known[names] = _new_lane(names, in_turn)
+    found = known[names]
+    if found is None or not found.is_by_turns:
+        return found
+    if in_turn not in known:
+        reached, _ = _reached(in_turn)
+        if (names, reached) not in known:
+            known[names, reached] = _new_lane(names, in_turn)
+        known[in_turn] = known[names, reached]
+    return known[in_turn]
+
+
+def _new_lane(names: frozenset[Mapper[Any]], in_turn: Sequence[Mapper[Any]]) -> Lane | None:
+    try:
+        # In the order that SQLAlchemy takes the objects of a relationship in.
+        edges = {
+            mapper: tuple(_edges(mapper))
+            for base in {mapper.base_mapper: None for mapper in names}
+            for mapper in base.self_and_descendants
+            if mapper in names
+        }
+    except (NotSimpleError, UnmappedColumnError):
+        return None
+    reached, is_by_turns = _reached(in_turn)
+    return Lane(names, edges, reached, is_by_turns)
+
+
+def _reached(in_turn: Sequence[Mapper[Any]]) -> tuple[frozenset[Any], bool]:
+    """Return the relationships whose target the flush knows when it comes to them.
+
+    It knows the mappers of its objects, and whatever mapper it has looked for objects of before.
+    The other result tells whether another turn might have known more, or less.
+    """
+    known = set(in_turn)
+    reached: set[Any] = set()
+    unknown: set[Any] = set()
+    looked_at: set[Any] = set()
+    for processor, mappers in presort_order(in_turn):
+        looked_at.update(mappers)
+        if processor is not None:
+            found = processor.mapper in known or processor.mapper in looked_at
+            (reached if found else unknown).add(processor)
+    later = {one for one in reached | unknown if one.mapper not in known}
+    return frozenset(reached), any(one.mapper in looked_at for one in later)
 
 
 def _edge(processor: Any, pairs: tuple[tuple[str, str], ...]) -> Edge:
