@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.exc import CircularDependencyError
@@ -29,11 +30,10 @@ from async_loader.inserts._sqlalchemy import (
     ScalarAttributeImpl,
     UOWTransaction,
     populate,
-    presort_order,
     topological,
 )
 from async_loader.inserts.keys import asks_ahead
-from async_loader.inserts.places import NotSimpleError, Place, place
+from async_loader.inserts.places import NotSimpleError, Place, place, reached_in
 
 State = Any
 
@@ -159,6 +159,7 @@ def _sort_key(node: Any) -> tuple[Any, ...]:
 
 
 _MEMO = "async_loader.inserts.lanes"
+_MOST_TURNS = 500
 
 
 def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
@@ -175,12 +176,14 @@ def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
     found = known[names]
     if found is None or not found.is_by_turns:
         return found
-    if in_turn not in known:
-        reached, _ = _reached(in_turn)
-        if (names, reached) not in known:
-            known[names, reached] = _new_lane(names, in_turn)
+    if in_turn in known:
+        return known[in_turn]
+    reached, _ = reached_in(in_turn)
+    if (names, reached) not in known:
+        known[names, reached] = _new_lane(names, in_turn)
+    if len(known) < _MOST_TURNS:
         known[in_turn] = known[names, reached]
-    return known[in_turn]
+    return known[names, reached]
 
 
 def _new_lane(names: frozenset[Mapper[Any]], in_turn: Sequence[Mapper[Any]]) -> Lane | None:
@@ -194,27 +197,8 @@ def _new_lane(names: frozenset[Mapper[Any]], in_turn: Sequence[Mapper[Any]]) -> 
         }
     except (NotSimpleError, UnmappedColumnError):
         return None
-    reached, is_by_turns = _reached(in_turn)
+    reached, is_by_turns = reached_in(in_turn)
     return Lane(names, edges, reached, is_by_turns)
-
-
-def _reached(in_turn: Sequence[Mapper[Any]]) -> tuple[frozenset[Any], bool]:
-    """Return the relationships whose target the flush knows when it comes to them.
-
-    It knows the mappers of its objects, and whatever mapper it has looked for objects of before.
-    The other result tells whether another turn might have known more, or less.
-    """
-    known = set(in_turn)
-    reached: set[Any] = set()
-    unknown: set[Any] = set()
-    looked_at: set[Any] = set()
-    for processor, mappers in presort_order(in_turn):
-        looked_at.update(mappers)
-        if processor is not None:
-            found = processor.mapper in known or processor.mapper in looked_at
-            (reached if found else unknown).add(processor)
-    later = {one for one in reached | unknown if one.mapper not in known}
-    return frozenset(reached), any(one.mapper in looked_at for one in later)
 
 
 def _edge(processor: Any, pairs: tuple[tuple[str, str], ...]) -> Edge:
@@ -251,6 +235,7 @@ def _edges(mapper: Any) -> Iterator[Edge]:
 
 
 Link = tuple[State, State, Edge]  # parent, child
+Carried = dict[tuple[State, tuple[tuple[str, str], ...]], State]  # whose key a child has by now
 
 
 @dataclass(slots=True, eq=False)
@@ -260,12 +245,12 @@ class Carry:
     links: dict[Any, list[Link]]  # by processor
     later: dict[Any, list[State]]  # many-to-many: processor to states
     used: set[Edge] = field(default_factory=set)
-    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+    carried: Carried = field(default_factory=dict)
     settled: set[Mapper[Any]] = field(default_factory=set)  # with a parent that is no news
 
     def of(self, edges: Iterable[Edge]) -> list[Link]:
         """Return the links of some relationships."""
-        processors = {edge.processor: None for edge in edges}
+        processors = sorted({edge.processor for edge in edges}, key=attrgetter("sort_key"))
         return [link for one in processors for link in self.links.get(one, ())]
 
     def run(self, uow: UOWTransaction, processor: Any) -> None:
@@ -353,16 +338,18 @@ def _verify(edge: Edge, state: State) -> None:
             raise NotSimpleError
 
 
-def carry_keys(
-    uow: UOWTransaction,
-    links: list[Link],
-    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]],
-) -> None:
-    """Set foreign keys from parents that are saved; what `sync.populate` does pair by pair."""
+def carry_keys(uow: UOWTransaction, links: list[Link], carried: Carried) -> int:
+    """Set foreign keys from parents that are saved, and return how often.
+
+    It is what `sync.populate` does pair by pair.
+    """
+    count = 0
     for parent, child, edge in links:
-        link = (parent, child, edge.pairs)
-        if link in carried:
-            continue  # the other side of the same relationship
+        link = (child, edge.pairs)
+        if carried.get(link) is parent:
+            continue  # the other side of the same relationship; of several parents the last counts
+        carried[link] = parent
+        count += 1
         if parent not in uow.states:
             # A persistent parent may be expired: reading its key is SQLAlchemy's business.
             edge.processor.process_saves(uow, [child])
@@ -386,12 +373,12 @@ def carry_keys(
             else:
                 simple = False
                 break
-        if simple:
-            carried.add(link)
-        else:
+        if not simple:
+            del carried[link]
             processor = edge.processor
             mappers = processor.parent, processor.mapper
             if edge.kind is ManyToOne:
                 mappers = mappers[1], mappers[0]
             pairs = processor.prop.synchronize_pairs
             populate(parent, mappers[0], child, mappers[1], pairs, uow, False)
+    return count

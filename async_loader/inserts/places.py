@@ -1,7 +1,8 @@
 """
-Where objects that refer to others of their own table come in a flush.
+Which tables come before which: what relationships that nobody uses say of it, and where objects
+that refer to others of their own table come in a flush.
 
-Their tables make a cycle, so SQLAlchemy sorts objects and no longer tables: round by round it
+The tables of the latter make a cycle, so SQLAlchemy sorts objects and no longer tables: round by round it
 inserts what nothing holds back any more. Batched, all objects of a tree go at once, which is the
 same only if no other table would have come between two of its levels.
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import topological
+from async_loader.inserts._sqlalchemy import presort_order, topological
 
 Pairs = set[tuple[Any, Any]]  # what comes before what
 
@@ -52,8 +53,8 @@ def place(
         every |= pairs
         if not is_own:
             of_others |= pairs
-    follows = {node: _reached(node, every) for node in bases}
-    after = _reached(base, of_others)
+    follows = {node: _following(node, every) for node in bases}
+    after = _following(base, of_others)
     others = bases - {base}
     if any(other not in after and base not in follows[other] for other in others):
         raise NotSimpleError
@@ -68,7 +69,7 @@ def place(
     return Place(base, rounds, max((rounds[one] for one in others - after), default=-1))
 
 
-def _reached(start: Any, before: Pairs) -> set[Any]:
+def _following(start: Any, before: Pairs) -> set[Any]:
     """Return all that comes after something."""
     found: set[Any] = set()
     waiting = [start]
@@ -78,3 +79,22 @@ def _reached(start: Any, before: Pairs) -> set[Any]:
         waiting += following - found
         found |= following
     return found
+
+
+def reached_in(in_turn: Sequence[Mapper[Any]]) -> tuple[frozenset[Any], bool]:
+    """Return the relationships whose target the flush knows when it comes to them.
+
+    It knows the mappers of its objects, and whatever mapper it has looked for objects of before.
+    The other result tells whether another turn might have known more, or less.
+    """
+    known = set(in_turn)
+    reached: set[Any] = set()
+    unknown: set[Any] = set()
+    looked_at: set[Any] = set()
+    for processor, mappers in presort_order(in_turn):
+        looked_at.update(mappers)
+        if processor is not None:
+            found = processor.mapper in known or processor.mapper in looked_at
+            (reached if found else unknown).add(processor)
+    later = {one for one in reached | unknown if one.mapper not in known}
+    return frozenset(reached), any(one.mapper in looked_at for one in later)

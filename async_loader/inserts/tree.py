@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapper
 from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
-from async_loader.inserts.lane import Carry, Edge, Link, carry_keys
+from async_loader.inserts.lane import Carried, Carry, Edge, Link, carry_keys
 from async_loader.inserts.places import NotSimpleError, Place
 from async_loader.inserts.plans import NotUnderstoodError
 from async_loader.inserts.resending import Resending
@@ -108,7 +108,10 @@ class Tree:
         try:
             self._give_keys(keys)
             self._remember_links()
-            carry_keys(save.uow, self.links, set())
+            carried: Carried = {}
+            if carry_keys(save.uow, self.links, carried) > len(carried):
+                # Of several parents the last counts, as SQLAlchemy comes to them.
+                carry_keys(save.uow, sorted(self.links, key=self._carried_in), {})
             save.insert(self.base, self.states, self)
         except BaseException:
             self._take_back()
@@ -121,7 +124,7 @@ class Tree:
             state = self.states[row]
             made[state] = [(inserts[0].generated_key, value), *made[state]]
         self._take_back()
-        carried: set[Any] = set()
+        carried: Carried = {}
         for links, states in self._turns():
             carry_keys(resending.uow, links, carried)
             resending.send(states, made)

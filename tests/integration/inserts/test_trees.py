@@ -147,6 +147,15 @@ class Sprig(Base):
     parent: Mapped[Sprig | None] = relationship(remote_side="Sprig.id")
 
 
+class Crate(Base):
+    """One that does not know in which it is."""
+
+    __tablename__ = "tree_crate"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    outer_id: Mapped[int | None] = mapped_column(ForeignKey("tree_crate.id"))
+    contents: Mapped[list[Crate]] = relationship()
+
+
 class Leaf(Base):
     __tablename__ = "tree_leaf"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -242,6 +251,27 @@ def friends_of_several_levels(session: Session) -> Any:
     return flushed(session, [three, two, one])
 
 
+def leaves_of_two_branches(session: Session) -> Any:
+    """The branch that a leaf knows counts, and not the one whose list it was not taken from."""
+    made: list[Any] = []
+    for number in range(8):
+        one, two, leaf = Branch(name=f"{number}"), Branch(name=f"{number}+"), Leaf()
+        one.leaves += [leaf, leaf]
+        two.leaves.append(leaf)
+        made += [one, two, leaf]
+    return flushed(session, made)
+
+
+def crates_in_two_others(session: Session) -> Any:
+    """The one that comes later counts."""
+    made: list[Any] = []
+    for _ in range(8):
+        outer, middle, inner = Crate(), Crate(), Crate()
+        outer.contents, middle.contents = [inner, middle], [inner]
+        made += [inner, middle, outer]
+    return flushed(session, made)
+
+
 def a_grandchild_refused(session: Session) -> Any:
     """The levels above have their keys, the children and leaves those of their parents."""
     root = Branch(name="a", leaves=[Leaf()])
@@ -321,6 +351,8 @@ def a_second_kind_of_rows_that_cannot_be_bound(session: Session) -> Any:
         defaults_and_types_in_turns,
         friends,
         friends_of_several_levels,
+        leaves_of_two_branches,
+        crates_in_two_others,
         a_grandchild_refused,
         a_child_refused_among_others,
         a_child_with_a_key_that_is_there,
