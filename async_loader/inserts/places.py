@@ -2,9 +2,9 @@
 Which tables come before which: what relationships that nobody uses say of it, and where objects
 that refer to others of their own table come in a flush.
 
-The tables of the latter make a cycle, so SQLAlchemy sorts objects and no longer tables: round by round it
-inserts what nothing holds back any more. Batched, all objects of a tree go at once, which is the
-same only if no other table would have come between two of its levels.
+The tables of these make a cycle, so SQLAlchemy sorts objects and no longer tables: round by round
+it inserts what nothing holds back any more. Batched, all objects of a tree go at once, which is
+the same only if no other table would have come between two of its levels.
 """
 
 from __future__ import annotations
