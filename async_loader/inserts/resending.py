@@ -29,7 +29,7 @@ from async_loader.inserts._sqlalchemy import (
 )
 from async_loader.inserts.execute import execute
 from async_loader.inserts.insert import Insert, rows_missing
-from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError
 
 Command = tuple[Any, ...]
 Held = tuple[Any, dict[str, Any], dict[str, Any], set[str]]  # a state and copies of what it has
@@ -131,7 +131,7 @@ class Resending:
         rows = _in_order(inserts)
         if singly:
             for batch in list(self._batches(rows)):
-                self._emit_singly(batch)
+                self._emit_singly(batch, inserts)
         elif self.levels is not None:
             self.levels.resend(self, inserts)
         else:
@@ -180,24 +180,38 @@ class Resending:
     def _emit_all(self, commands: Iterable[Command]) -> None:
         emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, commands)
 
-    def _emit_singly(self, states: Sequence[Any]) -> None:
-        """Send the rows of one statement one by one; after an error none of them came to be."""
+    def _emit_singly(self, states: Sequence[Any], inserts: Sequence[Insert]) -> None:
+        """Send the rows of one statement one by one; after an error none of them came to be.
+
+        Of one statement SQLAlchemy calls all defaults before the first type is asked.
+        """
         before = list(map(held, states))
         try:
-            self._emit_one_by_one(states)
+            commands = list(self._commands(states))
+            called = _call_defaults(inserts, states) if len(states) > 1 else {}
+            for command in commands:
+                command[2].update(
+                    (one.column.key, value) for one, value in called.get(command[0], ())
+                )
+            self._emit_one_by_one(commands)
         except BaseException:
             restore(before)
             raise
+        for state, values in called.items():
+            for column, value in values:
+                if column.key is not None:
+                    state.dict[column.key] = value
+                    state.committed_state.pop(column.key, None)
 
-    def _emit_one_by_one(self, states: Sequence[Any]) -> None:
+    def _emit_one_by_one(self, commands: Sequence[Command]) -> None:
         missing: FlushError | None = None
-        for command in list(self._commands(states)):
+        for command in commands:
             try:
                 self._emit_all([command])
             except FlushError as error:  # no row came back: a later one may be refused
                 missing = error
         if missing is not None:
-            raise rows_missing(self.mapper, len(states)) from missing
+            raise rows_missing(self.mapper, len(commands)) from missing
 
     def _commands(self, states: Sequence[Any]) -> Iterator[Command]:
         rows = [(state, state.dict, state.manager.mapper, self.connection) for state in states]
@@ -233,6 +247,24 @@ class Resending:
         except BaseException:
             restore(before)
             raise
+
+
+def _call_defaults(
+    inserts: Sequence[Insert], states: Sequence[Any]
+) -> dict[Any, list[tuple[ColumnPlan, Any]]]:
+    """Call the defaults of some objects, one after the other, and return the values."""
+    wanted: dict[Any, list[ColumnPlan]] = {state: [] for state in states}
+    for insert in inserts:
+        for default in insert.sheet.defaults:
+            if default.column.default is not None and default.column.is_callable:
+                for row in default.rows:
+                    state = insert.pending.states[row]
+                    if state in wanted:
+                        wanted[state].append(default.column)
+    return {
+        state: [(column, column.default()) for column in columns if column.default]
+        for state, columns in wanted.items()
+    }
 
 
 def _in_order(inserts: Sequence[Insert]) -> list[Any]:

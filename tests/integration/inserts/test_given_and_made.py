@@ -13,11 +13,13 @@ from sqlalchemy import (
     JSON,
     Column,
     ForeignKey,
+    Identity,
     Integer,
     Sequence,
     String,
     Table,
     Text,
+    TypeDecorator,
     Uuid,
     event,
     func,
@@ -108,6 +110,36 @@ class Note(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(server_default="plain")
     body = mapped_column(JSONB)
+
+
+CALLS: list[str] = []
+
+
+class Remembered(TypeDecorator[str]):
+    """A type that can tell in which order it was asked."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        CALLS.append(f"bound {value}")
+        return value
+
+
+def _numbered() -> str:
+    CALLS.append("called")
+    return f"number {len(CALLS)}"
+
+
+class Ticket(Base):
+    """Its keys go round, so that sorted they say nothing."""
+
+    __tablename__ = "given_ticket"
+    id: Mapped[int] = mapped_column(
+        Identity(minvalue=1, maxvalue=900, cycle=True), primary_key=True
+    )
+    seat = mapped_column(Remembered)
+    number = mapped_column(String, default=_numbered)
 
 
 class Log(Base):
@@ -215,6 +247,13 @@ def weights_with_a_key_that_is_there(session: Session) -> Any:
     return flushed(session, [Weight(grams=1), Weight(id=107, grams=3), Weight(grams=2)])
 
 
+def tickets(session: Session) -> Any:
+    """Defaults of all are called before a type is asked, though rows go one by one."""
+    CALLS.clear()
+    made = [Ticket(seat="a"), Ticket(seat="b"), Ticket(seat="c", number="own"), Ticket(seat="d")]
+    return flushed(session, made), CALLS[:]
+
+
 def flushed(session: Session, made: list[Any]) -> Any:
     seen: list[Any] = []
     event.listen(session, "after_flush", lambda *_: seen.extend(map(committed, made)))
@@ -246,6 +285,7 @@ def committed(one: Any) -> list[str]:
         weights_with_a_label_that_is_no_text,
         notes_that_the_server_does_not_take,
         weights_with_a_key_that_is_there,
+        tickets,
     ],
 )
 async def test_as_sqlalchemy_has_it(database_url: str, driver: str, script: Any) -> None:
