@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
@@ -60,6 +61,11 @@ class Tree:
 
     def prepare(self, save: Save) -> Wanted | None:
         """Check everything beforehand; return the keys to ask for."""
+        try:
+            save.connection_of(self.base)
+        except SQLAlchemyError as error:
+            # SQLAlchemy carries keys of parents that are there before it wants a connection.
+            raise NotUnderstoodError("there is no connection") from error
         connection, parts = save.understood(self.base, self.states)
         inserts = save.inserts(connection, self.base, parts, self.states)
         if len(inserts) != 1:

@@ -381,3 +381,19 @@ async def test_a_tree_that_may_be_refused_is_one_statement(database_url: str) ->
 
     seen = await differential(database_url, Base.metadata, script)
     assert len([sql for sql in seen.statements if sql.startswith("INSERT")]) == 1
+
+
+async def test_keys_are_carried_before_a_connection_is_wanted(database_url: str) -> None:
+    """A savepoint without a transaction is refused; by then a child knows its parent's key."""
+
+    def script(session: Session) -> Any:
+        there = Page(said="there")
+        session.add(there)
+        session.commit()
+        session.begin_nested()
+        child = Page(said="a", parent=there)
+        return flushed(session, [child, Page(said="b", parent=child)])
+
+    options = {"isolation_level": "AUTOCOMMIT"}
+    seen = await differential(database_url, Base.metadata, script, engine_options=options)
+    assert seen.result[0] is DBAPIError
