@@ -111,17 +111,6 @@ def _lost_friends(patch: Patch) -> None:
     patch.setattr(lane.Carry, "run", run)
 
 
-def _levels_by_table(patch: Patch) -> None:
-    """Objects wait for their parents, and not for what else their relationships bring."""
-    original = tree._rounds
-
-    def rounds(place: Any, states: Any, links: Any) -> Any:
-        known = set(states)
-        return original(place, states, [link for link in links if link[0] in known])
-
-    patch.setattr(tree, "_rounds", rounds)
-
-
 def _levels_at_once(patch: Patch) -> None:
     """Of a tree that is refused nothing is carried as far as SQLAlchemy came."""
 
@@ -143,7 +132,6 @@ MUTANTS: dict[str, Mutant] = {
     "one_zone": Mutant("times keep their zones", _one_zone, ("psycopg",)),
     "first_type": Mutant("a column may mix types", _first_type, ("psycopg",)),
     "lost_friends": Mutant("rows between a table and itself go in", _lost_friends),
-    "levels_by_table": Mutant("objects of a tree go in by its rounds", _levels_by_table),
     "levels_at_once": Mutant("a refused tree leaves keys as far as it came", _levels_at_once),
     "far_errors": Mutant("after an error objects are as SQLAlchemy leaves them", _far_errors),
 }
