@@ -58,6 +58,7 @@ __all__ = [
     "orm_defaults",
     "polymorphic_attribute",
     "populate",
+    "presort_order",
     "raise_as_executed",
     "raise_as_statement",
     "render_translated",
@@ -125,6 +126,34 @@ def orm_defaults(mapper: Any, table: Any) -> Sequence[OrmDefault]:
 def states_of(uow: Any, base_mapper: Any) -> list[Any]:
     """Return what a flush saves of one hierarchy."""
     return list(uow.states_for_mapper_hierarchy(base_mapper, False, False))
+
+
+class _Presort:
+    """Stands in for a flush while relationships say which objects they look at."""
+
+    def __init__(self) -> None:
+        self.order: dict[tuple[Any, bool], tuple[Mapper[Any], ...]] = {}
+
+    def register_preprocessor(self, processor: Any, from_parent: bool) -> None:
+        owner = processor.parent if from_parent else processor.mapper
+        self.order.setdefault((processor, from_parent), tuple(owner.self_and_descendants))
+
+
+def presort_order(mappers: Sequence[Any]) -> list[tuple[Any | None, tuple[Mapper[Any], ...]]]:
+    """Return the relationships of a flush as it comes to them, and the mappers each looks at.
+
+    Of one that only looks for changed keys, None.
+    """
+    presort = _Presort()
+    for mapper in mappers:
+        for processor in mapper._dependency_processors:
+            processor.per_property_preprocessors(presort)
+        for prop in mapper.relationships:
+            if not prop.viewonly:
+                prop._dependency_processor.per_property_preprocessors(presort)
+    return [
+        (one if from_parent else None, mine) for (one, from_parent), mine in presort.order.items()
+    ]
 
 
 def generate_actions(uow: Any) -> list[Any]:

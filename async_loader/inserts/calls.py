@@ -23,17 +23,22 @@ from async_loader.inserts.rows import Pending, Sheet, Values
 Rows = Sequence[tuple[Pending, Sheet]]
 
 
-def refuse_turns(tables: Rows) -> None:
+def refuse_turns(tables: Rows, *, in_turns: bool) -> None:
     """Refuse rows of several kinds whose defaults and bind processors would have to take turns.
 
-    SQLAlchemy calls the defaults of one statement, binds its values, and comes to the next.
+    SQLAlchemy calls the defaults of one statement, binds its values, and comes to the next; rows
+    of one kind `in_turns`, too.
     """
     sheets = [sheet for _, sheet in tables]
     binds = any(column.codec.foreign for sheet in sheets for column, _, _ in sheet.value_columns())
     defaults = [one for sheet in sheets for one in sheet.defaults if one.column.is_callable]
-    several = len(sheets) > 1 or any(
-        sheet.patterns() > 1 or any(len(one.rows) < sheet.count for one in sheet.defaults)
-        for sheet in sheets
+    several = (
+        in_turns
+        or len(sheets) > 1
+        or any(
+            sheet.patterns() > 1 or any(len(one.rows) < sheet.count for one in sheet.defaults)
+            for sheet in sheets
+        )
     )
     if binds and defaults and several:
         raise NotUnderstoodError("its defaults and its types are called in turns")
@@ -67,6 +72,22 @@ def call_defaults(tables: Rows) -> None:
 
 def _call(column: ColumnPlan) -> Any:
     return column.default() if column.default is not None else None
+
+
+def bind_once(tables: Rows, dialect: Dialect) -> None:
+    """Make the values that the driver takes; of one that cannot be made only its row is told.
+
+    The rows before it may have gone by then, so SQLAlchemy comes to it once more, unless a type
+    of the application's own would be asked twice.
+    """
+    try:
+        bind(tables, dialect)
+    except NotUnderstoodError:
+        raise
+    except Exception as error:
+        if any(column.codec.foreign for _, sheet in tables for column, *_ in sheet.value_columns()):
+            raise
+        raise NotUnderstoodError("a type does not take a value") from error
 
 
 def bind(tables: Rows, dialect: Dialect) -> None:
@@ -171,6 +192,21 @@ def refuse_guesses(
         raise NotUnderstoodError(f"column {name} is given values of other or several types")
     if kinds & {datetime, time} and len(set(_zones(given))) > 1:
         raise NotUnderstoodError(f"column {name} is given times with and without zone")
+
+
+_BITS = {"SMALLINT": 15, "INTEGER": 31, "BIGINT": 63}
+
+
+def has_numbers_too_large(sheet: Sheet, dialect: Dialect) -> bool:
+    """Tell whether a row has an integer that its column refuses; asyncpg refuses it itself."""
+    if dialect.driver == "asyncpg":
+        return False
+    return any(
+        type(value) is int and value.bit_length() > _BITS[column.codec.element]
+        for column, values, _ in sheet.value_columns()
+        if column.codec.element in _BITS
+        for value in values
+    )
 
 
 def _is_nested(value: Any) -> bool:

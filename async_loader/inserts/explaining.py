@@ -29,7 +29,8 @@ def explain(model: type[Any] | Table, session: AsyncSession | Session | None = N
     says so and why; of a Table that is the only line. Without a session, PostgreSQL through
     asyncpg is meant; with one, the database it is bound to, and of `insert_rows` also what was
     seen of the table when rows last went into it through that engine. Values may still send
-    single flushes another way: a SELECT as a value, or an object with the identity of another.
+    single flushes another way: a SELECT as a value, an object with the identity of another, or a
+    tree beside other tables, of which SQLAlchemy would insert one between two levels.
     Raises sqlalchemy.exc.NoInspectionAvailable for a class that is not mapped.
     """
     if isinstance(model, Table):

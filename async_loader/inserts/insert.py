@@ -6,15 +6,24 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
+from async_loader.inserts.calls import has_numbers_too_large
 from async_loader.inserts.execute import Rows, execute
 from async_loader.inserts.expressions import Template
 from async_loader.inserts.garbage import held_for
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Returned, Role, TablePlan
+from async_loader.inserts.plans import (
+    ColumnPlan,
+    MapperPlan,
+    NotUnderstoodError,
+    Returned,
+    Role,
+    TablePlan,
+)
 from async_loader.inserts.rows import Group, Pending, Values, collect
 from async_loader.inserts.sizes import cut
 from async_loader.inserts.statements import InsertText
@@ -61,6 +70,16 @@ class Insert:
             if generated is not None:
                 return sheet.rows_lacking(generated)
         return ()
+
+    def may_be_refused(self) -> bool:
+        """Tell whether an object brings a key, which may be another's, or a number too large."""
+        sheet, plan = self.sheet, self.plan
+        if plan.table is self.mapper.base_mapper.local_table:  # else it has that one's key
+            defaulted = {one.column: len(one.rows) for one in sheet.defaults}
+            keys = [key for key in plan.keys if key not in sheet.absent]
+            if any(defaulted.get(key, 0) < sheet.count for key in keys):
+                return True
+        return has_numbers_too_large(sheet, self.connection.dialect)
 
     def is_one_statement(self) -> bool:
         """Tell whether the rows lack nothing but keys that one statement can make."""
@@ -296,3 +315,34 @@ def rows_missing(mapper: Mapper[Any], rows: int) -> orm_exc.FlushError:
 def _processed(column: Any, raw: Values, connection: Connection, code: int | None = None) -> Values:
     process = column.type._cached_result_processor(connection.dialect, code)
     return raw if process is None else list(map(process, raw))
+
+
+def inserts_of(
+    connection: Connection,
+    table: Table,
+    parts: list[tuple[MapperPlan, Pending]],
+    states: Sequence[Any],
+) -> list[Insert]:
+    """Return what goes into one table; mappers that fill it alike go together, in order."""
+    names = Names.of(connection)
+    if len(parts) == 1:
+        plan, pending = parts[0]
+        if table not in plan.tables:
+            return []
+        return [Insert(connection, plan.mapper, plan.tables[table], pending, names)]
+    by_shape: dict[Any, tuple[Any, TablePlan, Pending]] = {}
+    by_mapper: dict[Any, Pending] = {}
+    for plan, _ in parts:
+        table_plan = plan.tables.get(table)
+        if table_plan is not None:
+            fresh = (plan.mapper, table_plan, Pending([], []))
+            by_mapper[plan.mapper] = by_shape.setdefault(table_plan.shape, fresh)[2]
+    for state in states:
+        mine = by_mapper.get(state.manager.mapper)
+        if mine is not None:
+            mine.states.append(state)
+            mine.dicts.append(state.dict)
+    return [
+        Insert(connection, mapper, table_plan, pending, names)
+        for mapper, table_plan, pending in by_shape.values()
+    ]

@@ -10,8 +10,9 @@ whole flush the long way round, before anything has been done.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.exc import CircularDependencyError
@@ -32,6 +33,7 @@ from async_loader.inserts._sqlalchemy import (
     topological,
 )
 from async_loader.inserts.keys import asks_ahead
+from async_loader.inserts.places import NotSimpleError, Place, place, reached_in
 
 State = Any
 
@@ -48,13 +50,19 @@ class Edge:
     pairs: tuple[tuple[str, str], ...]  # attribute of the parent, attribute of the child
     refers_to_itself: bool
 
+    @property
+    def children(self) -> Any:
+        """The mapper of those who get the key."""
+        processor = self.processor
+        return processor.parent if self.kind is ManyToOne else processor.mapper
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """The order of a flush: a hierarchy with its mappers, or a relationship, one by one."""
 
     steps: tuple[tuple[Mapper[Any], tuple[Mapper[Any], ...]] | tuple[Any, None], ...]
-    trees: frozenset[Mapper[Any]]  # hierarchies that refer to themselves
+    tree: Place | None  # of a hierarchy that refers to itself
     asking: int  # how many hierarchies may have to ask for their keys beforehand
 
 
@@ -64,6 +72,8 @@ class Lane:
 
     mappers: frozenset[Mapper[Any]]
     edges: dict[Mapper[Any], tuple[Edge, ...]]
+    reached: frozenset[Any]  # processors of edges that count, whether or not an object uses them
+    is_by_turns: bool  # which these are depends on whose objects the flush came to first
     orders: dict[frozenset[Edge], Order | None] = field(default_factory=dict)
 
     def order(self, used: Iterable[Edge]) -> Order:
@@ -71,9 +81,8 @@ class Lane:
 
         Raises NotSimpleError when only the objects decide it.
         """
-        # An edge to a mapper of the flush counts whether or not an object uses it.
         telling = frozenset(
-            edge for edge in used if edge.refers_to_itself or edge.target not in self.mappers
+            edge for edge in used if edge.refers_to_itself or edge.processor not in self.reached
         )
         if telling not in self.orders:
             try:
@@ -89,18 +98,18 @@ class Lane:
         bases: dict[Any, list[Mapper[Any]]] = {}
         for mapper in self.mappers:
             bases.setdefault(mapper.base_mapper, []).append(mapper)
+        counting: set[Edge] = set()
         trees: set[Any] = set()
-        before: set[tuple[Any, Any]] = set()
-        nodes: set[Any] = set(bases)
         for edge in {edge for own in self.edges.values() for edge in own}:
-            if edge.refers_to_itself:
+            if edge.refers_to_itself and edge.kind is not ManyToMany:
                 if edge in telling:
                     trees.add(edge.target.base_mapper)
-            elif edge in telling or edge.target in self.mappers:
-                before |= _dependencies(edge)
+            elif edge in telling or (edge.processor in self.reached and not edge.refers_to_itself):
+                counting.add(edge)
         if any(len(mapper.tables) > 1 for base in trees for mapper in bases[base]):
             raise NotSimpleError
-        nodes |= {node for pair in before for node in pair}
+        before = {pair for edge in counting for pair in _dependencies(edge)}
+        nodes = set(bases) | {node for pair in before for node in pair}
         ordered = sorted(nodes, key=_sort_key)
         # Round by round: what waits for more comes later, which among others tells the order.
         # A key is carried when SQLAlchemy would: the tables after that may fail.
@@ -111,7 +120,19 @@ class Lane:
             elif isinstance(node, tuple) and not node[1]:
                 steps.append((node[0], None))
         asking = sum(any(map(asks_ahead, same)) for same in bases.values())
-        return Order(tuple(steps), frozenset(trees), asking)
+        return Order(tuple(steps), _tree_place(trees, set(bases), counting, ordered), asking)
+
+
+def _tree_place(
+    trees: set[Any], bases: set[Any], counting: set[Edge], ordered: Sequence[Any]
+) -> Place | None:
+    if not trees:
+        return None
+    (base, *more) = trees
+    if more:
+        raise NotSimpleError
+    pairs = [(edge.processor.parent.base_mapper is base, _dependencies(edge)) for edge in counting]
+    return place(base, bases, pairs, ordered)
 
 
 def _dependencies(edge: Edge) -> set[tuple[Any, Any]]:
@@ -137,24 +158,47 @@ def _sort_key(node: Any) -> tuple[Any, ...]:
     return "SaveUpdateAll", node._sort_key
 
 
-class NotSimpleError(Exception):
-    """The flush has to go the long way."""
-
-
 _MEMO = "async_loader.inserts.lanes"
+_MOST_TURNS = 500
 
 
 def lane(mappers: Iterable[Mapper[Any]]) -> Lane | None:
-    """Return what connects a set of mappers, or None when only the objects tell."""
-    names = frozenset(mappers)
+    """Return what connects the mappers of a flush, or None when only the objects tell.
+
+    They are given in the order in which the flush came to their first objects.
+    """
+    in_turn = tuple(mappers)
+    names = frozenset(in_turn)
     first: Any = next(iter(names))
-    known: dict[frozenset[Mapper[Any]], Lane | None] = first._memo(_MEMO, dict)
+    known: dict[Any, Lane | None] = first._memo(_MEMO, dict)
     if names not in known:
-        try:
-            known[names] = Lane(names, {mapper: tuple(_edges(mapper)) for mapper in names})
-        except (NotSimpleError, UnmappedColumnError):
-            known[names] = None
-    return known[names]
+        known[names] = _new_lane(names, in_turn)
+    found = known[names]
+    if found is None or not found.is_by_turns:
+        return found
+    if in_turn in known:
+        return known[in_turn]
+    reached, _ = reached_in(in_turn)
+    if (names, reached) not in known:
+        known[names, reached] = _new_lane(names, in_turn)
+    if len(known) < _MOST_TURNS:
+        known[in_turn] = known[names, reached]
+    return known[names, reached]
+
+
+def _new_lane(names: frozenset[Mapper[Any]], in_turn: Sequence[Mapper[Any]]) -> Lane | None:
+    try:
+        # In the order that SQLAlchemy takes the objects of a relationship in.
+        edges = {
+            mapper: tuple(_edges(mapper))
+            for base in {mapper.base_mapper: None for mapper in names}
+            for mapper in base.self_and_descendants
+            if mapper in names
+        }
+    except (NotSimpleError, UnmappedColumnError):
+        return None
+    reached, is_by_turns = reached_in(in_turn)
+    return Lane(names, edges, reached, is_by_turns)
 
 
 def _edge(processor: Any, pairs: tuple[tuple[str, str], ...]) -> Edge:
@@ -191,6 +235,7 @@ def _edges(mapper: Any) -> Iterator[Edge]:
 
 
 Link = tuple[State, State, Edge]  # parent, child
+Carried = dict[tuple[State, tuple[tuple[str, str], ...]], State]  # whose key a child has by now
 
 
 @dataclass(slots=True, eq=False)
@@ -200,22 +245,18 @@ class Carry:
     links: dict[Any, list[Link]]  # by processor
     later: dict[Any, list[State]]  # many-to-many: processor to states
     used: set[Edge] = field(default_factory=set)
-    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+    carried: Carried = field(default_factory=dict)
+    settled: set[Mapper[Any]] = field(default_factory=set)  # with a parent that is no news
 
-    def to(self, base: Mapper[Any]) -> list[Link]:
-        """Return the links to children of a hierarchy."""
-        return [
-            link
-            for links in self.links.values()
-            if links[0][1].manager.mapper.base_mapper is base
-            for link in links
-        ]
+    def of(self, edges: Iterable[Edge]) -> list[Link]:
+        """Return the links of some relationships."""
+        processors = sorted({edge.processor for edge in edges}, key=attrgetter("sort_key"))
+        return [link for one in processors for link in self.links.get(one, ())]
 
-    def run(self, uow: UOWTransaction, processor: Any, trees: Container[Any]) -> None:
-        """Do what a relationship does of its own; trees see to the links of theirs."""
-        links = self.links.get(processor)
-        if links and links[0][1].manager.mapper.base_mapper not in trees:
-            carry_keys(uow, links, self.carried)
+    def run(self, uow: UOWTransaction, processor: Any) -> None:
+        """Do what a relationship does of its own; a tree sees to the links within it."""
+        if processor in self.links:
+            carry_keys(uow, self.links[processor], self.carried)
         if processor in self.later:
             processor.process_saves(uow, self.later[processor])
 
@@ -248,6 +289,7 @@ _NO_HISTORY: Any = object()
 def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: Carry) -> None:
     original = state.committed_state.get(edge.key, _NO_HISTORY)
     if original is _NO_HISTORY:
+        carry.settled.add(state.manager.mapper.base_mapper)
         return
     parent = state.dict[edge.key]
     if parent is None or not (original is None or id(original) in NO_VALUES):
@@ -296,16 +338,18 @@ def _verify(edge: Edge, state: State) -> None:
             raise NotSimpleError
 
 
-def carry_keys(
-    uow: UOWTransaction,
-    links: list[Link],
-    carried: set[tuple[State, State, tuple[tuple[str, str], ...]]],
-) -> None:
-    """Set foreign keys from parents that are saved; what `sync.populate` does pair by pair."""
+def carry_keys(uow: UOWTransaction, links: list[Link], carried: Carried) -> int:
+    """Set foreign keys from parents that are saved, and return how often.
+
+    It is what `sync.populate` does pair by pair.
+    """
+    count = 0
     for parent, child, edge in links:
-        link = (parent, child, edge.pairs)
-        if link in carried:
-            continue  # the other side of the same relationship
+        link = (child, edge.pairs)
+        if carried.get(link) is parent:
+            continue  # the other side of the same relationship; of several parents the last counts
+        carried[link] = parent
+        count += 1
         if parent not in uow.states:
             # A persistent parent may be expired: reading its key is SQLAlchemy's business.
             edge.processor.process_saves(uow, [child])
@@ -329,12 +373,12 @@ def carry_keys(
             else:
                 simple = False
                 break
-        if simple:
-            carried.add(link)
-        else:
+        if not simple:
+            del carried[link]
             processor = edge.processor
             mappers = processor.parent, processor.mapper
             if edge.kind is ManyToOne:
                 mappers = mappers[1], mappers[0]
             pairs = processor.prop.synchronize_pairs
             populate(parent, mappers[0], child, mappers[1], pairs, uow, False)
+    return count

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Table
@@ -29,9 +29,10 @@ from async_loader.inserts._sqlalchemy import (
 )
 from async_loader.inserts.execute import execute
 from async_loader.inserts.insert import Insert, rows_missing
-from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError
 
 Command = tuple[Any, ...]
+Held = tuple[Any, dict[str, Any], dict[str, Any], set[str]]  # a state and copies of what it has
 _NAME = "async_loader_batch"
 # Of values, of constraints, of names and types, raised by a function. What is left, such as a
 # deadlock or a timeout, says nothing of the rows.
@@ -85,16 +86,37 @@ def refuse_to_try(connection: Any, *, counted: bool) -> None:
         raise NotUnderstoodError("somebody listens to handle_error")
 
 
+class Levels(Protocol):
+    """Objects that SQLAlchemy inserts level by level, each once the one above has its keys."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether there are several levels."""
+
+    @property
+    def brings_values(self) -> bool:
+        """Tell whether there are keys, references or numbers that may be refused."""
+
+    def resend(self, resending: Resending, inserts: Sequence[Insert], /) -> None:
+        """Insert them as SQLAlchemy does."""
+
+
 class Resending:
     """The rows of one table that are not written, in the statements of SQLAlchemy."""
 
     def __init__(
-        self, base_mapper: Any, uow: UOWTransaction, connection: Connection, table: Table
+        self,
+        base_mapper: Any,
+        uow: UOWTransaction,
+        connection: Connection,
+        table: Table,
+        levels: Levels | None,
     ) -> None:
         self.base_mapper = base_mapper
         self.uow = uow
         self.connection = connection
         self.table = table
+        self.levels = levels
         self.mapper: Mapper[Any] = base_mapper._sorted_tables[table]
 
     def run(self, inserts: Sequence[Insert], *, singly: bool = False) -> set[Any]:
@@ -102,47 +124,94 @@ class Resending:
 
         After an error objects are as SQLAlchemy leaves them.
         """
-        rows = []
-        made: dict[Any, list[tuple[str, Any]]] = {}
-        for insert in inserts:
-            pairs = zip(insert.pending.states, insert.made(), strict=True)
-            for row, (state, given) in enumerate(pairs):
-                if row not in insert.written:
-                    rows.append(state)
-                    made[state] = given
-        if len(inserts) > 1:
-            rows.sort(key=lambda state: state.insert_order)
-        if not singly and not any(made.values()):
-            self._emit_all(self._commands(rows))
-            return set(rows)
-        for batch in list(self._batches(rows)):
-            if singly:
-                self._emit_singly(batch)
-            else:
-                self._emit(batch, made)
-        return set(rows)
+        made = self.made(inserts)
+        if any(insert.written for insert in inserts):
+            self._send_between(inserts, made)
+            return set(made)
+        rows = _in_order(inserts)
+        if singly:
+            for batch in list(self._batches(rows)):
+                self._emit_singly(batch, inserts)
+        elif self.levels is not None:
+            self.levels.resend(self, inserts)
+        else:
+            self.send(rows, made)
+        return set(made)
+
+    def tell_written(self, inserts: Sequence[Insert]) -> None:
+        """Leave objects as SQLAlchemy does after an error of the first row that is not written."""
+        if self.levels is None and any(insert.written for insert in inserts):
+            later = _written(inserts)
+            for batch in self._batches(_in_order(inserts)):
+                if not all(state in later for state in batch):
+                    break
+                restore(later[state] for state in batch)
+
+    def _send_between(
+        self, inserts: Sequence[Insert], made: dict[Any, list[tuple[str, Any]]]
+    ) -> None:
+        """Insert what is not written; what is, is told of in its turn, or not at all."""
+        later = _written(inserts)
+        for batch in list(self._batches(_in_order(inserts))):
+            restore(later[state] for state in batch if state in later)
+            rest = [state for state in batch if state not in later]
+            if rest:
+                self._emit(rest, made)
+
+    def made(self, inserts: Sequence[Insert]) -> dict[Any, list[tuple[str, Any]]]:
+        """Return the objects that are not written, with the keys and defaults they have."""
+        return {
+            state: given
+            for insert in inserts
+            for row, (state, given) in enumerate(
+                zip(insert.pending.states, insert.made(), strict=True)
+            )
+            if row not in insert.written
+        }
+
+    def send(self, states: Sequence[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
+        """Insert objects in SQLAlchemy's statements, with what was made for them already."""
+        if not any(made[state] for state in states):
+            self._emit_all(self._commands(states))
+            return
+        for batch in list(self._batches(states)):
+            self._emit(batch, made)
 
     def _emit_all(self, commands: Iterable[Command]) -> None:
         emit_insert_statements(self.base_mapper, self.uow, self.mapper, self.table, commands)
 
-    def _emit_singly(self, states: Sequence[Any]) -> None:
-        """Send the rows of one statement one by one; after an error none of them came to be."""
+    def _emit_singly(self, states: Sequence[Any], inserts: Sequence[Insert]) -> None:
+        """Send the rows of one statement one by one; after an error none of them came to be.
+
+        Of one statement SQLAlchemy calls all defaults before the first type is asked.
+        """
         before = list(map(held, states))
         try:
-            self._emit_one_by_one(states)
+            commands = list(self._commands(states))
+            called = _call_defaults(inserts, states) if len(states) > 1 else {}
+            for command in commands:
+                command[2].update(
+                    (one.column.key, value) for one, value in called.get(command[0], ())
+                )
+            self._emit_one_by_one(commands)
         except BaseException:
             restore(before)
             raise
+        for state, values in called.items():
+            for column, value in values:
+                if column.key is not None:
+                    state.dict[column.key] = value
+                    state.committed_state.pop(column.key, None)
 
-    def _emit_one_by_one(self, states: Sequence[Any]) -> None:
+    def _emit_one_by_one(self, commands: Sequence[Command]) -> None:
         missing: FlushError | None = None
-        for command in list(self._commands(states)):
+        for command in commands:
             try:
                 self._emit_all([command])
             except FlushError as error:  # no row came back: a later one may be refused
                 missing = error
         if missing is not None:
-            raise rows_missing(self.mapper, len(states)) from missing
+            raise rows_missing(self.mapper, len(commands)) from missing
 
     def _commands(self, states: Sequence[Any]) -> Iterator[Command]:
         rows = [(state, state.dict, state.manager.mapper, self.connection) for state in states]
@@ -180,12 +249,47 @@ class Resending:
             raise
 
 
-def held(state: Any) -> tuple[Any, dict[str, Any], dict[str, Any], set[str]]:
+def _call_defaults(
+    inserts: Sequence[Insert], states: Sequence[Any]
+) -> dict[Any, list[tuple[ColumnPlan, Any]]]:
+    """Call the defaults of some objects, one after the other, and return the values."""
+    wanted: dict[Any, list[ColumnPlan]] = {state: [] for state in states}
+    for insert in inserts:
+        for default in insert.sheet.defaults:
+            if default.column.default is not None and default.column.is_callable:
+                for row in default.rows:
+                    state = insert.pending.states[row]
+                    if state in wanted:
+                        wanted[state].append(default.column)
+    return {
+        state: [(column, column.default()) for column in columns if column.default]
+        for state, columns in wanted.items()
+    }
+
+
+def _in_order(inserts: Sequence[Insert]) -> list[Any]:
+    """Return the objects of all inserts as SQLAlchemy comes to them."""
+    states = [state for insert in inserts for state in insert.pending.states]
+    return states if len(inserts) == 1 else sorted(states, key=lambda state: state.insert_order)
+
+
+def _written(inserts: Sequence[Insert]) -> dict[Any, Held]:
+    """Return the objects whose rows are written, as they shall be; leave them as they were."""
+    states = [insert.pending.states[row] for insert in inserts for row in insert.written]
+    before = list(map(held, states))
+    for insert in inserts:
+        insert.write_back()
+    later = {state: held(state) for state in states}
+    restore(before)
+    return later
+
+
+def held(state: Any) -> Held:
     """Return a state with copies of its attributes, for `restore`."""
     return state, state.dict.copy(), state.committed_state.copy(), set(state.expired_attributes)
 
 
-def restore(before: Iterable[tuple[Any, dict[str, Any], dict[str, Any], set[str]]]) -> None:
+def restore(before: Iterable[Held]) -> None:
     """Give states their attributes of before, which the objects' own dictionaries hold."""
     for state, attributes, committed, expired in before:
         state.dict.clear()

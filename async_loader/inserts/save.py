@@ -23,22 +23,16 @@ from async_loader.inserts._sqlalchemy import (
     has_one_bind,
     is_autocommit,
 )
-from async_loader.inserts.calls import bind, call_defaults, refuse_turns
+from async_loader.inserts.calls import bind_once, call_defaults, refuse_turns
 from async_loader.inserts.catalogue import TableFacts, facts_of, later_in
 from async_loader.inserts.equated import copy_keys_down
 from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import held_for
-from async_loader.inserts.insert import Insert
+from async_loader.inserts.insert import Insert, inserts_of
 from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import (
-    MapperPlan,
-    NotUnderstoodError,
-    TablePlan,
-    listens,
-    mapper_plan,
-)
-from async_loader.inserts.resending import Resending, Savepoint, is_of_rows, refuse_to_try
+from async_loader.inserts.plans import MapperPlan, NotUnderstoodError, listens, mapper_plan
+from async_loader.inserts.resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
 
@@ -58,10 +52,13 @@ class Save:
         self.connection: Connection | None = None
         self.ahead: dict[Table, list[Any]] = {}  # keys drawn before the first insert
 
-    def insert(self, base_mapper: Mapper[Any], states: Sequence[State]) -> None:
+    def insert(
+        self, base_mapper: Mapper[Any], states: Sequence[State], levels: Levels | None = None
+    ) -> None:
         """Insert pending objects of one hierarchy, given in the order they were added.
 
-        Raises NotUnderstoodError, having done nothing, when SQLAlchemy has to do it.
+        With levels, in that of a tree, which has one table. Raises NotUnderstoodError, having
+        done nothing, when SQLAlchemy has to do it.
         """
         with held_for(len(states)):
             connection, parts = self.understood(base_mapper, states)
@@ -71,19 +68,23 @@ class Save:
             self._refuse_values(connection, parts)
             tables = base_mapper._sorted_tables
         for table in tables:
-            done = self._save_table(base_mapper, connection, table, parts)
+            inserts = inserts_of(connection, table, parts, states)
+            done = self._save_table(base_mapper, connection, inserts, levels)
             copy_keys_down(self.uow, table, parts, done)
         for plan, pending in parts:
             self._finish(base_mapper, connection, plan, pending)
 
     def _save_table(
-        self, base_mapper: Any, connection: Connection, table: Table, parts: list[Part]
+        self,
+        base_mapper: Any,
+        connection: Connection,
+        inserts: list[Insert],
+        levels: Levels | None,
     ) -> set[State]:
         """Insert the rows of one table: ours, or SQLAlchemy's where only it does right.
 
         Returns the objects whose rows SQLAlchemy inserted, and so saw to all that follows.
         """
-        inserts = _inserts(connection, table, parts)
         if not inserts:
             return set()
         names = inserts[0].names
@@ -91,9 +92,10 @@ class Save:
         facts = None
         if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
             facts = facts_of(connection, inserts[0].plan, names)
-        resending = Resending(base_mapper, self.uow, connection, table)
+        resending = Resending(base_mapper, self.uow, connection, inserts[0].plan.table, levels)
         # Where SQLAlchemy looks at results in between, an error says how far it came.
-        fragile = facts is not None and facts.refuses and not _is_sent_at_once(inserts)
+        is_cut = not _is_sent_at_once(inserts) if levels is None else levels.is_cut
+        fragile = facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
         try:
             _refuse_what_shows(facts)
             if facts is not None and fragile:
@@ -108,8 +110,8 @@ class Save:
         try:
             if in_order:
                 inserts = _one_after_another(inserts)
-            self._prepare(connection, inserts, facts)
-            self._send(connection, inserts, in_order=in_order, fragile=fragile)
+            self._prepare(connection, inserts, facts, in_turns=levels is not None and is_cut)
+            self._send(inserts, resending, in_order=in_order, fragile=fragile)
         except (NotUnderstoodError, NotSentError):
             # What SQLAlchemy makes of such a value, be it an error, concerns one row alone.
             done = resending.run(inserts)
@@ -118,15 +120,16 @@ class Save:
         return done
 
     def _send(
-        self, connection: Connection, inserts: list[Insert], *, in_order: bool, fragile: bool
+        self, inserts: list[Insert], resending: Resending, *, in_order: bool, fragile: bool
     ) -> None:
         """Send all rows; raise NotSentError where SQLAlchemy has to send those not written."""
-        savepoint = Savepoint(connection) if fragile else None
+        savepoint = Savepoint(resending.connection) if fragile else None
         try:
             for insert in inserts:
                 insert.send(in_order=in_order, statement_bytes=self.statement_bytes)
         except DBAPIError as error:
             if savepoint is None or not is_of_rows(error):
+                resending.tell_written(inserts)
                 raise
         else:
             if savepoint is not None:
@@ -138,17 +141,22 @@ class Save:
         raise NotSentError
 
     def _prepare(
-        self, connection: Connection, inserts: list[Insert], facts: TableFacts | None
+        self,
+        connection: Connection,
+        inserts: list[Insert],
+        facts: TableFacts | None,
+        *,
+        in_turns: bool,
     ) -> None:
         """Call defaults and bind processors; refuse what must not go in one statement."""
         tables = [(insert.pending, insert.sheet) for insert in inserts]
         try:
             with held_for(sum(insert.sheet.count for insert in inserts)):
-                refuse_turns(tables)
+                refuse_turns(tables, in_turns=in_turns)
                 call_defaults(tables)
                 for insert in inserts:
                     refuse_long(insert.sheet, connection.dialect.driver)
-                bind(tables, connection.dialect)
+                bind_once(tables, connection.dialect)
         except NotUnderstoodError:
             raise
         except Exception as error:
@@ -218,15 +226,21 @@ class Save:
         connection, parts = self.understood(base_mapper, states)
         if len(parts) != 1 or len(parts[0][0].tables) != 1:
             return None
-        (insert,) = self.inserts(connection, base_mapper, parts)
+        (insert,) = self.inserts(connection, base_mapper, parts, states)
         rows = insert.lacking()
         if not rows or not must_ask(insert.plan, len(rows)):
             return None
         return Wanted(insert.plan, len(rows), connection, insert.names)
 
-    def inserts(self, connection: Connection, base_mapper: Any, parts: list[Part]) -> list[Insert]:
+    def inserts(
+        self,
+        connection: Connection,
+        base_mapper: Any,
+        parts: list[Part],
+        states: Sequence[State],
+    ) -> list[Insert]:
         """Return what goes into the first table of a hierarchy."""
-        return _inserts(connection, next(iter(base_mapper._sorted_tables)), parts)
+        return inserts_of(connection, next(iter(base_mapper._sorted_tables)), parts, states)
 
     def _refuse_values(self, connection: Connection, parts: list[Part]) -> None:
         """Look at the values of all tables before the first of them is written."""
@@ -311,6 +325,12 @@ def _refuse_what_shows(facts: TableFacts | None) -> None:
         raise NotUnderstoodError(facts.shows)
 
 
+def _may_be_refused(facts: TableFacts, inserts: list[Insert], levels: Levels | None) -> bool:
+    if levels is not None:
+        return facts.refuses or levels.brings_values
+    return facts.refuses or any(insert.may_be_refused() for insert in inserts)
+
+
 def _is_sent_at_once(inserts: Sequence[Insert]) -> bool:
     return len(inserts) == 1 and inserts[0].is_sent_at_once()
 
@@ -366,34 +386,3 @@ def _refuse_connection(connection: Any) -> None:
         dispatch = connection.dispatch
         if dispatch.before_execute or dispatch.after_execute:
             raise NotUnderstoodError("somebody listens to before_execute or after_execute")
-
-
-def _inserts(connection: Connection, table: Table, parts: list[Part]) -> list[Insert]:
-    """Return what goes into one table; mappers that fill it alike go together."""
-    names = Names.of(connection)
-    if len(parts) == 1:
-        plan, pending = parts[0]
-        if table not in plan.tables:
-            return []
-        return [Insert(connection, plan.mapper, plan.tables[table], pending, names)]
-    by_shape: dict[Any, tuple[Any, TablePlan, Pending]] = {}
-    for plan, pending in parts:
-        table_plan = plan.tables.get(table)
-        if table_plan is not None:
-            known = by_shape.setdefault(
-                table_plan.shape, (plan.mapper, table_plan, Pending([], []))
-            )
-            known[2].extend(pending)
-    inserts = []
-    for mapper, table_plan, pending in by_shape.values():
-        _sort(pending)
-        inserts.append(Insert(connection, mapper, table_plan, pending, names))
-    return inserts
-
-
-def _sort(pending: Pending) -> None:
-    pairs = sorted(
-        zip(pending.states, pending.dicts, strict=True), key=lambda pair: pair[0].insert_order
-    )
-    pending.states[:] = [state for state, _ in pairs]
-    pending.dicts[:] = [values for _, values in pairs]

@@ -3,21 +3,30 @@ Objects that refer to others of their own table: all in one statement.
 
 SQLAlchemy inserts a tree level by level, because the children need their parents' keys. With the
 keys asked for beforehand that need is gone, and PostgreSQL checks foreign keys at the end of the
-statement. Rows go in SQLAlchemy's order, level by level, so that keys come out the same.
+statement. Rows go in SQLAlchemy's order, level by level, so that keys come out the same. Where
+the statement is refused, they go level by level after all: an error tells how far that came.
+
+A level is a round of SQLAlchemy's sort: an object comes two rounds after its parent, for the key
+is carried in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
+from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
-from async_loader.inserts.lane import Link, NotSimpleError, carry_keys
+from async_loader.inserts.lane import Carried, Carry, Edge, Link, carry_keys
+from async_loader.inserts.places import NotSimpleError, Place
 from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.resending import Resending
 from async_loader.inserts.save import Save, refuse_table
 
 State = Any
@@ -29,21 +38,47 @@ class Tree:
     """The new objects of one hierarchy, parents first, and who still lacks a key."""
 
     base: Mapper[Any]
-    states: list[State]
-    links: list[Link]
+    levels: dict[int, list[State]]  # by round, in order
+    rounds: dict[State, int]
+    edges: list[Edge]  # their own relationships to parents, or to children among them
+    links: list[Link]  # of these
+    below: list[Link]  # from the objects to those of other tables
+    place: Place
     insert: Insert | None = None
     lacking: Sequence[int] = ()
+    brings_values: bool = False
+    states: list[State] = field(default_factory=list)
+    _undo: list[tuple[dict[str, Any], str, Any]] = field(default_factory=list)
+    _given: list[Any] = field(default_factory=list)  # keys, to those who lack one
+
+    def __post_init__(self) -> None:
+        self.states = [state for level in self.levels.values() for state in level]
+
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether SQLAlchemy would look at results in between."""
+        return len(self.levels) > 1
 
     def prepare(self, save: Save) -> Wanted | None:
         """Check everything beforehand; return the keys to ask for."""
+        try:
+            save.connection_of(self.base)
+        except SQLAlchemyError as error:
+            # SQLAlchemy carries keys of parents that are there before it wants a connection.
+            raise NotUnderstoodError("there is no connection") from error
         connection, parts = save.understood(self.base, self.states)
-        inserts = save.inserts(connection, self.base, parts)
+        inserts = save.inserts(connection, self.base, parts, self.states)
         if len(inserts) != 1:
             raise NotUnderstoodError("a tree of several kinds of rows")
         self.insert = inserts[0]
         refuse_table(self.insert)
         self.lacking = self.insert.lacking()
         self._refuse_later_keys()
+        self._refuse_listeners()
+        if self.is_cut:
+            self.brings_values = self.insert.may_be_refused() or self._brings_references(
+                self.insert
+            )
         if not self.lacking:
             return None
         return Wanted(self.insert.plan, len(self.lacking), connection, self.insert.names)
@@ -58,72 +93,138 @@ class Tree:
                 if parent.dict.get(left) is None and not (left == name and parent in drawn):
                     raise NotUnderstoodError(f"{left} is made by the insert")
 
+    def _refuse_listeners(self) -> None:
+        """Refuse to carry keys twice, should the statement fail, where somebody hears of it."""
+        for edge in self.edges:
+            for mapper in edge.children.self_and_descendants:
+                if any(mapper.class_manager[right].impl.dispatch.set for _, right in edge.pairs):
+                    raise NotUnderstoodError("somebody listens to what refers to its own table")
+
+    def _brings_references(self, insert: Insert) -> bool:
+        """Tell whether objects refer to rows by values of their own, which may be wrong."""
+        table = insert.plan.table
+        return any(
+            values.count(None) < len(values)
+            for column, values, _ in insert.sheet.value_columns()
+            if any(key.column.table is table for key in column.column.foreign_keys)
+        )
+
     def run(self, save: Save, keys: Sequence[Any]) -> None:
         """Give keys to all objects, carry them to the children, and insert."""
-        undo: list[tuple[dict[str, Any], str, Any]] = []
         try:
-            self._give_keys(keys, undo)
-            self._remember_links(undo)
-            carry_keys(save.uow, self.links, set())
-            try:
-                save.insert(self.base, self.states)
-            except NotUnderstoodError as error:
-                raise AssertionError(f"{self.base} was understood before: {error}") from error
+            self._give_keys(keys)
+            self._remember_links()
+            carried: Carried = {}
+            if carry_keys(save.uow, self.links, carried) > len(carried):
+                # Of several parents the last counts, as SQLAlchemy comes to them.
+                carry_keys(save.uow, sorted(self.links, key=self._carried_in), {})
+            save.insert(self.base, self.states, self)
         except BaseException:
-            for attributes, key, before in reversed(undo):
-                if before is _MISSING:
-                    attributes.pop(key, None)
-                else:
-                    attributes[key] = before
+            self._take_back()
             raise
 
-    def _give_keys(self, raw: Sequence[Any], undo: list[tuple[dict[str, Any], str, Any]]) -> None:
+    def resend(self, resending: Resending, inserts: Sequence[Insert]) -> None:
+        """Insert round by round, as SQLAlchemy does; what it leaves after an error stays."""
+        made = resending.made(inserts)
+        for row, value in zip(self.lacking, self._given, strict=True):
+            state = self.states[row]
+            made[state] = [(inserts[0].generated_key, value), *made[state]]
+        self._take_back()
+        carried: Carried = {}
+        for links, states in self._turns():
+            carry_keys(resending.uow, links, carried)
+            resending.send(states, made)
+            rows = (
+                (state, state.dict, state.manager.mapper, resending.connection, False)
+                for state in states
+            )
+            finalize_insert_update(self.base, resending.uow, rows)
+
+    def _turns(self) -> Iterator[tuple[list[Link], list[State]]]:
+        """Yield, level by level, the keys that are carried before it, and its objects."""
+        waiting = [(self._carried_in(link), link) for link in self.links + self.below]
+        for level, states in self.levels.items():
+            yield [link for turn, link in waiting if turn <= level], states
+            waiting = [(turn, link) for turn, link in waiting if turn > level]
+        yield [link for _, link in waiting], []
+
+    def _carried_in(self, link: Link) -> int:
+        parent, _, edge = link
+        if parent in self.rounds:
+            return self.rounds[parent] + 1
+        return 0 if edge.refers_to_itself else self.place.rounds[edge.target.base_mapper] + 1
+
+    def _give_keys(self, raw: Sequence[Any]) -> None:
         insert = self.insert
         if insert is None or not self.lacking:
             return
         name = insert.generated_key
-        for row, value in zip(self.lacking, insert.processed(raw), strict=True):
+        self._given = insert.processed(raw)
+        for row, value in zip(self.lacking, self._given, strict=True):
             attributes = self.states[row].dict
-            undo.append((attributes, name, attributes.get(name, _MISSING)))
+            self._undo.append((attributes, name, attributes.get(name, _MISSING)))
             attributes[name] = value
 
-    def _remember_links(self, undo: list[tuple[dict[str, Any], str, Any]]) -> None:
+    def _remember_links(self) -> None:
         for _, child, edge in self.links:
             for _, right in edge.pairs:
-                undo += [
+                self._undo += [
                     (attributes, right, attributes.get(right, _MISSING))
                     for attributes in (child.dict, child.committed_state)
                 ]
 
+    def _take_back(self) -> None:
+        """Take back the keys that objects were given and that were carried."""
+        for attributes, key, before in reversed(self._undo):
+            if before is _MISSING:
+                attributes.pop(key, None)
+            else:
+                attributes[key] = before
+        self._undo.clear()
 
-def tree(base: Mapper[Any], states: Sequence[State], links: list[Link]) -> Tree:
-    """Order the objects by level and, within one, as they were added (Kahn's algorithm).
 
-    Raises NotSimpleError for a circle, which SQLAlchemy reports in its own words.
+def tree(place: Place, states: Sequence[State], carry: Carry) -> Tree:
+    """Order the objects by round and, within one, as they were added (Kahn's algorithm).
+
+    Raises NotSimpleError for a circle, which SQLAlchemy reports in its own words, and where it
+    would insert objects of another table between these.
     """
+    edges = [edge for edge in carry.used if edge.processor.parent.base_mapper is place.base]
+    above = [edge for edge in edges if edge.refers_to_itself or edge.kind is ManyToOne]
+    links = carry.of(above)
+    below = carry.of([edge for edge in edges if edge not in above])
+    rounds = _rounds(place, states, links)
+    levels: dict[int, list[State]] = {number: [] for number in sorted(set(rounds.values()))}
+    for state in sorted(states, key=attrgetter("insert_order")):
+        levels[rounds[state]].append(state)
+    is_hidden = place.base in carry.settled or any(
+        processor.parent.base_mapper is place.base for processor in carry.later
+    )
+    if is_hidden or place.others >= next(iter(levels)):
+        raise NotSimpleError
+    return Tree(place.base, levels, rounds, above, links, below, place)
+
+
+def _rounds(place: Place, states: Sequence[State], links: list[Link]) -> dict[State, int]:
+    """Return the round of each object: two after its parents', for keys are carried between."""
+    rounds = dict.fromkeys(states, place.first)
     children: dict[State, list[State]] = {}
     waiting: dict[State, int] = {}
-    for parent, child, _ in links:
-        if parent.key is None and parent.manager.mapper.base_mapper is base:
+    for parent, child, edge in links:
+        if parent in rounds:
             children.setdefault(parent, []).append(child)
             waiting[child] = waiting.get(child, 0) + 1
-    level = [state for state in states if state not in waiting]
-    ordered: list[State] = []
-    while level:
-        level.sort(key=_added)
-        ordered += level
-        following: list[State] = []
-        for state in level:
-            for child in children.get(state, ()):
-                waiting[child] -= 1
-                if not waiting[child]:
-                    following.append(child)
-        level = following
-    if len(ordered) != len(states):
+        else:
+            held_back = 1 if edge.refers_to_itself else place.rounds[edge.target.base_mapper] + 2
+            rounds[child] = max(rounds[child], held_back)
+    ready = [state for state in states if state not in waiting]
+    for state in ready:  # which grows meanwhile
+        following = rounds[state] + 2
+        for child in children.get(state, ()):
+            rounds[child] = max(rounds[child], following)
+            waiting[child] -= 1
+            if not waiting[child]:
+                ready.append(child)
+    if len(ready) != len(rounds):
         raise NotSimpleError
-    return Tree(base, ordered, links)
-
-
-def _added(state: State) -> int:
-    order: int = state.insert_order
-    return order
+    return rounds

@@ -24,14 +24,9 @@ from async_loader.inserts._sqlalchemy import (
     topological,
 )
 from async_loader.inserts.keys import Wanted, asks_ahead, draw
-from async_loader.inserts.lane import (
-    Carry,
-    NotSimpleError,
-    Order,
-    lane,
-    plan_carry,
-)
+from async_loader.inserts.lane import Carry, Order, lane, plan_carry
 from async_loader.inserts.persistent import register_persistent
+from async_loader.inserts.places import NotSimpleError
 from async_loader.inserts.plans import NotUnderstoodError, listens
 from async_loader.inserts.prefetch import insert_regrouped
 from async_loader.inserts.save import Save
@@ -110,9 +105,11 @@ class BatchingUnitOfWork:
             trees = self._trees(order, carry)
         except (NotSimpleError, NotUnderstoodError):
             return False
+        seen_to = {edge.processor for planted, _ in trees.values() for *_, edge in planted.links}
         for base, mappers in order.steps:
             if mappers is None:
-                carry.run(uow, base, trees)
+                if base not in seen_to:
+                    carry.run(uow, base)
             elif base in trees:
                 planted, keys = trees[base]
                 planted.run(self.save, keys)
@@ -122,7 +119,7 @@ class BatchingUnitOfWork:
 
     def _trees(self, order: Order, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
         """Check what cannot be left to SQLAlchemy later, and draw all keys at once."""
-        if not order.trees and order.asking < 2:
+        if order.tree is None and order.asking < 2:
             return {}
         uow: Any = self.uow
         trees: dict[Any, Tree] = {}
@@ -131,8 +128,8 @@ class BatchingUnitOfWork:
             if mappers is None:
                 continue
             states = [state for mapper in mappers for state in uow.mappers[mapper]]
-            if base in order.trees:
-                trees[base] = tree(base, states, carry.to(base))
+            if order.tree is not None and base is order.tree.base:
+                trees[base] = tree(order.tree, states, carry)
                 want = trees[base].prepare(self.save)
             elif any(asks_ahead(mapper) for mapper in mappers):
                 want = self._wanted(base, states)

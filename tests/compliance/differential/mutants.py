@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from async_loader.inserts import calls, save, tree
+from async_loader.inserts import calls, lane, save, tree
 from async_loader.inserts.insert import Insert
 
 
@@ -71,7 +71,7 @@ def _defaults_by_column(patch: Patch) -> None:
                     default.values[row] = calls._call(default.column)
 
     patch.setattr(save, "call_defaults", call)
-    patch.setattr(save, "refuse_turns", lambda _: None)
+    patch.setattr(save, "refuse_turns", lambda *_, **__: None)
 
 
 def _later_rows(patch: Patch) -> None:
@@ -99,6 +99,27 @@ def _far_errors(patch: Patch) -> None:
     patch.setattr(save, "_is_sent_at_once", lambda _: True)
 
 
+def _lost_friends(patch: Patch) -> None:
+    """A class that many-to-many connects with itself is taken for a tree."""
+    original = lane.Carry.run
+
+    def run(self: Any, uow: Any, processor: Any) -> None:
+        if processor.prop._is_self_referential:
+            self.later.pop(processor, None)
+        original(self, uow, processor)
+
+    patch.setattr(lane.Carry, "run", run)
+
+
+def _levels_at_once(patch: Patch) -> None:
+    """Of a tree that is refused nothing is carried as far as SQLAlchemy came."""
+
+    def resend(self: Any, resending: Any, inserts: Any) -> None:
+        resending.send(self.states, resending.made(inserts))
+
+    patch.setattr(tree.Tree, "resend", resend)
+
+
 MUTANTS: dict[str, Mutant] = {
     "keys_of_others": Mutant("objects get the keys of their own rows", _unsorted_keys),
     "early_keys": Mutant("children get their parents' keys", _early_keys),
@@ -110,5 +131,7 @@ MUTANTS: dict[str, Mutant] = {
     "autocommit": Mutant("rows before one that fails are kept", _autocommit),
     "one_zone": Mutant("times keep their zones", _one_zone, ("psycopg",)),
     "first_type": Mutant("a column may mix types", _first_type, ("psycopg",)),
+    "lost_friends": Mutant("rows between a table and itself go in", _lost_friends),
+    "levels_at_once": Mutant("a refused tree leaves keys as far as it came", _levels_at_once),
     "far_errors": Mutant("after an error objects are as SQLAlchemy leaves them", _far_errors),
 }

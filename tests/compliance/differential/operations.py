@@ -60,6 +60,11 @@ def _add(draw: Draw, found: Steps) -> None:
         arguments += _values(draw, one)
         for relation in one.relations:
             arguments += _reference(draw, found, relation)
+        for link in found.world.links:
+            others = found.of(link.right) if link.left == one.name else []
+            if others and _rarely(draw, 2):
+                other = draw(st.sampled_from(others))
+                found.appended.append(f"{label}.{link.attribute}.append({other})")
         if one.code is not None and ("default" not in one.code or _rarely(draw)):
             arguments.append(f"code={_code(one, len(found.objects))}")
     line = f"{label} = {entity.name}({', '.join(arguments)})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import warnings
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from tests.compliance.differential.comparing import (
     compare,
 )
 from tests.compliance.differential.conditions import LOG_TABLE, ROLE, SCHEMAS
-from tests.compliance.differential.models import Entity, Example, World
+from tests.compliance.differential.mixing import mixed_up, seen_mixed_up, taken_back_mixed_up
+from tests.compliance.differential.models import Example, World
 from tests.compliance.differential.observation import Lens, described, in_order, listen
 from tests.compliance.differential.ordering import install, start_run
 
@@ -304,7 +304,8 @@ async def _observe(
     await _read(side, namespace["prefix"], lens, observed)
     for entity in example.world.entities:
         if entity.base is None and entity.keys.stock_mixes_up:
-            observed.mixed_up |= await _mixed_up(side, example.world, entity, lens)
+            observed.mixed_up |= seen_mixed_up(example, observed)
+            observed.mixed_up |= await mixed_up(side.admin, example, entity, lens)
     return observed
 
 
@@ -340,7 +341,7 @@ def _steps(
         except Exception as raised:
             error = described(raised)
             observed.failed = True
-            observed.mixed_up |= _taken_back_mixed_up(example.world, lens)
+            observed.mixed_up |= taken_back_mixed_up(example.world, lens)
             observed.mixed_up |= any(words in str(raised) for words in _STOCK_CANNOT)
             step = len(observed.steps)
             observed.numbers[step] = await_only(
@@ -420,39 +421,3 @@ async def _read(side: Side, prefix: str, lens: Lens, observed: Observed) -> None
             rows.sort()
     for name, value, *_ in await side.admin.fetch(_SEQUENCES, like):
         observed.sequences[name[len(prefix) :]] = value
-
-
-def _taken_back_mixed_up(world: World, lens: Lens) -> bool:
-    """Tell whether objects whose rows were taken back had the keys of one another."""
-    for entity in world.entities:
-        drawn = entity.keys.stock_mixes_up if entity.base is None else None
-        if drawn is None:
-            continue
-        states = [
-            instance_state(one)
-            for _, one in lens.objects()
-            if isinstance(one, lens.namespace[entity.name])
-        ]
-        mine = [s for s in states if s.key is None and not 900 <= (s.dict.get("id") or 900) < 930]
-        mine.sort(key=lambda state: state.insert_order or 0)
-        keys = [state.dict["id"] for state in mine]
-        if keys != sorted(keys, key=drawn):
-            return True
-    return False
-
-
-async def _mixed_up(side: Side, world: World, entity: Entity, lens: Lens) -> bool:
-    """Tell whether an object has another one's key: its tag, which nobody changed, tells."""
-    table = world.table(entity).replace("@", lens.namespace["prefix"])
-    tags = {row[0]: row[1] for row in await side.admin.fetch(f"SELECT id, tag FROM {table}")}
-    cls = lens.namespace[entity.name]
-    for name, one in lens.objects():
-        if not isinstance(one, cls) or "id" not in one.__dict__:
-            continue
-        tag = one.__dict__.get("tag")
-        if tag == name and (tags.get(one.__dict__["id"]) or name).split()[0] != name:
-            return True
-        # It was loaded again, from the row of another. Steps call some objects `o2`.
-        if re.fullmatch(r"o\d+", tag or "") and tag not in (name, "o2"):
-            return True
-    return False

@@ -13,10 +13,13 @@ from sqlalchemy import (
     JSON,
     Column,
     ForeignKey,
+    Identity,
     Integer,
     Sequence,
     String,
     Table,
+    Text,
+    TypeDecorator,
     Uuid,
     event,
     func,
@@ -24,6 +27,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
@@ -89,6 +93,55 @@ Table(
 )
 
 
+class Weight(Base):
+    """A table that refuses nothing."""
+
+    __tablename__ = "given_weight"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    grams: Mapped[int | None]
+    label = mapped_column(Text)
+    unit: Mapped[str] = mapped_column(server_default="g")
+
+
+class Note(Base):
+    """Another such table."""
+
+    __tablename__ = "given_note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(server_default="plain")
+    body = mapped_column(JSONB)
+
+
+CALLS: list[str] = []
+
+
+class Remembered(TypeDecorator[str]):
+    """A type that can tell in which order it was asked."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        CALLS.append(f"bound {value}")
+        return value
+
+
+def _numbered() -> str:
+    CALLS.append("called")
+    return f"number {len(CALLS)}"
+
+
+class Ticket(Base):
+    """Its keys go round, so that sorted they say nothing."""
+
+    __tablename__ = "given_ticket"
+    id: Mapped[int] = mapped_column(
+        Identity(minvalue=1, maxvalue=900, cycle=True), primary_key=True
+    )
+    seat = mapped_column(Remembered)
+    number = mapped_column(String, default=_numbered)
+
+
 class Log(Base):
     __tablename__ = "given_log"
     n: Mapped[int] = mapped_column(primary_key=True)
@@ -107,7 +160,9 @@ def _triggers() -> None:
     for model in (Setting, Receipt):
         table: Table = model.__table__  # type: ignore[assignment]  # declared with a name
         event.listen(table, "after_create", _ddl(_FUNCTION))
-        trigger = "CREATE TRIGGER given BEFORE INSERT ON %(table)s FOR EACH STATEMENT EXECUTE "
+        trigger = (
+            "CREATE OR REPLACE TRIGGER given BEFORE INSERT ON %(table)s FOR EACH STATEMENT EXECUTE "
+        )
         event.listen(table, "after_create", _ddl(f"{trigger}FUNCTION given_logged()"))
 
 
@@ -172,6 +227,33 @@ def carried_before_another_table_is_refused(session: Session) -> Any:
         return flushed(session, made)
 
 
+def weights_of_which_one_is_too_large(session: Session) -> Any:
+    """Those that went before have their keys, and what the server made of them."""
+    return flushed(session, [Weight(grams=1), Weight(grams=2**40, unit="t"), Weight(grams=2)])
+
+
+def weights_with_a_label_that_is_no_text(session: Session) -> Any:
+    made = [Weight(grams=1), Weight(label="a\0", unit="t"), Weight(grams=2), Weight(unit="kg")]
+    return flushed(session, made)
+
+
+def notes_that_the_server_does_not_take(session: Session) -> Any:
+    made = [Note(body=[1]), Note(body=["\0"], kind="odd"), Note(body=[2]), Note(kind="odd")]
+    return flushed(session, made)
+
+
+def weights_with_a_key_that_is_there(session: Session) -> Any:
+    session.execute(insert(Weight).values(id=107))
+    return flushed(session, [Weight(grams=1), Weight(id=107, grams=3), Weight(grams=2)])
+
+
+def tickets(session: Session) -> Any:
+    """Defaults of all are called before a type is asked, though rows go one by one."""
+    CALLS.clear()
+    made = [Ticket(seat="a"), Ticket(seat="b"), Ticket(seat="c", number="own"), Ticket(seat="d")]
+    return flushed(session, made), CALLS[:]
+
+
 def flushed(session: Session, made: list[Any]) -> Any:
     seen: list[Any] = []
     event.listen(session, "after_flush", lambda *_: seen.extend(map(committed, made)))
@@ -199,6 +281,11 @@ def committed(one: Any) -> list[str]:
         baskets_of_a_key_that_is_there,
         numbered_before_one_is_refused,
         carried_before_another_table_is_refused,
+        weights_of_which_one_is_too_large,
+        weights_with_a_label_that_is_no_text,
+        notes_that_the_server_does_not_take,
+        weights_with_a_key_that_is_there,
+        tickets,
     ],
 )
 async def test_as_sqlalchemy_has_it(database_url: str, driver: str, script: Any) -> None:
