@@ -87,7 +87,9 @@ class Part:
             keyset = self.definition.keyset(arguments)
             if keyset is not None:
                 await check_binds(self.sessions, keyset.select)
-            found = await self.reader.patiently(lambda: examine(self.sessions, keyset, named=bool(arguments)))
+            found = await self.reader.patiently(
+                lambda: examine(self.sessions, keyset, named=bool(arguments))
+            )
             self.examined[known] = found
         return self.examined[known]
 
