@@ -1,4 +1,26 @@
-"""Batched ORM inserts: the same unit of work, in few statements and with less CPU."""
+"""
+Batched ORM inserts: the same unit of work, in few statements and with less CPU.
+
+    flush -> unit_of_work -> lane (new objects only) -+-> save -> rows -> calls -> insert -> execute
+                         `-> prefetch (all else new) -'                              |
+                         `-> SQLAlchemy's own actions (updates, deletes, no plan)    v
+                                                       persistent <- keys and defaults that came
+
+    enable.py                  turns it on, for a factory, a class of sessions or a session
+    unit_of_work.py            the flush: SQLAlchemy's actions in SQLAlchemy's order
+    lane.py, places.py         the short way: new objects only, and which tables come when
+    prefetch.py, keys.py       the middle way: keys drawn beforehand (reserve.py: blocks)
+    tree.py                    objects that refer to others of their own table
+    plans.py, catalogue.py     may a mapper's rows be batched, by the model and by the server
+    save.py, rows.py, calls.py objects to columns: defaults and types called once each, in order
+    column_types.py, sizes.py, statements.py, expressions.py, names.py    of what statements are
+    insert.py, execute.py      the statement, and what its results do to the objects
+    resending.py               what is refused, sent again as SQLAlchemy would have
+    persistent.py, adding.py, garbage.py, equated.py    many objects at once, at less cost
+    explaining.py              which way a model goes, and why
+    bulk/                      `insert_rows`: rows without objects
+    _sqlalchemy.py             what is private to SQLAlchemy
+"""
 
 from async_loader.inserts.bulk.insert_rows import insert_rows
 from async_loader.inserts.enable import enable_batch_inserting

@@ -4,6 +4,15 @@ Resumable batch jobs.
 Database effects in the job's database are exactly-once across kill -9, connection loss and
 competing workers. Effects outside it are at-least-once, with a stable key (run, partition, chunk).
 
+A partition's chunk, from one position to the next, each line a transaction:
+
+    claimed by a worker (owner)        ended, dead or frozen: somebody else's
+    ahead: the end of the next range   read and kept before any row of it is
+    under way -> rows -> apply -> the last act: cursor, counts -> COMMIT -> the next chunk
+         |          |       |                                      `- no answer: looked up by its id
+         |          |       `- raises: in halves until the row is alone; skipped or the run stops
+         `----------`- the server's trouble: once more, within `patience`
+
     states.py, tables.py    where a run can be, and the tables that say where it is
     layout.py               their version, and from the one before to ours
     checks.py               what a job is held against before it begins:

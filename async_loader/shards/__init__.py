@@ -1,7 +1,13 @@
 """
 One run on several processes: which operations each performs, and what they find together.
 
-`shard` is the inside of a worker, `split` and `coordinator` are its outside.
+    coordinator: set-up once -> begin, together -> snapshots, 1/s -> results -> merged, tear-down
+        |             ^                                  ^               ^   a loss is told at once:
+    shard 1..n:    ready  ->  at the instant  ->  operations i % n == k  ->  done  stop, or go on
+
+    coordinator.py, split.py    the outside: prepares, follows the shards, adds them up
+    shard.py                    the inside of a worker: its part of the operations, in step
+    snapshots.py                what a shard tells each second, in at most 4 KB
 """
 
 from __future__ import annotations

@@ -1,1 +1,7 @@
-"""Rows without objects: read, prepared and sent in bulk."""
+"""
+Rows without objects: read, prepared and sent in bulk.
+
+    given -> source (a chunk at a time) -> records (defaults, binds) -> copying or pages
+                     target, catalogue -> method: COPY where it comes to what INSERT does
+    insert_rows.py, loading.py    what users call; all the rows of one call, or none
+"""
