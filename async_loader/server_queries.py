@@ -21,6 +21,7 @@ from .database.postgresql import first_line
 from .instruments.pools import leave_out
 from .redaction import shortened
 from .results.findings import DatabaseCounts, ServerStatement
+from .sqlalchemy_private import creator_of
 
 # Our own look-ups are known by this.
 _MARK = "/* async_loader */"
@@ -84,7 +85,7 @@ class Look:
     @classmethod
     async def at(cls, engine: AsyncEngine) -> Look:
         """Connect as the engine's pool does, with its arguments, but outside of it."""
-        create = engine.sync_engine.pool._invoke_creator
+        create = creator_of(engine.sync_engine.pool)
         no_record = cast(ConnectionPoolEntry, None)  # of a pool: there is none
         own = create_async_engine(
             engine.url,

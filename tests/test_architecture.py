@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 LAYERS = [
     {"errors", "clock", "histogram", "failures", "tasks", "source_lines", "redaction"}
     | {"tracebacks", "effects", "error_attributes", "stacks", "streams"}
-    | {"session_factories"},
+    | {"session_factories", "sqlalchemy_private"},
     {"limits", "workload", "schedules", "throttles", "results"},
     {"metrics", "verdict", "loading", "workers", "parts", "proxy"},
     {"database", "postgres", "instruments", "inserts", "progress", "outputs", "server_queries"}
@@ -144,6 +144,59 @@ def test_only_the_top_knows_pydantic() -> None:
     }
     top = {"settings", "commands", "service", "cli"}
     assert knowing - top == set(KNOWS_PYDANTIC)
+
+
+# The pages that know what is private to others.
+PAGES = {"async_loader.sqlalchemy_private", "async_loader.inserts._sqlalchemy"}
+# Documented, in spite of their names: of the standard library, of named tuples, of rows.
+PUBLIC = {"_exit", "_getframe", "_current_frames", "_replace", "_mapping"}
+# Rooms that reach for more all the same. This list only ever gets shorter.
+REACHES = {
+    "async_loader.histogram": "HdrHistogram's buckets, of which only its own methods tell",
+    "async_loader.event_loop": "asyncio's way to say nothing of a task that was told of already",
+    "async_loader.settings.sources": "argparse's groups, which pydantic-settings fills",
+    "async_loader.tracebacks": "traceback's own text of an exception, from which values are taken",
+    **dict.fromkeys(
+        [f"async_loader.inserts.{name}" for name in (
+            "adding", "array_types", "bulk.copying", "column_types", "equated", "execute", "insert",
+            "keys", "lane", "persistent", "plans", "prefetch", "resending", "reserve", "save",
+            "unit_of_work",
+        )],
+        "in loops over objects, where each accessor is a call an object: to be moved one by one",
+    ),
+}  # fmt: skip
+
+
+def test_what_is_private_to_others_is_on_one_page() -> None:
+    trees = {module: ast.parse(path.read_text()) for module, path in modules().items()}
+    ours = PUBLIC.union(*map(names_made_in, trees.values()))
+    reaching = {
+        module
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in ours
+    }
+    assert reaching - PAGES == set(REACHES)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def names_made_in(tree: ast.Module) -> set[str]:
+    """Return the names that a module defines, assigns or declares, of whatever object."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                found.add(node.attr)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Assign) and "__slots__" in map(ast.unparse, node.targets):
+            found.update(ast.literal_eval(node.value))
+    return found
 
 
 def foreign_imports_of(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
+from ..sqlalchemy_private import dialect_of, pool_of_proxy
 from .effects import Effects, current_effects, is_idle, strays
 from .statements import first_word, sort_of
 
@@ -46,7 +47,7 @@ class _Watch:
 
     def seen(self, _connection: object, _record: object, fairy: Any) -> None:
         """Follow the dialect of a connection that is taken."""
-        dialect = fairy._pool._dialect
+        dialect = dialect_of(pool_of_proxy(fairy))
         if id(dialect) in self._wrapped or "_told_of_effects" in vars(dialect):
             return
         ours: dict[str, Any] = {"_told_of_effects": True}

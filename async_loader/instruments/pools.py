@@ -19,9 +19,15 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool, SingletonThreadPool
-from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..source_lines import Place, user_place_here
+from ..sqlalchemy_private import (
+    ConnectionRecord,
+    dialect_of,
+    overflow_of,
+    pool_of_proxy,
+    pool_of_record,
+)
 from ..tasks import holder
 from .dialects import DialectPatches
 from .patches import Patches
@@ -98,7 +104,7 @@ class PoolWatch:
     def asks(self, asker: object, pool: Pool) -> None:
         """Note that somebody asks a pool for a connection."""
         # By engine rather than by pool: `dispose()` makes another one.
-        self._pools[id(pool._dialect)] = pool
+        self._pools[id(dialect_of(pool))] = pool
         self._asking.add(asker)
         self.peak_waiting = max(self.peak_waiting, len(self._asking))
 
@@ -144,7 +150,7 @@ class Pools:
         for kind in (Pool, SingletonThreadPool):
             patches.wrap(kind, "connect", self._watched)
         # Its own name for it: the one call that opens a connection, first or again.
-        patches.wrap(_ConnectionRecord, "_ConnectionRecord__connect", _opening)
+        patches.wrap(ConnectionRecord, "_ConnectionRecord__connect", _opening)
         event.listen(Pool, "checkout", self._taken)
         event.listen(Pool, "checkin", self._returned)
         event.listen(Pool, "reset", self._reset)
@@ -164,7 +170,7 @@ class Pools:
     def _watched(self, connect: Callable[[Pool], Any]) -> Callable[[Pool], Any]:
         @wraps(connect)
         def watched_connect(pool: Pool) -> Any:
-            self._dialects.see(pool._dialect)
+            self._dialects.see(dialect_of(pool))
             times = current_times.get()
             asker: object = times or object()
             watches = self._whose(pool)
@@ -182,8 +188,9 @@ class Pools:
         times = current_times.get()
         operation = times.operation if times is not None else None
         place = user_place_here() if times is not None else None
-        taken = Taken(holder.get(), connection, proxy._pool._dialect, operation, place)
-        for watch in self._whose(proxy._pool):
+        pool = pool_of_proxy(proxy)
+        taken = Taken(holder.get(), connection, dialect_of(pool), operation, place)
+        for watch in self._whose(pool):
             watch.took(record, taken)
 
     def _returned(self, _connection: object, record: ConnectionPoolEntry) -> None:
@@ -201,7 +208,7 @@ class Pools:
 def _timed_connect(connect: Callable[[Pool], Any], pool: Pool, times: OperationTimes) -> Any:
     if window.get() is not None:  # a pool within a pool's wait
         return connect(pool)
-    if not pool._dialect.is_async:
+    if not dialect_of(pool).is_async:
         with waiting(times, "pool", blocks=True):
             return connect(pool)
     token = awaited("pool")
@@ -218,8 +225,8 @@ def _opening(connect: Callable[[Any], None]) -> Callable[[Any], None]:
         if times is None:
             connect(record)
             return
-        pool = record._ConnectionRecord__pool
-        with waiting(times, "connect", blocks=not pool._dialect.is_async):
+        blocks = not dialect_of(pool_of_record(record)).is_async
+        with waiting(times, "connect", blocks=blocks):
             connect(record)
 
     return timed_opening
@@ -229,5 +236,5 @@ def _size(pool: Pool) -> int:
     """Return the most connections that a pool opens; 0 where it has no limit."""
     if not isinstance(pool, QueuePool):
         return 0
-    overflow = pool._max_overflow
+    overflow = overflow_of(pool)
     return pool.size() + overflow if overflow >= 0 else 0

@@ -31,6 +31,7 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from ..database.postgresql import first_line
 from ..errors import ConfigurationError
+from ..sqlalchemy_private import lock_of
 from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
 from .connections import begin
 from .definition import Sessions
@@ -203,7 +204,7 @@ async def _try(session: AsyncSession, keyset: Keyset) -> Select[Any]:
 
 async def _read_one(session: AsyncSession, keyset: Keyset) -> None:
     try:
-        if keyset.select._for_update_arg is not None:  # what may not be locked says so of no row
+        if lock_of(keyset.select) is not None:  # what may not be locked says so of no row
             await session.execute(keyset.rows(None, None)[0].limit(0))
         await read_rows(session, keyset, (keyset.one_row(), {}))
     except InvalidRequestError as error:

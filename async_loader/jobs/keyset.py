@@ -35,9 +35,9 @@ from sqlalchemy.orm import InstrumentedAttribute, LoaderCriteriaOption, Mapper
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnClause, Grouping
 from sqlalchemy.types import TypeEngine
-from sqlalchemy.util import immutabledict
 
 from ..errors import ConfigurationError
+from ..sqlalchemy_private import with_condition, with_only_options, without_lock
 from .catalog import ColumnFacts
 from .movers import Movers
 from .ordering import KeyTable, Named, Ordering, operate, raw_column
@@ -220,9 +220,7 @@ class Keyset:
 
     def one_row(self) -> Select[Any]:
         """Return the select of any one row, which is not locked."""
-        query = self.rows(None, None)[0].limit(1)
-        query._for_update_arg = None
-        return query
+        return without_lock(self.rows(None, None)[0].limit(1))
 
     def found_again(
         self, lower: str | None, upper: str | None, identities: Sequence[Any]
@@ -344,10 +342,7 @@ def _bracketed(select: Select[Any]) -> Select[Any]:
     """
     if select.whereclause is None:
         return select
-    whole = _Brackets(select.whereclause)
-    bracketed = select.execution_options()  # a copy
-    bracketed._where_criteria = (whole,)
-    return bracketed
+    return with_condition(select, _Brackets(select.whereclause))
 
 
 def _element(given: Any) -> Any:
@@ -369,15 +364,8 @@ def _is_one_entity(select: Select[Any]) -> bool:
 
 def _only(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
     """Return the select of these columns: nothing is eagerly loaded, no row is locked."""
-    keys = select.with_only_columns(*columns, maintain_column_froms=True)
-    # There is no public way to take options back.
-    keys._with_options = tuple(
-        o for o in select._with_options if isinstance(o, LoaderCriteriaOption)
-    )
-    keys._for_update_arg = None
-    kept = {"schema_translate_map"} & select._execution_options.keys()
-    keys._execution_options = immutabledict({n: select._execution_options[n] for n in kept})
-    return keys
+    keys = without_lock(select.with_only_columns(*columns, maintain_column_froms=True))
+    return with_only_options(keys, LoaderCriteriaOption, ["schema_translate_map"])
 
 
 def _primary_key(select: Select[Any]) -> tuple[ColumnElement[Any], ...]:

@@ -20,6 +20,16 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import CTE, CompoundSelect, FromClause, Subquery, TableSample
 
 from ..errors import ConfigurationError
+from ..sqlalchemy_private import (
+    added_ctes,
+    clauses_of,
+    columns_of,
+    distinct_on,
+    is_cut,
+    lock_of,
+    parts_of_joins,
+    texts_around,
+)
 from .parsed import parse
 
 _IN_TEXT = re.compile(
@@ -52,15 +62,7 @@ def require_select(found: Any) -> Select[Any]:
 
 def refuse_what_has_no_pages(select: Select[Any]) -> None:
     """Raise `ConfigurationError` for a select of which a range of keys is not a part."""
-    refused = {
-        "an ORDER BY": select._order_by_clauses,
-        "a GROUP BY": select._group_by_clauses,
-        "a HAVING": select._having_criteria,
-        "a DISTINCT ON": select._distinct_on,
-        "a DISTINCT": select._distinct,
-        "a LIMIT or OFFSET": select._has_row_limiting_clause,
-    }
-    for clause, present in refused.items():
+    for clause, present in clauses_of(select).items():
         if present:
             raise ConfigurationError(
                 f"a job's select has {clause}: leave it out, the job orders and cuts by key"
@@ -79,7 +81,7 @@ def _refuse_unpageable(found: str | None) -> None:
 def _unpageable(select: Select[Any]) -> Iterator[str]:
     """Yield what in a select, or below it, makes a part of its rows depend on the others."""
     outer, standing = set(_tables_in(select)), set[int]()
-    lock = select._for_update_arg
+    lock = lock_of(select)
     if lock is not None and lock.skip_locked:
         yield "FOR UPDATE SKIP LOCKED"
     for element in _elements(select, inside_selects=False):
@@ -99,14 +101,14 @@ def _unpageable(select: Select[Any]) -> Iterator[str]:
 
 def _of_subselect(inner: SelectBase, outer: Set[Any]) -> Iterator[str]:
     """Yield what a select within cuts off: the rows of which it cuts are not one row's own."""
-    lock = getattr(inner, "_for_update_arg", None)
+    lock = lock_of(inner)
     if lock is not None and lock.skip_locked:
         yield "FOR UPDATE SKIP LOCKED"
     if isinstance(inner, Select) and _is_of_one_row(inner, outer):
         return
-    if getattr(inner, "_has_row_limiting_clause", False):
+    if is_cut(inner):
         yield "a LIMIT in a subquery of all rows"
-    if getattr(inner, "_distinct_on", ()):
+    if distinct_on(inner):
         yield "a DISTINCT ON in a subquery of all rows"
     if isinstance(inner, CompoundSelect):
         return
@@ -129,10 +131,7 @@ def _tables_in(select: Select[Any]) -> Iterator[Any]:
 
 def _elements(select: Any, *, inside_selects: bool) -> Iterator[Any]:
     """Yield the elements of a statement, those of its joins too."""
-    pending: list[Any] = [
-        select,
-        *(p for join in getattr(select, "_setup_joins", ()) for p in join),
-    ]
+    pending: list[Any] = [select, *parts_of_joins(select)]
     seen: set[int] = set()
     while pending:
         element = pending.pop()
@@ -143,7 +142,7 @@ def _elements(select: Any, *, inside_selects: bool) -> Iterator[Any]:
         yield element
         if not isinstance(element, SelectBase) or element is select or inside_selects:
             pending.extend(children())
-            pending.extend(getattr(element, "_independent_ctes", ()))
+            pending.extend(added_ctes(element))
 
 
 def _words_in(element: Any) -> list[str]:
@@ -153,9 +152,7 @@ def _words_in(element: Any) -> list[str]:
         texts.append(element.text)
     if isinstance(element, ColumnClause) and element.is_literal:
         texts.append(str(element.name))
-    for name in ("_prefixes", "_suffixes"):
-        texts += [str(part[0]) for part in getattr(element, name, ())]
-    texts += [part[1] for part in getattr(element, "_statement_hints", ())]
+    texts += texts_around(element)
     return [w for found in texts for w in _IN_TEXT.findall(_QUOTED.sub(" ", found))]
 
 
@@ -171,7 +168,7 @@ def refuse_functions(connection: Connection, select: Select[Any]) -> None:
     rows = connection.execute(_FUNCTIONS, names).all()
     _refuse_volatile(next((row.name for row in rows if row.volatile), None))
     sets = {row.name for row in rows if row.returns_set}
-    for column in select._raw_columns:
+    for column in columns_of(select):
         for element in _elements(column, inside_selects=False):
             name = getattr(element, "name", "") if isinstance(element, FunctionElement) else ""
             if name in sets:

@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from sqlalchemy.sql.selectable import CTE, FromGrouping
 
 from ..errors import ConfigurationError
+from ..sqlalchemy_private import annotations_of, groups_of, is_distinct
 from .catalog import ColumnFacts, TableFacts
 
 Facts = Mapping[Table, TableFacts]
@@ -40,7 +41,7 @@ class Leaf:
     @property
     def title(self) -> str:
         """What its users call it: the mapped class, or the table."""
-        entity = self.from_._annotations.get("parententity")
+        entity = annotations_of(self.from_).get("parententity")
         named = str(entity.class_.__name__) if entity is not None else f"{self.name}.c"
         return f"aliased({named})" if isinstance(self.from_, Alias) else named
 
@@ -151,9 +152,9 @@ class Graph:
             places[outside.key] = selected
             if place is not None:
                 columns[outside.key] = inner.column(place)
-        if select._distinct and not select._distinct_on:
+        if is_distinct(select):
             return columns, [frozenset(places)]
-        groups = list(select._group_by_clauses)
+        groups = groups_of(select)
         names = [_name_of(group, places) for group in groups]
         if not groups or None in names:
             return columns, ()
