@@ -36,7 +36,7 @@ def history_url(url: str | None) -> URL:
         try:
             return parse_url(url)
         except ConfigurationError as error:
-            message = str(error).replace("--database-url", "--history-url")
+            message = str(error).replace("`database_url`", "--history-url")
             raise ConfigurationError(message) from None
     folder = platformdirs.user_data_path("async_loader", appauthor=False)
     try:
@@ -158,4 +158,4 @@ def _unusable(error: DBAPIError | OSError, url: URL) -> DatabaseError:
     if _is_file(url):
         why = error.strerror if isinstance(error, OSError) else first_line(error)
         return DatabaseError(f"no history can be kept in {place(url)}: {why}; see --history-url")
-    return DatabaseError(str(unreachable(error, url)).replace("--database-url", "--history-url"))
+    return DatabaseError(str(unreachable(error, url)).replace("`database_url`", "--history-url"))

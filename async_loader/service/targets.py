@@ -40,7 +40,7 @@ class Targets:
                 try:
                     parse_url(url)
                 except ConfigurationError as error:
-                    message = str(error).replace("--database-url", f"--target {name}")
+                    message = str(error).replace("`database_url`", f"--target {name}")
                     raise ConfigurationError(message) from None
 
     async def __aenter__(self) -> Self:
