@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..error_attributes import attribute, class_name
 from ..errors import DatabaseError, MissingExtraError
 from ..failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
 from ..tasks import to_the_end
@@ -267,8 +268,12 @@ def _grant(error: BaseException, user: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of the driver's own message, without statement or parameters."""
-    cause = getattr(error, "orig", None) or error
-    message = str(cause).strip() or type(cause).__name__
+    cause = attribute(error, "orig", BaseException) or error
+    try:
+        message = str(cause).strip()
+    except BaseException:  # a user's own __str__ may raise anything, or return no text
+        message = ""
+    message = message or class_name(cause)
     return message.splitlines()[0].removeprefix(_class_prefix(message))
 
 
