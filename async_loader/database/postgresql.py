@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -245,7 +246,8 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
     return DatabaseError(by_failure.get(name, f"{where}: {first_line(error)}"))
 
 
-_DENIED = re.compile(r'permission denied for (\w+) "?([^"\s]+)"?')
+_DENIED = re.compile(r"permission denied for (\w+) (.+)")
+_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 def _grant(error: BaseException, user: str) -> str:
@@ -254,16 +256,20 @@ def _grant(error: BaseException, user: str) -> str:
     denied = _DENIED.search(first_line(error))
     if denied is None:
         return "its owner may"
-    kind, name = denied[1].upper(), denied[2]
+    kind, said = denied[1].upper(), denied[2]
+    name, user = said.strip('"'), _quote(user)
     making = statement.lstrip()[:6].upper() == "CREATE"
     privilege = {
-        "DATABASE": "CREATE", "SCHEMA": "CREATE, USAGE" if making else "USAGE",
+        # Who is not let in has said nothing yet, and PostgreSQL quotes the name.
+        "DATABASE": "CREATE" if statement else "CONNECT",
+        "SCHEMA": "CREATE, USAGE" if making else "USAGE",
         "SEQUENCE": "USAGE", "FUNCTION": "EXECUTE",
     }.get(kind, "SELECT, INSERT, UPDATE, DELETE")  # fmt: skip
     qualified = re.search(rf'["\w]+\."?{re.escape(name)}"?(?![\w"])', statement)
     if kind in ("TABLE", "VIEW", "RELATION"):
-        return f"GRANT {privilege} ON {qualified[0] if qualified else name} TO {user} is needed"
-    return f"GRANT {privilege} ON {kind} {name} TO {user} is needed"
+        table = qualified[0] if qualified else _quote(name)
+        return f"GRANT {privilege} ON {table} TO {user} is needed"
+    return f"GRANT {privilege} ON {kind} {_quote(name)} TO {user} is needed"
 
 
 def first_line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from .outcomes import (
     TakenOver,
     ends_told,
 )
+from .reader import is_shut_out
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_transient
 
@@ -84,6 +85,8 @@ class Fenced:
                     raise
                 if isinstance(error, EndRaisedError):
                     raise  # a connection that it has broken off is no reason to try again
+                if connection is None and is_shut_out(error):
+                    raise Retry from error
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
                     raise Retry from (error.__cause__ if isinstance(error, ApplyFailed) else error)
                 raise

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..clock import Clock
@@ -27,7 +28,7 @@ from .identity import refuse_another
 from .keyset import Keyset
 from .outcomes import LeaseLostError, ends_told, written
 from .plan import Plan, plan
-from .reader import Reader, keys_reader
+from .reader import Reader, keys_reader, raise_denied
 from .status import JobStatus, status_of
 from .store import Names, Store
 from .tables import make_tables
@@ -282,7 +283,11 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
 
 async def _work(party: Party) -> None:
     with ends_told():
-        await Worker(party).work()
+        try:
+            await Worker(party).work()
+        except DBAPIError as error:  # ours: what apply raises is a row's failure
+            raise_denied(error, party.reader.engine.url)
+            raise
 
 
 async def _leave_with_the_loop(party: Party, tasks: set[asyncio.Task[None]]) -> None:

@@ -629,13 +629,13 @@ class RaisesError(Exception):
 
 
 class ExitsError(Exception):
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # noqa: PLE0307  the mistake
         sys.exit(0)
 
 
 class NothingError(Exception):
     def __str__(self) -> str:
-        return None  # type: ignore[return-value]  # the mistake
+        return None  # type: ignore[return-value]  # noqa: PLE0307  the mistake
 
     __repr__ = __str__
 
