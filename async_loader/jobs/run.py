@@ -21,7 +21,7 @@ from ..tracebacks import source_of
 from .checks import Examined, examine
 from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
-from .definition import Apply, Arguments, Definition, Sessions, canonical
+from .definition import Apply, Arguments, Definition, Sessions, canonical, check_arguments
 from .guard import Guard, alone
 from .idempotency import adopt, check_key, run_of_key
 from .identity import refuse_another
@@ -74,6 +74,7 @@ class Part:
         the run that has it, also where it is done.
         """
         check_key(idempotency_key)
+        check_arguments(arguments)
         if self.definition.setup is not None:
             with ends_told("setup"):
                 await self.definition.setup(self.sessions, arguments)
