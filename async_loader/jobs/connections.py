@@ -69,7 +69,7 @@ async def begin(session: AsyncSession) -> AsyncConnection:
 async def engine_of(sessions: Sessions) -> AsyncEngine:
     """Return the engine behind a session factory; raises `ConfigurationError` without one."""
     given: Any = sessions
-    made = given() if callable(given) else None  # an engine is not, nor is a session
+    made: Any = given() if callable(given) else None  # an engine is not, nor is a session
     if not hasattr(made, "__aenter__"):
         raise ConfigurationError(NO_SESSIONS)
     async with made as session:
