@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import ConfigurationError
+from .redaction import printable
 from .streams import give_up, stderr, stdout, tell
 
 DONE = 0
@@ -102,7 +103,7 @@ def _write(path: str, text: str) -> None:
 
 def complain(message: str, code: int) -> int:
     """Print one line on stderr; return the code."""
-    tell(f"async_loader: {message}")
+    tell(f"async_loader: {printable(message)}")  # an application's words may be in it
     return code
 
 

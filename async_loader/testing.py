@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .jobs.checkpoints import WATCHER, Place
+from .jobs.checkpoints import WATCHER, Cut, Place
 
 with suppress(ModuleNotFoundError):  # where there is no pytest the rest is of use all the same
     from .load_test import LoadTest, LoadTestResult, load_test
@@ -43,7 +43,7 @@ class FakeClock:
         await asyncio.sleep(0)
 
 
-class Interrupted(BaseException):
+class Interrupted(Cut):
     """Stands for a kill: no `except Exception` of the job or of yours sees it."""
 
 

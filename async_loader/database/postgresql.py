@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -25,6 +26,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..error_attributes import attribute, class_name
 from ..errors import DatabaseError, MissingExtraError
 from ..failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
 from ..tasks import to_the_end
@@ -244,7 +246,8 @@ def unreachable(error: BaseException, url: URL) -> DatabaseError:
     return DatabaseError(by_failure.get(name, f"{where}: {first_line(error)}"))
 
 
-_DENIED = re.compile(r'permission denied for (\w+) "?([^"\s]+)"?')
+_DENIED = re.compile(r"permission denied for (\w+) (.+)")
+_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 def _grant(error: BaseException, user: str) -> str:
@@ -253,22 +256,30 @@ def _grant(error: BaseException, user: str) -> str:
     denied = _DENIED.search(first_line(error))
     if denied is None:
         return "its owner may"
-    kind, name = denied[1].upper(), denied[2]
+    kind, said = denied[1].upper(), denied[2]
+    name, user = said.strip('"'), _quote(user)
     making = statement.lstrip()[:6].upper() == "CREATE"
     privilege = {
-        "DATABASE": "CREATE", "SCHEMA": "CREATE, USAGE" if making else "USAGE",
+        # Who is not let in has said nothing yet, and PostgreSQL quotes the name.
+        "DATABASE": "CREATE" if statement else "CONNECT",
+        "SCHEMA": "CREATE, USAGE" if making else "USAGE",
         "SEQUENCE": "USAGE", "FUNCTION": "EXECUTE",
     }.get(kind, "SELECT, INSERT, UPDATE, DELETE")  # fmt: skip
     qualified = re.search(rf'["\w]+\."?{re.escape(name)}"?(?![\w"])', statement)
     if kind in ("TABLE", "VIEW", "RELATION"):
-        return f"GRANT {privilege} ON {qualified[0] if qualified else name} TO {user} is needed"
-    return f"GRANT {privilege} ON {kind} {name} TO {user} is needed"
+        table = qualified[0] if qualified else _quote(name)
+        return f"GRANT {privilege} ON {table} TO {user} is needed"
+    return f"GRANT {privilege} ON {kind} {_quote(name)} TO {user} is needed"
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of the driver's own message, without statement or parameters."""
-    cause = getattr(error, "orig", None) or error
-    message = str(cause).strip() or type(cause).__name__
+    cause = attribute(error, "orig", BaseException) or error
+    try:
+        message = str(cause).strip()
+    except BaseException:  # a user's own __str__ may raise anything, or return no text
+        message = ""
+    message = message or class_name(cause)
     return message.splitlines()[0].removeprefix(_class_prefix(message))
 
 

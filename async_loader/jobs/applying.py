@@ -18,7 +18,15 @@ from ..errors import AsyncLoaderError, ConfigurationError
 from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
 from .fence import Fence, is_fenced
-from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, ends_told
+from .outcomes import (
+    ApplyFailed,
+    ApplyRefusedError,
+    EndRaisedError,
+    Retry,
+    TakenOver,
+    ends_told,
+)
+from .reader import is_shut_out
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_transient
 
@@ -33,7 +41,7 @@ class Fenced:
 
     `place` finds the fence's row, `rows` tells what is applied, for people. Afterwards:
     `applied`, whether apply was called; `elsewhere`, whether something was committed on another
-    connection meanwhile.
+    connection meanwhile; `left`, whether only the COMMIT was to come.
     """
 
     sessions: Sessions
@@ -43,6 +51,7 @@ class Fenced:
     rows: Callable[[], str]
     applied: bool = False
     elsewhere: bool = False
+    left: bool = False
 
     async def run(self, within: Within, values: Values) -> None:
         """
@@ -57,13 +66,14 @@ class Fenced:
         async with self.sessions() as session:
             connection: AsyncConnection | None = None
             try:
-                connection = await transaction.begin(session)
-                await self.fence.enter(connection, self.place, self.me)
-                transaction.enter(connection)
-                await within(session, transaction)
-                await transaction.commit(
-                    session, lambda at: self._leave(at, values(transaction.written))
-                )
+                with ends_told(rest=lambda: f"; {self._standing()}"):
+                    connection = await transaction.begin(session)
+                    await self.fence.enter(connection, self.place, self.me)
+                    transaction.enter(connection)
+                    await within(session, transaction)
+                    await transaction.commit(
+                        session, lambda at: self._leave(at, values(transaction.written))
+                    )
             except (TakenOver, Retry):
                 raise
             except Exception as error:
@@ -73,6 +83,10 @@ class Fenced:
                 except ApplyRefusedError:
                     await _give_up(connection)
                     raise
+                if isinstance(error, EndRaisedError):
+                    raise  # a connection that it has broken off is no reason to try again
+                if connection is None and is_shut_out(error):
+                    raise Retry from error
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
                     raise Retry from (error.__cause__ if isinstance(error, ApplyFailed) else error)
                 raise
@@ -103,7 +117,14 @@ class Fenced:
         await session.flush()
 
     def _leave(self, at: Connection, values: dict[str, Any]) -> bool:
-        return self.fence.leave(at, {**self.place, **values})
+        self.left = self.fence.leave(at, {**self.place, **values})
+        return self.left
+
+    def _standing(self) -> str:
+        """Return what became of the rows, as far as that can be known here."""
+        if self.left:
+            return f"whether {self.rows()} are committed the job knows when it is run again"
+        return f"{self.rows()}: rolled back"
 
     def _raise_refusal(
         self,

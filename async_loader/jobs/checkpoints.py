@@ -6,6 +6,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal
 
+
+class Cut(BaseException):
+    """Stands for a kill: nothing of ours or of a user's is to see it, or say what became of it."""
+
+
 Place = Literal["before commit", "after commit"]
 
 WATCHER: ContextVar[Callable[[Place], None] | None] = ContextVar("watcher", default=None)

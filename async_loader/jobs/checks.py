@@ -30,7 +30,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from ..database.postgresql import first_line
-from ..errors import ConfigurationError
+from ..errors import AsyncLoaderError, ConfigurationError
+from ..failures import sqlstate_of
 from ..sqlalchemy_private import lock_of
 from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
 from .connections import begin
@@ -216,3 +217,9 @@ async def _read_one(session: AsyncSession, keyset: Keyset) -> None:
         raise ConfigurationError(f"a job's select does not run: {first_line(error)}") from error
     except SQLAlchemyError as error:  # a value that is missing, a hint that nobody knows
         raise ConfigurationError(f"a job's select does not run: {first_line(error)}") from error
+    except AsyncLoaderError:
+        raise
+    except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
+        if sqlstate_of(error) is not None or is_transient(error):
+            raise
+        # A value that its type cannot read: the row's fault, found again as that of any other.

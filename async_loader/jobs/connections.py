@@ -23,6 +23,7 @@ OTHER_BIND = (
     "a job's rows, what apply writes and the job's position must be on one connection, and "
     "{what} is bound to another: give the job sessions with one bind"
 )
+NO_SESSIONS = "a job needs an async_sessionmaker with an AsyncEngine"
 _IDLE = 0  # psycopg's TransactionStatus
 
 
@@ -67,10 +68,14 @@ async def begin(session: AsyncSession) -> AsyncConnection:
 
 async def engine_of(sessions: Sessions) -> AsyncEngine:
     """Return the engine behind a session factory; raises `ConfigurationError` without one."""
-    async with sessions() as session:
+    given: Any = sessions
+    made: Any = given() if callable(given) else None  # an engine is not, nor is a session
+    if not hasattr(made, "__aenter__"):
+        raise ConfigurationError(NO_SESSIONS)
+    async with made as session:
         bind, its = session.bind, session.sync_session
         if not isinstance(bind, AsyncEngine):
-            raise ConfigurationError("a job needs an async_sessionmaker with an AsyncEngine")
+            raise ConfigurationError(NO_SESSIONS)
         if its.twophase:
             raise ConfigurationError("a job's sessions cannot be of two phases: leave twophase out")
         if sessions() is session:

@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import JobError
 from .connections import is_direct
 from .definition import Arguments, canonical
+from .reader import raise_denied
 from .states import ACTIVE, State
 from .status import JobStatus, status_of, statuses
 from .store import Store
@@ -88,7 +90,11 @@ async def _watched(engine: AsyncEngine, patience: float, rest: str = "") -> Asyn
         if engine.dialect.name == "postgresql":
             async with engine.connect() as connection:
                 watchdog.direct = await is_direct(connection)
-        yield
+        try:
+            yield
+        except DBAPIError as error:
+            raise_denied(error, engine.url)
+            raise
 
 
 async def _move(

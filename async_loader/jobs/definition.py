@@ -45,6 +45,9 @@ class Chunk:
         return f"{self.run}/{self.partition}/{self.number}"
 
 
+# In bytes, of which an index of PostgreSQL's takes 2,704 in all.
+_LONGEST_NAME, _LONGEST_ARGUMENTS = 200, 1_500
+
 Apply = Callable[[AsyncSession, Sequence[Any], Chunk], Awaitable[None]]
 
 
@@ -68,6 +71,7 @@ class Definition:
     def __post_init__(self) -> None:
         if not self.name or self.name.isdigit():
             raise ConfigurationError("a job's name is a word: numbers name runs")
+        check_line("a job's name", self.name, _LONGEST_NAME)
         if self.chunk < 1 or self.chunk > 10_000:
             raise ConfigurationError("a job's chunk has 1 to 10,000 rows")
         if self.partitions < 0 or self.lease <= 0 or self.skip_limit < 0:
@@ -102,6 +106,22 @@ def with_chunk(function: Callable[..., Awaitable[None]]) -> Apply:
         await function(session, rows)
 
     return apply
+
+
+def check_arguments(arguments: Arguments) -> None:
+    """Raise `ConfigurationError` for arguments that no run can be found by."""
+    for name, value in arguments.items():
+        check_line("an argument", f"{name}={value}", _LONGEST_ARGUMENTS)
+    if len(canonical(arguments)) > _LONGEST_ARGUMENTS:
+        raise ConfigurationError(f"a job's arguments have at most {_LONGEST_ARGUMENTS:,} bytes")
+
+
+def check_line(what: str, text: str, longest: int) -> None:
+    """Raise `ConfigurationError` for what is more than one line of so many bytes."""
+    if not text.isprintable():
+        raise ConfigurationError(f"{what} is one line of printable characters")
+    if len(text.encode()) > longest:
+        raise ConfigurationError(f"{what} has at most {longest:,} bytes")
 
 
 def canonical(arguments: Arguments) -> str:

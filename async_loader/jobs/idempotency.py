@@ -10,13 +10,19 @@ from __future__ import annotations
 from sqlalchemy.engine import RowMapping
 
 from ..errors import ConfigurationError, JobError
+from .definition import check_line
 from .store import Names, Store
+
+_LONGEST_KEY = 500
 
 
 def check_key(key: str | None) -> None:
     """Raise `ConfigurationError` for what is no key."""
-    if key is not None and not (key.isprintable() and key.strip()):
+    if key is None:
+        return
+    if not key.strip():
         raise ConfigurationError("an idempotency key is one line of printable characters")
+    check_line("an idempotency key", key, _LONGEST_KEY)
 
 
 async def run_of_key(store: Store, names: Names) -> RowMapping | None:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..database.postgresql import first_line
+from ..error_attributes import class_name
 from ..errors import ConfigurationError, JobError
+from ..tracebacks import source_of
+from .checkpoints import Cut
 
 
 class TakenOver(Exception):  # noqa: N818  not an error: another worker goes on
@@ -26,6 +29,10 @@ class LeaseLostError(JobError):
     """A chunk took longer than the lease, which was not renewed: the others go on without us."""
 
 
+class EndRaisedError(JobError):
+    """What ends a process or a task was raised within a job, which is no end of the job's."""
+
+
 class ApplyRefusedError(ConfigurationError):
     """What apply did to the transaction; `loose`: some of its work may be committed."""
 
@@ -40,22 +47,48 @@ class ApplyRefusedError(ConfigurationError):
 
 
 @contextmanager
-def ends_told(what: str, rest: Callable[[], str] = str) -> Iterator[None]:
-    """Raise `JobError` where a user's function ends the process or its task: it says by what."""
+def ends_told(what: str = "", rest: Callable[[], str] = str) -> Iterator[None]:
+    """
+    Raise `JobError` where a user's code ends the process or its task: it says by what.
+
+    `what` raised it; nothing where it may be any listener, type or default of the application's:
+    then it is the line that is told.
+    """
+    task = _current_task()
     try:
         yield
+    except (Exception, Cut):
+        raise
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # the job's own end
-        raise JobError(f"{what} raised CancelledError{rest()}") from error
-    except GeneratorExit:
-        raise  # whoever runs us closes us
+        raise EndRaisedError(f"{what or _place(error)} raised CancelledError{rest()}") from error
+    except GeneratorExit as error:
+        if task is None or task is not _current_task():
+            raise  # whoever runs us closes us
+        raise EndRaisedError(f"{what or _place(error)} raised GeneratorExit{rest()}") from error
     except BaseException as error:
-        if isinstance(error, Exception):
-            raise
-        by = repr(error).removesuffix("()")
-        raise JobError(f"{what} raised {by}{rest()}") from error
+        raise EndRaisedError(f"{what or _place(error)} raised {written(error)}{rest()}") from error
+
+
+def written(error: BaseException) -> str:
+    """Return an exception as a program writes it, or its class where it cannot be written."""
+    try:
+        return repr(error).removesuffix("()")
+    except BaseException:  # a user's own __repr__, which may even exit
+        return class_name(error)
+
+
+def _place(error: BaseException) -> str:
+    source = source_of(error)
+    return f"the application's code at {source}" if source else "the application's code"
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs: we are being closed
+        return None
 
 
 def again_elsewhere(job: str, rows: str, cause: BaseException) -> JobError:

@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Executable, func
 from sqlalchemy import select as select_
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ..clock import Clock
 from ..database import sqlite
+from ..database.postgresql import unreachable
 from ..errors import AsyncLoaderError
+from ..failures import sqlstate_of
 from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
@@ -47,6 +50,22 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
     return engine
 
 
+def is_shut_out(error: BaseException) -> bool:
+    """
+    Return whether a role that was let in before is not any more, or to no such database.
+
+    It may be again: a password that is changed everywhere, a database that is restored.
+    """
+    state = sqlstate_of(error)
+    return state is not None and (state.startswith("28") or state == "3D000")
+
+
+def raise_denied(error: BaseException, url: URL) -> None:
+    """Raise `DatabaseError`, with the GRANT that is lacking, where the role may not do a thing."""
+    if sqlstate_of(error) == "42501":
+        raise unreachable(error, url) from error
+
+
 class Reader:
     """Sessions of its own, apart from those that write, for as long as a watchdog has patience."""
 
@@ -74,7 +93,10 @@ class Reader:
             try:
                 found = await attempt()
             except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
-                if isinstance(error, AsyncLoaderError) or not is_transient(error):
+                if isinstance(error, AsyncLoaderError):
+                    raise
+                if not (is_transient(error) or is_shut_out(error)):
+                    raise_denied(error, self.engine.url)
                     raise
                 await self.sleep(patience.next_pause(error))
             else:

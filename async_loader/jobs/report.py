@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..redaction import printable
 from .status import JobStatus
 
 _RESUME = "`job run` goes on with it"
@@ -25,7 +26,7 @@ def progress_line(status: JobStatus) -> str:
     if status.eta_seconds is not None:
         parts.append(f"ETA {status.eta_seconds:.0f} s")
     if status.throttled_why:
-        parts.append(f"throttled: {status.throttled_why}")
+        parts.append(f"throttled: {_line(status.throttled_why)}")
     return "  ".join(parts)
 
 
@@ -41,10 +42,10 @@ def summary(status: JobStatus) -> str:
         eta = "" if status.eta_seconds is None else f", ETA {status.eta_seconds:.0f} s"
         lines.append(f"pace      {status.rate:,.0f} rows/s, busy {status.busy_seconds:.1f} s{eta}")
     if status.throttled_seconds:
-        why = f" ({status.throttled_why})" if status.throttled_why else ""
+        why = f" ({_line(status.throttled_why)})" if status.throttled_why else ""
         lines.append(f"throttled {status.throttled_seconds:.1f} s{why}")
     if status.state == "done" and status.message:
-        lines.append(f"but       {status.message}")
+        lines.append(f"but       {_line(status.message)}")
     lines.append(f"run       {status.run}, {_standing(status)}")
     return "\n".join(lines) + "\n"
 
@@ -61,9 +62,14 @@ def listing(runs: Sequence[JobStatus]) -> str:
     )
 
 
+def _line(text: str) -> str:
+    """Return anybody's text as one line that does nothing to a terminal."""
+    return printable(text).replace("\n", "\\n")
+
+
 def _title(status: JobStatus) -> str:
     arguments = ", ".join(f"{name}={value}" for name, value in status.arguments.items())
-    return f"{status.job} ({arguments})" if arguments else status.job
+    return _line(f"{status.job} ({arguments})" if arguments else status.job)
 
 
 def _rows(status: JobStatus) -> str:
@@ -75,8 +81,8 @@ def _standing(status: JobStatus) -> str:
     if status.state == "running":
         return f"{status.tasks} at work" if status.tasks else f"interrupted: {_RESUME}"
     if status.state == "failed":
-        return f"failed: {status.message}"
-    by = f" by {status.message}" if status.message else ""
+        return f"failed: {_line(status.message or '')}"
+    by = f" by {_line(status.message)}" if status.message else ""
     if status.state == "paused":
         return f"paused{by}: {_RESUME}"
     return f"cancelled{by}" if status.state == "cancelled" else status.state

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..clock import Clock
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from ..limits import Stop
+from ..tasks import to_the_end
+from ..tracebacks import source_of
 from .checks import Examined, examine
 from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
-from .definition import Apply, Arguments, Definition, Sessions, canonical
+from .definition import Apply, Arguments, Definition, Sessions, canonical, check_arguments
 from .guard import Guard, alone
 from .idempotency import adopt, check_key, run_of_key
 from .identity import refuse_another
 from .keyset import Keyset
-from .outcomes import LeaseLostError, ends_told
+from .outcomes import LeaseLostError, ends_told, written
 from .plan import Plan, plan
-from .reader import Reader, keys_reader
+from .reader import Reader, keys_reader, raise_denied
 from .status import JobStatus, status_of
 from .store import Names, Store
 from .tables import make_tables
@@ -70,16 +74,18 @@ class Part:
         the run that has it, also where it is done.
         """
         check_key(idempotency_key)
+        check_arguments(arguments)
         if self.definition.setup is not None:
             with ends_told("setup"):
                 await self.definition.setup(self.sessions, arguments)
         examined = await self._examine(arguments)
-        return await self.reader.patiently(
-            lambda: _open_run(
-                self, examined, arguments,
-                resume_changed=resume_changed, idempotency_key=idempotency_key,
-            )
-        )  # fmt: skip
+        with ends_told():
+            return await self.reader.patiently(
+                lambda: _open_run(
+                    self, examined, arguments,
+                    resume_changed=resume_changed, idempotency_key=idempotency_key,
+                )
+            )  # fmt: skip
 
     async def _examine(self, arguments: Arguments) -> Examined:
         known = canonical(arguments)
@@ -87,9 +93,10 @@ class Part:
             keyset = self.definition.keyset(arguments)
             if keyset is not None:
                 await check_binds(self.sessions, keyset.select)
-            found = await self.reader.patiently(
-                lambda: examine(self.sessions, keyset, named=bool(arguments))
-            )
+            with ends_told():
+                found = await self.reader.patiently(
+                    lambda: examine(self.sessions, keyset, named=bool(arguments))
+                )
             self.examined[known] = found
         return self.examined[known]
 
@@ -263,15 +270,17 @@ async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
 
 async def _take_part(party: Party, workers: int, on_progress: OnProgress | None) -> None:
     """Run the tasks to their end, and leave the run as it should be found."""
-    tasks = {asyncio.create_task(Worker(party).work()) for _ in range(workers)}
+    tasks = {asyncio.create_task(_work(party)) for _ in range(workers)}
     reporting = asyncio.create_task(_report(party, on_progress))
     cancelled = False
     try:
         await _until_done(tasks, party)
         cancelled = any(task.cancelled() for task in tasks)  # by whom, if not by us?
+    except asyncio.CancelledError:
+        await to_the_end(_leave_with_the_loop(party, {reporting, *tasks}))
+        raise
     finally:
-        gone = party.reader.watchdog.gone
-        await _end({reporting, *tasks}, _ABANDON_GONE if gone else _ABANDON)
+        await _end({reporting, *tasks}, _abandon(party))
     error = _first_error(tasks)
     if isinstance(error, DatabaseError) and party.done is not None:
         error = None  # silent since: what is done is done
@@ -285,6 +294,42 @@ async def _take_part(party: Party, workers: int, on_progress: OnProgress | None)
                 raise
     if error is not None:
         raise error
+
+
+async def _work(party: Party) -> None:
+    with ends_told():
+        try:
+            await Worker(party).work()
+        except DBAPIError as error:  # ours: what apply raises is a row's failure
+            raise_denied(error, party.reader.engine.url)
+            raise
+
+
+async def _leave_with_the_loop(party: Party, tasks: set[asyncio.Task[None]]) -> None:
+    """
+    Say by what the event loop is ended, where it is known; else the run is as after a kill.
+
+    `asyncio.run` cancels all tasks while it handles what came out of one of them, or out of a
+    callback: who is begun meanwhile sees that.
+    """
+    ending = sys.exception()
+    await _end(tasks, _abandon(party))
+    error = _first_error(tasks)
+    if party.reader.watchdog.gone or isinstance(error, DatabaseError):
+        return
+    with suppress(Exception):  # the program ends, and that it is told
+        async with asyncio.timeout(_ABANDON):
+            if isinstance(error, Exception):
+                await _leave(party, error)
+            elif isinstance(ending, SystemExit | KeyboardInterrupt):
+                where = source_of(ending)
+                by = f"{written(ending)}{f' at {where}' if where else ''}, which ended its program"
+                party.stop.request(by)
+                await _leave(party, None)
+
+
+def _abandon(party: Party) -> float:
+    return _ABANDON_GONE if party.reader.watchdog.gone else _ABANDON
 
 
 async def _end(tasks: set[asyncio.Task[None]], seconds: float) -> None:
@@ -330,7 +375,7 @@ async def _leave(party: Party, error: Exception | None) -> None:
         await chunks.store.leave_if_last(chunks.run, chunks.me, "failed", str(error))
     elif error is not None:
         with suppress(JobError):  # somebody else has said what became of it
-            message = str(error) if isinstance(error, AsyncLoaderError) else repr(error)
+            message = str(error) if isinstance(error, AsyncLoaderError) else written(error)
             await chunks.store.move(chunks.run, "failed", message=message)
     elif party.stop.requested.is_set():
         by = party.stop.by or "its own program"

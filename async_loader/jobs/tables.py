@@ -27,13 +27,16 @@ from sqlalchemy import (
     TypeDecorator,
     event,
     func,
+    inspect,
     text,
     true,
 )
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
+from ..failures import sqlstate_of
 from . import layout
 from .reader import writing
 from .states import ACTIVE, SCHEMA
@@ -43,6 +46,10 @@ LOCK_CLASS = 0x41534C4A  # "ASLJ": our half of the two-part advisory lock keys
 CHUNK_LOCK_CLASS = LOCK_CLASS + 1
 FENCE = "only_the_job_commits"
 _MAKING = 0  # no worker has this id
+# A table, a schema, a type or a row of the catalog that is there by now; and a transaction
+# that the server has given up over it.
+_MADE_MEANWHILE = frozenset(("42P07", "42P06", "42710", "23505", "40001"))
+_ATTEMPTS = 10
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in INTEGER only
 
@@ -233,8 +240,15 @@ async def make_tables(engine: AsyncEngine, *, unfinished: bool = False) -> Table
     async with engine.connect() as connection:
         if await connection.run_sync(_version, tables) == layout.VERSION:
             return tables
-    async with writing(engine).begin() as connection:
-        await connection.run_sync(_make, tables, unfinished)
+    for attempt in range(_ATTEMPTS):
+        try:
+            async with writing(engine).begin() as connection:
+                await connection.run_sync(_make, tables, unfinished)
+            break
+        except DBAPIError as error:
+            # Another has made them, and a listener of the engine's has us see what was before.
+            if sqlstate_of(error) not in _MADE_MEANWHILE or attempt == _ATTEMPTS - 1:
+                raise
     return tables
 
 
@@ -260,7 +274,8 @@ def _make(connection: Connection, tables: Tables, unfinished: bool) -> None:
     if tables.metadata.schema is not None:
         # IF NOT EXISTS does not help two at the same time: the second one fails.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {_MAKING})"))
-        connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+        if not inspect(connection).has_schema(SCHEMA):  # to make it takes CREATE on the database
+            connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
     version = _version(connection, tables)
     if version is not None:
         _check_earlier(connection, tables, version, unfinished)

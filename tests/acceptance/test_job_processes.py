@@ -164,6 +164,76 @@ async def apply(session, counters):
 """
 
 
+@pytest.mark.parametrize(
+    ("way", "error", "processes"),
+    [
+        ("gather", "SystemExit(0)", "1"),
+        ("gather", "SystemExit(0)", "2"),
+        ("gather", "KeyboardInterrupt()", "2"),
+        ("listener", "SystemExit(0)", "1"),
+        ("listener", "SystemExit(0)", "2"),
+    ],
+)
+async def test_an_exit_of_an_application_s_code_is_no_end_of_ours(
+    command: Command, database_url: str, engine: AsyncEngine, tmp_path: Path, *,
+    way: str, error: str, processes: str,
+) -> None:  # fmt: skip
+    """It ended the worker, and with exit code 0 and no word the command."""
+    await fill(engine, 300)
+    (tmp_path / "own.py").write_text(EXITING)
+    words = {"WAY": way, "ERROR": error}
+    url = ["--database-url", database_url]
+    done = command("job", "run", "own.py:job", "--processes", processes, *url, **words)
+    assert done.returncode == 1, done.stderr
+    by = error.removesuffix("()")
+    assert f"raised {by}; the rows up to id=" in done.stderr.splitlines()[-1]
+    assert (await status(engine, "mine")).state == "failed"
+
+
+async def test_an_exit_while_errors_are_retried_is_told(
+    command: Command, database_url: str, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await fill(engine, 300)
+    (tmp_path / "own.py").write_text(EXITING)
+    url = ["--database-url", database_url]
+    words = {"WAY": "gather", "ERROR": "ValueError()"}
+    assert command("job", "run", "own.py:job", *url, SKIP="1", **words).returncode == 0
+    words["ERROR"] = "SystemExit(0)"
+    done = command("job", "retry-errors", "own.py:job", *url, **words)
+    assert done.returncode == 1
+    assert "apply raised SystemExit(0); the row id=5: rolled back" in done.stderr
+
+
+EXITING = """
+import asyncio, os
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session
+from async_loader.jobs import BatchJob
+from tests.counting import Counter
+
+skip = int(os.environ.get("SKIP", "0"))
+job = BatchJob("mine", select=select(Counter), partitions=1, skip_limit=skip)
+way, error = os.environ["WAY"], eval(os.environ["ERROR"])
+
+async def child(counter):
+    await asyncio.sleep(0)
+    if counter.id == 5:
+        raise error
+
+@event.listens_for(Session, "before_flush")
+def listener(session, *_):
+    if way == "listener" and any(getattr(row, "id", 0) == 5 for row in session.dirty):
+        raise error
+
+@job.apply
+async def apply(session, counters):
+    for counter in counters:
+        counter.n += 1
+    if way == "gather":
+        await asyncio.gather(*map(child, counters))
+"""
+
+
 def test_sqlite_has_one_writer(command: Command, tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'counters.db'}"
     done = command("job", "run", TARGET, "--processes", "2", "--database-url", url)

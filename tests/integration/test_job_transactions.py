@@ -621,3 +621,39 @@ async def test_any_text_of_an_error_is_recorded(made: AsyncEngine, message: str)
     with pytest.raises(JobError):
         await failing.run(async_sessionmaker(made))
     assert (await status(made, "failing")).state == "failed"
+
+
+class RaisesError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class ExitsError(Exception):
+    def __str__(self) -> str:  # noqa: PLE0307  the mistake
+        sys.exit(0)
+
+
+class NothingError(Exception):
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]  # noqa: PLE0307  the mistake
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("kind", [RaisesError, ExitsError, NothingError])
+async def test_an_error_without_a_text_is_recorded_by_its_class(
+    made: AsyncEngine, kind: type[Exception]
+) -> None:
+    skipping = invoicing(raises(kind()), skip_limit=1)
+    done = await skipping.run(async_sessionmaker(made))
+    assert (done.state, done.rows_skipped) == ("done", 1)
+    async with made.connect() as connection:
+        noted = text("SELECT exception, message FROM async_loader_jobs.error")
+        assert (await connection.execute(noted)).one() == (kind.__name__, kind.__name__)
+    retried = await skipping.retry_errors(async_sessionmaker(made))
+    assert (retried.repaired, retried.failing) == (0, 1)
+    failing = invoicing(raises(kind()))
+    told = f"stopped at the row id=25: {kind.__name__}: {kind.__name__}; repair it"
+    with pytest.raises(JobError, match=told):
+        await failing.run(async_sessionmaker(made))
+    assert told in str((await status(made, "invoicing")).message)

@@ -8,11 +8,14 @@ import random
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, insert, select, text, update
+from sqlalchemy import Enum as SqlEnum
+from sqlalchemy import Row, Text, TypeDecorator, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from async_loader.errors import ConfigurationError, JobError
 from async_loader.jobs import BatchJob, Chunk, status
@@ -441,3 +444,102 @@ async def test_apply_may_use_savepoints(engine: AsyncEngine, sessions: Sessions)
 
     await job.run(sessions)
     assert await tally(engine) == {1: 10}
+
+
+class Strict(TypeDecorator[str]):
+    """A type that does not read all that its column holds."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, _dialect: object) -> Any:
+        if value == "broken":
+            raise ValueError("no score")
+        return value
+
+
+class Kind(Enum):
+    SONG = "song"
+
+
+class ScoreBase(DeclarativeBase):
+    pass
+
+
+class Score(ScoreBase):
+    __tablename__ = "score"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[Kind] = mapped_column(SqlEnum(Kind, native_enum=False))
+    notes: Mapped[str] = mapped_column(Strict, default="")
+
+
+@pytest.mark.parametrize("row", [1, 4])
+@pytest.mark.parametrize(
+    ("column", "value", "exception"),
+    [("kind", "OPER", "LookupError"), ("notes", "broken", "ValueError")],
+)
+async def test_a_row_that_cannot_be_read_is_skipped_as_any_other_also_the_first(
+    engine: AsyncEngine, *, row: int, column: str, value: str, exception: str
+) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(ScoreBase.metadata.create_all)
+        rows = [{"id": n, "kind": Kind.SONG} for n in range(1, 6)]
+        await connection.execute(insert(Score), rows)
+        await connection.execute(text(f"UPDATE score SET {column} = '{value}' WHERE id = {row}"))
+    seen: list[int] = []
+    for limit in (0, 1):
+        job = BatchJob("reading", select=select(Score), chunk=2, partitions=1, skip_limit=limit)
+
+        @job.apply
+        async def apply(session: AsyncSession, scores: Sequence[Score]) -> None:
+            seen.extend(score.id for score in scores)
+
+        if not limit:
+            told = f"reading stopped at the row id={row}: {exception}: "
+            with pytest.raises(JobError, match=told):
+                await job.run(async_sessionmaker(engine))
+    done = await job.run(async_sessionmaker(engine))
+    assert (done.state, done.rows_skipped) == ("done", 1)
+    assert sorted(seen) == [n for n in range(1, 6) if n != row]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"arguments": {"a": "x\ny"}}, "an argument is one line of printable characters"),
+        ({"arguments": {"a": "x\0y"}}, "an argument is one line of printable characters"),
+        ({"arguments": {"\udcff": "x"}}, "an argument is one line of printable characters"),
+        ({"arguments": {"a": "x" * 20_000}}, "an argument has at most 1,500 bytes"),
+        ({"arguments": {f"a{n}": "x" * 90 for n in range(20)}},
+         "a job's arguments have at most 1,500 bytes"),
+        ({"idempotency_key": "x" * 20_000}, "an idempotency key has at most 500 bytes"),
+        ({"idempotency_key": "x\udcff"}, "an idempotency key is one line of printable characters"),
+    ],
+)  # fmt: skip
+async def test_words_that_a_run_cannot_be_found_by_are_refused(
+    engine: AsyncEngine, sessions: Sessions, options: dict[str, Any], told: str
+) -> None:
+    await fill(engine, 1)
+    with pytest.raises(ConfigurationError, match=f"^{told}$"):
+        await counting().run(sessions, **options)
+
+
+async def test_the_longest_words_are_taken(engine: AsyncEngine, sessions: Sessions) -> None:
+    """None of them repeats itself: an index compresses what it holds."""
+    await fill(engine, 1)
+    rng = random.Random(1)
+
+    def word(length: int) -> str:
+        return "".join(chr(rng.randint(33, 126)) for _ in range(length)).replace('"', "x")
+
+    key, value = word(500), word(1_490).replace("\\", "x")
+    done = await counting(name=word(200)).run(sessions, arguments={"a": value}, idempotency_key=key)
+    assert (done.state, done.arguments) == ("done", {"a": value})
+
+
+async def test_what_makes_no_async_session_is_refused(engine: AsyncEngine) -> None:
+    wrong: list[Any] = [engine, sessionmaker(engine.sync_engine), AsyncSession(engine), None]
+    for sessions in wrong:
+        with pytest.raises(ConfigurationError, match=r"^a job needs an async_sessionmaker with"):
+            await counting().run(sessions)

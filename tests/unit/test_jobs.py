@@ -19,7 +19,7 @@ from async_loader.errors import ConfigurationError, DatabaseError, JobError
 from async_loader.jobs import BatchJob
 from async_loader.jobs.keyset import Keyset, decode, encode
 from async_loader.jobs.plan import plan
-from async_loader.jobs.report import listing, summary
+from async_loader.jobs.report import listing, progress_line, summary
 from async_loader.jobs.states import ACTIVE, TRANSITIONS, check
 from async_loader.jobs.status import JobStatus
 from async_loader.jobs.transient import Patience, is_transient
@@ -221,3 +221,27 @@ def test_the_pace_goes_by_busy_time_and_nothing_is_guessed() -> None:
         "1,000",
         "rows",
     ]
+
+
+ESCAPING = "a\x1b[31mred\nline \udcff"
+
+
+def test_a_terminal_gets_nobody_s_escape_codes() -> None:
+    shown = [
+        summary(standing(state="failed", message=ESCAPING)),
+        summary(standing(state="paused", message=ESCAPING)),
+        summary(standing(state="done", message=ESCAPING)),
+        summary(standing(throttled_why=ESCAPING)),
+        progress_line(standing(throttled_why=ESCAPING)),
+        listing([standing(job=ESCAPING)]),
+        summary(standing(arguments={"a": ESCAPING})),
+    ]
+    for text in shown:
+        assert r"a\x1b[31mred\nline \udcff" in text
+        assert "".join(text.splitlines()).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "a\udcff", "x" * 201, "ä" * 101])
+def test_a_name_is_a_line_of_which_an_index_takes_all(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^a job's name (is one line|has at most 2)"):
+        BatchJob(name)

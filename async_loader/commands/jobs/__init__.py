@@ -48,7 +48,7 @@ def run_job_command(settings: JobSettings) -> int:
         case JobRunSettings():
             return _run(settings)
         case JobRetryErrorsSettings():
-            return asyncio.run(_retry_errors(settings))
+            return run_until_stopped(lambda _stop: _retry_errors(settings), loop="auto")
         case _:
             return asyncio.run(_look_or_steer(settings))
 

@@ -18,6 +18,7 @@ from ...database.backends import backend_of
 from ...database.postgresql import closing, create_sessions
 from ...database.urls import parse_url
 from ...errors import JobError, WorkerLostError
+from ...event_loop import LoopRunner
 from ...jobs import JobStatus
 from ...jobs.definition import Sessions
 from ...jobs.run import PROGRESS_EVERY, OnProgress, Part
@@ -48,12 +49,13 @@ def work(link: Link, order: Order) -> None:
     """Work on a run in this process, until it is over or a message stops it."""
     if not order.debug:
         leave_errors_to_the_report()
-    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
-        runner.run(_work(link, order))
+    stop = Stop()
+    with LoopRunner(loop_factory("auto"), stop.request) as runner:
+        runner.run(_work(link, order, stop))
 
 
-async def _work(link: Link, order: Order) -> None:
-    loop, stop = asyncio.get_running_loop(), Stop()
+async def _work(link: Link, order: Order, stop: Stop) -> None:
+    loop = asyncio.get_running_loop()
 
     def heard(message: Message | None) -> None:
         by = str((message or {}).get("by") or "its command")
@@ -117,8 +119,10 @@ async def _standing(
     status = await (part.leave(run, stop.by) if stop.requested.is_set() else part.status(run))
     if status.state == "done":
         return status
-    if others:
+    if others and isinstance(others[0], Exception):
         raise others[0]
+    if others:  # this process goes on
+        raise JobError(f"a worker was ended by {others[0]!r}: `job run` goes on") from others[0]
     if len(errors) == len(calls):
         raise JobError(f"no worker is left on run {run}: `job run` goes on with it") from errors[0]
     return status
