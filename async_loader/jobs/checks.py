@@ -196,11 +196,11 @@ async def _try(session: AsyncSession, keyset: Keyset) -> Select[Any]:
     executed: list[Any] = []
 
     def see(state: ORMExecuteState) -> None:
-        executed.append(state.statement)
+        executed.append(state.statement)  # and then those that load what belongs to it
 
     event.listen(session.sync_session, "do_orm_execute", see)
     await _read_one(session, keyset)
-    return keyset.only_keys_of(executed[-1]) if executed else keyset.only_keys
+    return keyset.only_keys_of(executed[0]) if executed else keyset.only_keys
 
 
 async def _read_one(session: AsyncSession, keyset: Keyset) -> None:
