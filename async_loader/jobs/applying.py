@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from ..errors import AsyncLoaderError, ConfigurationError
 from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
-from .fence import Fence, is_fenced
+from .fence import Fence, Names, is_fenced
 from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, ends_told
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_transient
@@ -58,11 +58,11 @@ class Fenced:
             connection: AsyncConnection | None = None
             try:
                 connection = await transaction.begin(session)
-                await self.fence.enter(connection, self.place, self.me)
+                names = await self.fence.enter(connection, self.place, self.me)
                 transaction.enter(connection)
                 await within(session, transaction)
                 await transaction.commit(
-                    session, lambda at: self._leave(at, values(transaction.written))
+                    session, lambda at: self._leave(at, values(transaction.written), names)
                 )
             except (TakenOver, Retry):
                 raise
@@ -102,8 +102,8 @@ class Fenced:
         transaction.check(session)
         await session.flush()
 
-    def _leave(self, at: Connection, values: dict[str, Any]) -> bool:
-        return self.fence.leave(at, {**self.place, **values})
+    def _leave(self, at: Connection, values: dict[str, Any], names: Names | None) -> bool:
+        return self.fence.leave(at, {**self.place, **values}, names)
 
     def _raise_refusal(
         self,

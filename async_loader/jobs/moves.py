@@ -21,6 +21,7 @@ from ..errors import ConfigurationError
 from .key_snapshot import KeySnapshot, is_lost
 from .keyset import Keyset
 from .ordering import KeyTable
+from .statements import bare, rolls_back
 
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/   # what says nothing
@@ -31,7 +32,6 @@ _TOKEN = re.compile(
 _ENDS = {"where", "from", "returning", "when"}
 _OPAQUE = re.compile(r"\s*(call|do|execute)\b|\bmerge\s+into\b", re.IGNORECASE)
 _ONLY_FUNCTIONS = re.compile(r"\s*select\b(?!.*\bfrom\b)", re.IGNORECASE | re.DOTALL)
-_ROLLS_BACK = re.compile(r"\s*rollback\b", re.IGNORECASE)
 _LOST = "closes the cursor that its keys are watched by"
 _WRITES = re.compile(r"\b(update|merge)\b", re.IGNORECASE)
 
@@ -119,14 +119,9 @@ class KeyWatch:
 
 
 @lru_cache(maxsize=1024)
-def rolls_back(statement: str) -> bool:
-    """Return whether a statement rolls a savepoint back."""
-    return bool(_ROLLS_BACK.match(statement))
-
-
-@lru_cache(maxsize=1024)
 def is_opaque(statement: str) -> bool:
     """Return whether a statement does what its text does not say."""
+    statement = bare(statement)
     return bool(_OPAQUE.search(statement) or _ONLY_FUNCTIONS.match(statement))
 
 

@@ -14,10 +14,8 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -36,6 +34,7 @@ from .connections import OTHER_BIND
 from .elsewhere import Elsewhere
 from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
+from .statements import ends, stays
 from .transient import is_transient
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
@@ -48,18 +47,8 @@ _BEHIND = (
     "check: give the job an engine without that listener"
 )
 _STAYS = (
-    "apply changes which tables a name means, or the role, for whoever has the connection next, "
-    "the job's own reading too: say SET LOCAL"
-)
-_NAMES = r"(search_path|schema|role|session\s+authorization)"
-_STAYING = re.compile(
-    rf"\s*(set\s+(session\s+(?!authorization))?{_NAMES}|reset\s+(all|{_NAMES}))\b"
-    r"|.*\bset_config\s*\(\s*'(search_path|role)'\s*,[^,()]*,\s*(false|'f)",
-    re.IGNORECASE | re.DOTALL,
-)
-_ENDS = re.compile(
-    r"\s*(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b",
-    re.IGNORECASE,
+    "apply changes which tables a name means, the role, or what transactions are, for whoever has "
+    "the connection next, the job's own reading too: say SET LOCAL"
 )
 _ABORTED = "25P02"
 
@@ -68,12 +57,6 @@ LastAct = Callable[[Connection], bool]
 _INFO = "async_loader.jobs.transaction"
 _entered: WeakKeyDictionary[Connection, ChunkTransaction] = WeakKeyDictionary()
 _jobs = 0
-
-
-@lru_cache(maxsize=1024)
-def _stays(statement: str) -> bool:
-    """Return whether a statement's effect on names outlasts the transaction."""
-    return bool(_STAYING.match(statement))
 
 
 def gave_up(error: BaseException) -> bool:
@@ -201,9 +184,9 @@ class ChunkTransaction:
         """Refuse what ends the transaction, outlasts it or comes behind its end."""
         if self._left:
             self._refuse(_BEHIND)
-        if _ENDS.match(statement):
+        if ends(statement):
             self._refuse(NOT_YOURS)
-        if _stays(statement):
+        if stays(statement):
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
