@@ -24,6 +24,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+from sqlalchemy.pool import Pool
 
 from ..database.postgresql import break_off, first_line
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
@@ -50,6 +51,7 @@ _STAYS = (
     "apply changes which tables a name means, the role, or what transactions are, for whoever has "
     "the connection next, the job's own reading too: say SET LOCAL"
 )
+_INVALIDATED = "apply must not invalidate its connection: the job's transaction is on it"
 _ABORTED = "25P02"
 
 LastAct = Callable[[Connection], bool]
@@ -100,6 +102,10 @@ class ChunkTransaction:
         _entered[sync] = self
         self.task = asyncio.current_task()
         will_be_given_back(sync)
+
+    def is_on(self, driver: Any) -> bool:
+        """Return whether it is on this connection of the driver's."""
+        return driver is not None and driver is self._driver
 
     def break_off(self) -> None:
         """End its connection without a word: the server rolls back."""
@@ -197,6 +203,11 @@ class ChunkTransaction:
         """Remember it: nothing of the chunk is there."""
         self._rolled_back = True
 
+    def invalidated(self) -> None:
+        """Remember it: no server has ended the connection, so trying again is no help."""
+        if not self._left:
+            self.refusal = self.refusal or ApplyRefusedError(_INVALIDATED)
+
     def committing(self, connection: Connection) -> None:
         """Do the last act, or refuse that it is committed."""
         try:
@@ -293,6 +304,13 @@ def _rollback(connection: Connection) -> None:
         chunk.rolled_back()
 
 
+def _invalidate(_connection: Any, record: Any, exception: BaseException | None) -> None:
+    if exception is None:  # it was said, and no error was the reason
+        for chunk in list(_entered.values()):
+            if chunk.is_on(record.driver_connection):
+                chunk.invalidated()
+
+
 _HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (
     (Session, "after_begin", _after_begin),
     (Session, "after_flush", _after_flush),
@@ -300,4 +318,5 @@ _HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (
     (Engine, "before_cursor_execute", _before_statement),
     (Engine, "commit", _commit),
     (Engine, "rollback", _rollback),
+    (Pool, "invalidate", _invalidate),
 )

@@ -201,6 +201,27 @@ async def test_nobody_but_the_job_ends_its_transaction(made: AsyncEngine, how: s
     assert await invoices(made) == list(range(1, ROWS + 1))
 
 
+async def invalidates_the_connection(session: AsyncSession) -> None:
+    await (await session.connection()).invalidate()
+
+
+async def invalidates_the_session(session: AsyncSession) -> None:
+    await session.invalidate()
+
+
+@pytest.mark.parametrize("act", [invalidates_the_connection, invalidates_the_session])
+async def test_nobody_but_the_job_gives_its_connection_up(made: AsyncEngine, act: Act) -> None:
+    """No server has ended it: the job fails at once, and waits for nothing."""
+    hint = r"must not invalidate its connection: .*; the rows"
+    for doing in (act, goes_on_after(act)):
+        with pytest.raises(ConfigurationError, match=hint):
+            await invoicing(doing).run(async_sessionmaker(made))
+        assert await invoices(made) == list(range(1, 21))
+        failed = await status(made, "invoicing")
+        assert (failed.state, failed.rows_read, failed.retried) == ("failed", 20, 0)
+    assert (await invoicing().run(async_sessionmaker(made))).state == "done"
+
+
 async def test_work_that_may_be_committed_is_named(made: AsyncEngine) -> None:
     """Behind a ROLLBACK that only the driver knows of, each statement is a transaction."""
 
