@@ -21,9 +21,10 @@ A partition's chunk, from one position to the next, each line a transaction:
       uniqueness.py           whether a key is unique in what a select yields
       identity.py             which run is the same work
     keyset.py, plan.py      pages by key, and the ranges that a run is cut into
-    rows.py, moves.py       a chunk's rows, and an apply that moves their key
+    rows.py, moves.py       a chunk's rows, and an apply that moves their key:
+      movers.py, key_snapshot.py   what may do so unseen, and whether it did
     store.py                every statement to those tables
-    chunks.py               one chunk, one transaction
+    chunks.py               one chunk, one transaction; statements.py: what ends it
     worker.py, guard.py     who does it, and how the others know that he lives
     watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call

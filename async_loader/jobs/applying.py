@@ -14,10 +14,12 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from ..errors import AsyncLoaderError, ConfigurationError
+from ..database.postgresql import first_line
+from ..errors import AsyncLoaderError, ConfigurationError, JobError
+from ..failures import sqlstate_of
 from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
-from .fence import Fence, is_fenced
+from .fence import Fence, Names, is_fenced
 from .outcomes import (
     ApplyFailed,
     ApplyRefusedError,
@@ -28,7 +30,7 @@ from .outcomes import (
 )
 from .reader import is_shut_out
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
-from .transient import is_transient
+from .transient import is_of_no_row, is_transient
 
 Within = Callable[[AsyncSession, ChunkTransaction], Awaitable[None]]
 Values = Callable[[int], dict[str, Any]]
@@ -68,11 +70,11 @@ class Fenced:
             try:
                 with ends_told(rest=lambda: f"; {self._standing()}"):
                     connection = await transaction.begin(session)
-                    await self.fence.enter(connection, self.place, self.me)
+                    names = await self.fence.enter(connection, self.place, self.me)
                     transaction.enter(connection)
                     await within(session, transaction)
                     await transaction.commit(
-                        session, lambda at: self._leave(at, values(transaction.written))
+                        session, lambda at: self._leave(at, values(transaction.written), names)
                     )
             except (TakenOver, Retry):
                 raise
@@ -89,6 +91,8 @@ class Fenced:
                     raise Retry from error
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
                     raise Retry from (error.__cause__ if isinstance(error, ApplyFailed) else error)
+                if is_of_no_row(error) and not isinstance(error, AsyncLoaderError):
+                    raise of_no_row(self.rows(), error) from error
                 raise
             finally:
                 self.elsewhere = transaction.elsewhere.committed
@@ -116,8 +120,8 @@ class Fenced:
         transaction.check(session)
         await session.flush()
 
-    def _leave(self, at: Connection, values: dict[str, Any]) -> bool:
-        self.left = self.fence.leave(at, {**self.place, **values})
+    def _leave(self, at: Connection, values: dict[str, Any], names: Names | None) -> bool:
+        self.left = self.fence.leave(at, {**self.place, **values}, names)
         return self.left
 
     def _standing(self) -> str:
@@ -147,6 +151,15 @@ class Fenced:
             raise refusal.about(self.rows()) from error
         if is_fenced(error):
             raise ConfigurationError(AUTOCOMMIT) from error
+
+
+def of_no_row(rows: str, error: BaseException) -> JobError:
+    """Return why a job stops at rows that are not to blame."""
+    cause = error.__cause__ if isinstance(error, ApplyFailed) else error
+    return JobError(
+        f"{first_line(cause or error)} ({sqlstate_of(error)}): no row is to blame, and each would "
+        f"fail; {rows}: rolled back; mend that, and run the job again"
+    )
 
 
 async def _give_up(connection: AsyncConnection | None) -> None:

@@ -54,6 +54,7 @@ class ColumnFacts:
     operators: tuple[str, ...] = ()
     plain: bool = True
     enumerated: bool = False
+    generated: bool = False  # by the database, of other columns
 
     def equals_like(self, other: ColumnFacts) -> bool:
         """Return whether `=` between the two is the equality that both are unique under."""
@@ -111,7 +112,8 @@ _TABLE = text(
     "SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,"
     " c.relpersistence::text AS persistence,"
     " c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS extended,"
-    " EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal"
+    " EXISTS (SELECT FROM pg_trigger t WHERE (t.tgrelid = c.oid OR t.tgrelid IN"
+    "   (SELECT relid FROM pg_partition_tree(c.oid))) AND NOT t.tgisinternal"
     "  AND t.tgenabled <> 'D' AND t.tgtype & 16 <> 0) AS trigger,"
     " EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rule,"
     " EXISTS (SELECT FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'"
@@ -129,6 +131,7 @@ _COLUMNS = text(
     "  quote_ident(n.nspname) || '.' || quote_ident(t.typname) AS sql, t.typtype::text AS kind,"
     "  a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint u WHERE u.conrelid = a.attrelid"
     "   AND u.contype = 'n' AND a.attnum = ANY(u.conkey) AND NOT u.convalidated) AS required,"
+    "  a.attgenerated <> '' AS generated,"
     "  coalesce(quote_ident(cn.nspname) || '.' || quote_ident(l.collname), '') AS collation,"
     "  coalesce(l.collisdeterministic, true) AS exact, a.attcollation::bigint AS collation_oid,"
     "  (SELECT array_agg(quote_ident(m.nspname) || '.' || r.oprname ORDER BY p.amopstrategy)"
@@ -201,6 +204,7 @@ def _column(row: RowMapping) -> ColumnFacts:
         name=row["name"], type=row["type"], sql=row["sql"], required=row["required"],
         collation=row["collation"], exact=row["exact"], operators=tuple(row["operators"] or ()),
         plain=row["type"] in _PLAIN or row["kind"] == "e", enumerated=row["kind"] == "e",
+        generated=row["generated"],
     )  # fmt: skip
 
 

@@ -19,13 +19,10 @@ from .applying import Fenced
 from .definition import Apply, Chunk, Definition, Sessions
 from .fence import Advance, Counts, values_of
 from .keyset import Keyset, encode
-from .moves import CountedError, KeyWatch
-from .outcomes import Retry
+from .moves import KeyWatch
 from .rows import check_objects, our_settings, read_rows, read_with_keys
 from .store import Store
 from .transaction import ChunkTransaction
-
-_RECOUNTS = 2  # others may have written a chunk's rows, but hardly each time
 
 
 @dataclass(slots=True)
@@ -129,18 +126,10 @@ class Chunks:
             moves = self._watch_key(transaction, held)
             await fenced.call(self.apply, session, transaction, rows, chunk)
             if moves is not None:
-                await self._check_moves(session, moves, held)
+                await session.run_sync(lambda its: moves.check(its.connection()))
         if keys:
             await self._check_cleared(session, held, keys)
         return rows
-
-    async def _check_moves(self, session: AsyncSession, moves: KeyWatch, held: Held) -> None:
-        try:
-            await session.run_sync(lambda its: moves.check(its.connection()))
-        except CountedError as error:
-            if held.retried < _RECOUNTS:
-                raise Retry from error
-            raise
 
     def _watch_key(self, transaction: ChunkTransaction, held: Held) -> KeyWatch | None:
         if self.keyset is None:

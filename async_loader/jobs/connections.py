@@ -13,7 +13,7 @@ from ..database.postgresql import unreachable
 from ..errors import ConfigurationError
 from ..failures import sqlstate_of
 from .definition import Sessions
-from .transient import is_transient
+from .transient import is_refused_login, is_transient
 
 AUTOCOMMIT = (
     "a job's sessions cannot be in AUTOCOMMIT: a chunk would not be one transaction; "
@@ -102,7 +102,8 @@ async def check_transactions(sessions: Sessions) -> bool:
             on_postgresql = connection.dialect.name == "postgresql"
             direct = on_postgresql and await is_direct(connection)
         except Exception as error:
-            if sqlstate_of(error) is not None and is_transient(error):
+            passes = is_transient(error) and not is_refused_login(error)
+            if sqlstate_of(error) is not None and passes:
                 raise  # there is a server, and its trouble passes
             raise unreachable(error, _url_of(session)) from error
         sync = connection.sync_connection

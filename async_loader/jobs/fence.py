@@ -17,7 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Delete, Table, Update, and_, bindparam, func, literal, text
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy import delete as delete_
 from sqlalchemy import update as update_
 from sqlalchemy.engine import Connection
@@ -28,6 +39,10 @@ from .outcomes import TakenOver
 from .tables import CHUNK_LOCK_CLASS, FENCE, Tables, lock_key
 
 _SAVEPOINT = "async_loader_chunk"
+
+# What names mean: the schemas that they are looked for in, and whose privileges count.
+Names = tuple[str, str]
+_SETTINGS = ("search_path", "role")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,7 @@ class Fence:
     def __init__(self, row: Table, here: Any, leave: Update | Delete) -> None:
         entering = update_(row).where(here)
         if row.metadata.schema is None:
-            self._enter = entering.values(under_way=0).returning(literal(0))
+            self._enter: Any = entering.values(under_way=0).returning(literal(0))
             self._leave: Any = leave.where(here).returning(literal(1))
             self._savepoint = True
         else:
@@ -77,21 +92,31 @@ class Fence:
             self._enter = entering.values(under_way=transaction).returning(
                 func.set_config("idle_in_transaction_session_timeout", "0", True),
                 func.pg_advisory_xact_lock_shared(CHUNK_LOCK_CLASS, bindparam("in_lock")),
+                *map(func.current_setting, _SETTINGS),
             )
             ours = row.c.under_way == transaction
-            self._leave = leave.where(and_(here, ours)).returning(literal(1))
+            names = map(func.current_setting, _SETTINGS)
+            self._leave = leave.where(and_(here, ours)).returning(literal(1), *names)
             self._savepoint = False
 
-    async def enter(self, at: AsyncConnection, place: dict[str, Any], me: int) -> None:
-        """Begin; raises `TakenOver` where the row is not there for us."""
+    async def enter(self, at: AsyncConnection, place: dict[str, Any], me: int) -> Names | None:
+        """Begin, and return what names mean; `TakenOver` where the row is not there for us."""
         values = place if self._savepoint else {**place, "in_lock": lock_key(me)}
-        if (await at.execute(self._enter, values)).first() is None:
+        row = (await at.execute(self._enter, values)).first()
+        if row is None:
             raise TakenOver
         if self._savepoint:
             await at.execute(text(f"SAVEPOINT {_SAVEPOINT}"))
+            return None
+        return row[2], row[3]
 
-    def leave(self, at: Connection, values: dict[str, Any]) -> bool:
-        """End; False in another transaction than the one that entered."""
+    def leave(self, at: Connection, values: dict[str, Any], names: Names | None) -> bool:
+        """
+        End; False in another transaction than the one that entered.
+
+        What `names` mean is set back for whoever has the connection next: a function, or what
+        goes to the driver, may have changed it for good.
+        """
         if self._savepoint:
             try:
                 at.execute(text(f"RELEASE {_SAVEPOINT}"))
@@ -99,7 +124,13 @@ class Fence:
                 if "no such savepoint" in str(error.orig):
                     return False
                 raise
-        return at.execute(self._leave, values).first() is not None
+        row = at.execute(self._leave, values).first()
+        if row is not None and names is not None and (row[1], row[2]) != names:
+            at.execute(_SET_BACK, dict(zip(_SETTINGS, names, strict=True)))
+        return row is not None
+
+
+_SET_BACK = select(*(func.set_config(name, bindparam(name), False) for name in _SETTINGS))
 
 
 def partition_fence(tables: Tables) -> Fence:

@@ -3,9 +3,9 @@ An apply that moves the key that its job pages by: such rows would be read again
 
 Statements that set a column of the key are refused before they are executed, those of the ORM's
 flushes among them. What a statement does not say, a trigger, a rule, a cascade, a view or a
-function (movers.py), is seen by counting: as many rows have to be in the chunk's range of keys
-afterwards as before, but for those that were deleted or inserted. Others write, too: what is
-only counted is tried again before it is believed.
+function (movers.py), is seen by comparing what is in the chunk's range of keys afterwards with
+what was in it before: on PostgreSQL row by row, and only what this transaction has changed
+(key_snapshot.py); on SQLite, where nobody else writes, by counting.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import ConfigurationError
+from .key_snapshot import KeySnapshot, is_lost
 from .keyset import Keyset
 from .ordering import KeyTable
+from .statements import bare, rolls_back
 
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/   # what says nothing
@@ -29,11 +32,8 @@ _TOKEN = re.compile(
 _ENDS = {"where", "from", "returning", "when"}
 _OPAQUE = re.compile(r"\s*(call|do|execute)\b|\bmerge\s+into\b", re.IGNORECASE)
 _ONLY_FUNCTIONS = re.compile(r"\s*select\b(?!.*\bfrom\b)", re.IGNORECASE | re.DOTALL)
+_LOST = "closes the cursor that its keys are watched by"
 _WRITES = re.compile(r"\b(update|merge)\b", re.IGNORECASE)
-
-
-class CountedError(ConfigurationError):
-    """More or fewer rows are in a range of keys than before: apply moves them, or others do."""
 
 
 class KeyWatch:
@@ -42,62 +42,73 @@ class KeyWatch:
     def __init__(self, keyset: Keyset, span: tuple[str | None, str | None]) -> None:
         self._keyset = keyset
         self._span = span
-        self._before: tuple[int, ...] | None = None
+        self._snapshot = KeySnapshot(keyset, span)
+        self._count: int | None = None
         self._by = ""
         self._refusal: str | None = None
-        self._counting = self._deletes = False
+        self._looking = self._deletes = False
 
     def check(self, connection: Connection) -> None:
         """Raise `ConfigurationError` if the key was moved, whoever has caught that."""
-        counted, self._counting = self._before, True  # what comes behind is ours
+        self._looking = True  # what comes behind is ours
         if self._refusal is not None:
             raise ConfigurationError(self._refusal)
-        if counted is not None:
-            self._compare(connection, counted)
+        if not self._by:
+            return
+        if self._keyset.movers.deferred:  # else they would move rows behind our look
+            names = ", ".join(self._keyset.movers.deferred)
+            connection.exec_driver_sql(f"SET CONSTRAINTS {names} IMMEDIATE")
+        if self._is_moved(connection):
+            raise ConfigurationError(self._moved(f"moves rows to other keys (by {self._by})"))
 
     def look(self, connection: Connection, statement: str) -> None:
-        """Refuse a statement that sets the key, count before one of which nobody knows."""
-        if self._counting:
+        """Refuse a statement that sets the key, look before one of which nobody knows."""
+        if self._looking:
             return
         for table in self._keyset.tables:
             if sets_key(statement, table):
                 self._refusal = self._moved(f"sets {', '.join(sorted(table.columns))}")
                 raise ConfigurationError(self._refusal)
         self._deletes = self._deletes or "DELETE" in statement.upper()
-        if self._before is None and (by := self._mover_in(statement)) is not None:
-            self._counting, self._by = True, by
-            self._before = self._counts(connection)
-            self._counting = False
+        if rolls_back(statement):
+            self._snapshot.rolled_back()
+        elif (by := self._mover_in(statement)) is not None:
+            self._looking = True
+            self._take(connection)
+            self._by, self._looking = self._by or by, False
+
+    def _take(self, connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            self._snapshot.take(connection)
+        elif self._count is None:
+            self._count = self._counted(connection)
+
+    def _is_moved(self, connection: Connection) -> bool:
+        if connection.dialect.name != "postgresql":
+            assert self._count is not None
+            rows = self._counted(connection) - self._count
+            return rows < 0 and not self._deletes
+        try:
+            return self._snapshot.is_moved(connection)
+        except DBAPIError as error:
+            if is_lost(error):
+                raise ConfigurationError(self._moved(_LOST)) from error
+            raise
+
+    def _counted(self, connection: Connection) -> int:
+        """Return how many rows are in the range."""
+        query = self._keyset.base_count(*self._span)
+        return -1 if query is None else int(connection.scalar(query) or 0)
 
     def _mover_in(self, statement: str) -> str | None:
         """Return what a statement may move rows by, None for one that says all it does."""
         moved_by = next((t.moved_by for t in self._keyset.tables if t.moved_by), None)
+        if any(column.generated for column in self._keyset.ordering.columns):
+            moved_by = moved_by or "a generated column"
         if moved_by and _WRITES.search(statement):
             return moved_by
         by = self._keyset.movers.in_statement(statement)
         return "a function" if by is None and is_opaque(statement) else by
-
-    def _counts(self, connection: Connection) -> tuple[int, ...]:
-        """Return how many rows are in the range, and how many this transaction has changed."""
-        query = self._keyset.base_count(*self._span)
-        rows = -1 if query is None else int(connection.scalar(query) or 0)
-        deleted = inserted = 0
-        if connection.dialect.name == "postgresql":
-            names = [table.quoted for table in self._keyset.tables]
-            deleted, inserted = connection.execute(_CHANGED, {"names": names}).one()
-        return rows, deleted, inserted
-
-    def _compare(self, connection: Connection, before: tuple[int, ...]) -> None:
-        if self._keyset.movers.deferred:  # else they would move rows behind the count
-            names = ", ".join(self._keyset.movers.deferred)
-            connection.exec_driver_sql(f"SET CONSTRAINTS {names} IMMEDIATE")
-        now = self._counts(connection)
-        rows, deleted, inserted = (after - first for after, first in zip(now, before, strict=True))
-        if connection.dialect.name != "postgresql":
-            deleted = -rows if self._deletes else 0
-            inserted = max(rows, 0)
-        if -rows > deleted or rows > inserted:
-            raise CountedError(self._moved(f"moves rows to other keys (by {self._by})"))
 
     def _moved(self, how: str) -> str:
         return (
@@ -107,17 +118,10 @@ class KeyWatch:
         )
 
 
-_CHANGED = text(
-    "SELECT coalesce(sum(pg_stat_get_xact_tuples_deleted(t.relid)), 0)::bigint,"
-    " coalesce(sum(pg_stat_get_xact_tuples_inserted(t.relid)), 0)::bigint"
-    " FROM unnest(CAST(:names AS text[])) n, LATERAL (SELECT relid FROM"
-    "  pg_partition_tree(to_regclass(n)) UNION SELECT to_regclass(n)) t"
-)
-
-
 @lru_cache(maxsize=1024)
 def is_opaque(statement: str) -> bool:
     """Return whether a statement does what its text does not say."""
+    statement = bare(statement)
     return bool(_OPAQUE.search(statement) or _ONLY_FUNCTIONS.match(statement))
 
 

@@ -14,10 +14,8 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -26,6 +24,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+from sqlalchemy.pool import Pool
 
 from ..database.postgresql import break_off, first_line
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
@@ -36,6 +35,7 @@ from .connections import OTHER_BIND
 from .elsewhere import Elsewhere
 from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
+from .statements import ends, stays
 from .transient import is_transient
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
@@ -48,19 +48,10 @@ _BEHIND = (
     "check: give the job an engine without that listener"
 )
 _STAYS = (
-    "apply changes which tables a name means, or the role, for whoever has the connection next, "
-    "the job's own reading too: say SET LOCAL"
+    "apply changes which tables a name means, the role, or what transactions are, for whoever has "
+    "the connection next, the job's own reading too: say SET LOCAL"
 )
-_NAMES = r"(search_path|schema|role|session\s+authorization)"
-_STAYING = re.compile(
-    rf"\s*(set\s+(session\s+(?!authorization))?{_NAMES}|reset\s+(all|{_NAMES}))\b"
-    r"|.*\bset_config\s*\(\s*'(search_path|role)'\s*,[^,()]*,\s*(false|'f)",
-    re.IGNORECASE | re.DOTALL,
-)
-_ENDS = re.compile(
-    r"\s*(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b",
-    re.IGNORECASE,
-)
+_INVALIDATED = "apply must not invalidate its connection: the job's transaction is on it"
 _ABORTED = "25P02"
 
 LastAct = Callable[[Connection], bool]
@@ -68,12 +59,6 @@ LastAct = Callable[[Connection], bool]
 _INFO = "async_loader.jobs.transaction"
 _entered: WeakKeyDictionary[Connection, ChunkTransaction] = WeakKeyDictionary()
 _jobs = 0
-
-
-@lru_cache(maxsize=1024)
-def _stays(statement: str) -> bool:
-    """Return whether a statement's effect on names outlasts the transaction."""
-    return bool(_STAYING.match(statement))
 
 
 def gave_up(error: BaseException) -> bool:
@@ -117,6 +102,10 @@ class ChunkTransaction:
         _entered[sync] = self
         self.task = asyncio.current_task()
         will_be_given_back(sync)
+
+    def is_on(self, driver: Any) -> bool:
+        """Return whether it is on this connection of the driver's."""
+        return driver is not None and driver is self._driver
 
     def break_off(self) -> None:
         """End its connection without a word: the server rolls back."""
@@ -201,9 +190,9 @@ class ChunkTransaction:
         """Refuse what ends the transaction, outlasts it or comes behind its end."""
         if self._left:
             self._refuse(_BEHIND)
-        if _ENDS.match(statement):
+        if ends(statement):
             self._refuse(NOT_YOURS)
-        if _stays(statement):
+        if stays(statement):
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
@@ -213,6 +202,11 @@ class ChunkTransaction:
     def rolled_back(self) -> None:
         """Remember it: nothing of the chunk is there."""
         self._rolled_back = True
+
+    def invalidated(self) -> None:
+        """Remember it: no server has ended the connection, so trying again is no help."""
+        if not self._left:
+            self.refusal = self.refusal or ApplyRefusedError(_INVALIDATED)
 
     def committing(self, connection: Connection) -> None:
         """Do the last act, or refuse that it is committed."""
@@ -310,6 +304,13 @@ def _rollback(connection: Connection) -> None:
         chunk.rolled_back()
 
 
+def _invalidate(_connection: Any, record: Any, exception: BaseException | None) -> None:
+    if exception is None:  # it was said, and no error was the reason
+        for chunk in list(_entered.values()):
+            if chunk.is_on(record.driver_connection):
+                chunk.invalidated()
+
+
 _HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (
     (Session, "after_begin", _after_begin),
     (Session, "after_flush", _after_flush),
@@ -317,4 +318,5 @@ _HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (
     (Engine, "before_cursor_execute", _before_statement),
     (Engine, "commit", _commit),
     (Engine, "rollback", _rollback),
+    (Pool, "invalidate", _invalidate),
 )

@@ -19,11 +19,21 @@ from ..failures import CLOSED, classify, sqlstate_of
 _STATES = frozenset(
     (
         "40001", "40P01", "55P03",  # a serialization failure, a deadlock, a lock not available
-        "53000", "53100", "53200", "53300", "58000", "58030",  # disk, memory, connections, I/O
+        "53000", "53100", "53200", "53300", "53400",  # disk, memory, connections, a limit
+        "58000", "58030", "58P01",  # I/O, a file of the server's
+        "55006", "72000",  # in use by another, a snapshot that is too old
         "25006",  # read-only: a standby, or a server whose disk is nearly full
-        "57P01", "57P02", "57P03", "57P05", "25P03", "25P04",  # down, or the connection is ended
+        "57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04",  # down, or we are cut off
     )
 )  # fmt: skip
+# No login any more, or no database: who is let in before the job begins is let in again.
+_NO_LOGIN = ("28000", "28P01", "3D000")
+# What is said of statements, privileges and indexes, and of no row: wrong SQL, COMMIT in a
+# procedure, a prepared statement that a pooler has lost, corrupted data.
+_OF_NO_ROW = ("42", "2D", "26", "XX001", "XX002")
+# Where such states are said of a row after all: RAISE in a function, a policy of row security.
+_OF_A_ROW = {"exec_stmt_raise", "ExecWithCheckOptions"}
+_CANCELLED = "57014"
 _LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")
 # What SQLite says of its file, of which no row is to blame, and which nobody else mends.
 _FILE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_CORRUPT",
@@ -45,7 +55,8 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
         return True
     state = sqlstate_of(error)
     if state is not None:
-        return state in _STATES or state.startswith("08")
+        passes = state in _STATES or state in _NO_LOGIN or state.startswith("08")
+        return passes or (state == _CANCELLED and _is_by_request(links))
     if _is_of_the_file(error):
         return True
     if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
@@ -56,12 +67,35 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)
 
 
+def _is_by_request(links: list[BaseException]) -> bool:
+    """Whether a statement was cancelled by somebody, and not by a time limit."""
+    return any("due to user request" in str(link) for link in links)
+
+
+def is_refused_login(error: BaseException) -> bool:
+    """Return whether a server is there, and does not let us in."""
+    return sqlstate_of(error) in _NO_LOGIN
+
+
+def is_of_no_row(error: BaseException) -> bool:
+    """Return whether no row can be the reason: each would fail like this, until it is mended."""
+    state = sqlstate_of(error)
+    if state is None or not state.startswith(_OF_NO_ROW):
+        return False
+    return state.startswith("XX") or _OF_A_ROW.isdisjoint(map(_said_by, _chain(error)))
+
+
+def _said_by(error: BaseException) -> str:
+    """Return the server's own function that says so: no language changes its name."""
+    told = getattr(getattr(error, "diag", None), "source_function", None)  # psycopg's
+    return str(told or getattr(error, "server_source_function", None) or "")
+
+
 def _is_of_a_stale_plan(error: BaseException) -> bool:
     """Whether a statement was prepared before a table changed: the next time it is made anew."""
     if type(error).__name__ == "InvalidCachedStatementError":  # asyncpg's, and SQLAlchemy's of it
         return True
-    told = getattr(error, "diag", None)  # psycopg's, where 0A000 is many things
-    return getattr(told, "source_function", None) == "RevalidateCachedQuery"
+    return _said_by(error) == "RevalidateCachedQuery"  # where 0A000 is many things
 
 
 def _is_of_the_file(error: BaseException) -> bool:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
+import asyncpg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -16,14 +18,26 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from async_loader.errors import DatabaseError
+from async_loader.errors import DatabaseError, JobError
 from async_loader.jobs import BatchJob, Pace, status
 from tests.counting import Counter, counting, fill, tally
 
 ROWS = 60
 # The others at full count: each takes a patience.
-FEW = ("53100", "25006", "57P03")
-MORE = ("53000", "53200", "53300", "58000", "58030", "57P01", "57P02")
+FEW = ("53100", "25006", "57P03", "53400")
+MORE = (
+    "57P04",
+    "58P01",
+    "55006",
+    "72000",
+    "53000",
+    "53200",
+    "53300",
+    "58000",
+    "58030",
+    "57P01",
+    "57P02",
+)
 CONDITIONS = [*FEW, *(pytest.param(state, marks=pytest.mark.soak) for state in MORE)]
 
 Act = Callable[[AsyncSession], Awaitable[None]]
@@ -93,10 +107,106 @@ async def read_only(session: AsyncSession) -> None:
     await session.execute(text("UPDATE counter SET n = n WHERE id = 1"))
 
 
-@pytest.mark.parametrize("act", [ended_by_another, read_only])
+async def cancelled_by_another(session: AsyncSession) -> None:
+    await session.execute(text("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)"))
+
+
+@pytest.mark.parametrize("act", [ended_by_another, read_only, cancelled_by_another])
 async def test_what_a_server_really_says(through: AsyncEngine, act: Act) -> None:
     done = await adding(act, 2).run(async_sessionmaker(through))
     assert (done.state, done.rows_skipped, done.retried) == ("done", 0, 2)
+    assert await tally(through) == {1: ROWS}
+
+
+def saying(*statements: str) -> Act:
+    async def act(session: AsyncSession) -> None:
+        for statement in statements:
+            await session.execute(text(statement))
+
+    return act
+
+
+OF_NO_ROW = {
+    "42501": saying("SET LOCAL ROLE pg_monitor", "UPDATE counter SET n = 0 WHERE id = 0"),
+    "42883": saying("SELECT no_such_function(1)"),
+    "42P01": saying("SELECT * FROM no_such_table"),
+    "2D000": saying("DO $$BEGIN COMMIT; END$$"),
+    "XX002": raising("XX002"),
+}
+
+
+@pytest.mark.parametrize("state", OF_NO_ROW)
+async def test_what_no_row_can_cause_stops_the_run(through: AsyncEngine, state: str) -> None:
+    """However many rows may be skipped: none is, and mended, the job goes on where it was."""
+    sessions = async_sessionmaker(through)
+    with pytest.raises(JobError, match=rf"\({state}\): no row is to blame.*: rolled back; mend"):
+        await adding(OF_NO_ROW[state], 10_000).run(sessions)
+    stopped = await status(through, "adding")
+    assert (stopped.state, stopped.rows_read, stopped.rows_skipped) == ("failed", 20, 0)
+    assert stopped.message is not None
+    assert f"({state})" in stopped.message
+    assert (await adding(OF_NO_ROW[state], 0).run(sessions)).state == "done"
+    assert await tally(through) == {1: ROWS}
+
+
+OF_A_ROW = {
+    "raised": raising("42501"),
+    "row security": saying(
+        "CREATE TABLE IF NOT EXISTS secured (n int)",
+        "ALTER TABLE secured ENABLE ROW LEVEL SECURITY",
+        "GRANT INSERT ON secured TO pg_monitor",
+        "SET LOCAL ROLE pg_monitor",
+        "INSERT INTO secured VALUES (1)",
+    ),
+    "a time limit": saying("SET LOCAL statement_timeout = 50", "SELECT pg_sleep(5)"),
+}
+
+
+@pytest.mark.parametrize("act", OF_A_ROW.values(), ids=OF_A_ROW.keys())
+async def test_what_is_said_of_a_row_skips_it(through: AsyncEngine, act: Act) -> None:
+    done = await adding(act, 10_000).run(async_sessionmaker(through))
+    assert (done.state, done.rows_read, done.rows_skipped) == ("done", ROWS - 1, 1)
+    assert await tally(through) == {0: 1, 1: ROWS - 1}
+
+
+async def test_what_apply_catches_within_a_savepoint_is_its_own(through: AsyncEngine) -> None:
+    async def act(session: AsyncSession) -> None:
+        with suppress(DBAPIError):
+            async with session.begin_nested():
+                await session.execute(text("SELECT * FROM no_such_table"))
+
+    done = await adding(act, 10_000).run(async_sessionmaker(through))
+    assert (done.state, done.rows_read, done.rows_skipped) == ("done", ROWS, 0)
+
+
+async def test_who_may_not_log_in_for_a_while_goes_on(through: AsyncEngine) -> None:
+    """The server ends the connection, and refuses the next for a little."""
+    name = f"worker_{through.url.database}"
+    url = through.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    owner = await asyncpg.connect(url)
+    await owner.execute(f'CREATE ROLE "{name}" LOGIN SUPERUSER')
+    mine = create_async_engine(through.url.set(username=name, password=None))
+
+    async def act(_session: AsyncSession) -> None:
+        await owner.execute(f'ALTER ROLE "{name}" NOLOGIN')
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", name
+        )
+        back.append(asyncio.create_task(allow()))
+
+    async def allow() -> None:
+        await asyncio.sleep(0.3)
+        await owner.execute(f'ALTER ROLE "{name}" LOGIN')
+
+    back = list[asyncio.Task[None]]()
+    try:
+        done = await adding(act, 1).run(async_sessionmaker(mine))
+    finally:
+        await asyncio.gather(*back)
+        await mine.dispose()
+        await owner.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"')
+        await owner.close()
+    assert (done.state, done.rows_read, done.rows_skipped) == ("done", ROWS, 0)
     assert await tally(through) == {1: ROWS}
 
 

@@ -667,29 +667,127 @@ async def test_what_moves_a_key_out_of_sight(
     await moving(sessions, text(statement), rf"apply moves rows to other keys \(by {by}\)")
 
 
-async def test_a_row_that_another_session_deletes_meanwhile(sessions: Sessions) -> None:
-    """What is missing from a chunk's range was taken by another: it is tried again, and goes on."""
-    await execute(
-        sessions,
-        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
-        "CREATE TRIGGER touched BEFORE UPDATE ON song FOR EACH ROW EXECUTE FUNCTION touch()",
-    )
+TOUCHED = (
+    "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    "CREATE TRIGGER touched BEFORE UPDATE ON song FOR EACH ROW EXECUTE FUNCTION touch()",
+)
+
+
+async def another_connection(sessions: Sessions) -> asyncpg.Connection:
     url = engine_of(sessions).url.set(drivername="postgresql")
-    another = await asyncpg.connect(url.render_as_string(hide_password=False))
-    met = list[int]()
-    job = BatchJob("met", select=select(Song), chunk=10, partitions=1)
+    return await asyncpg.connect(url.render_as_string(hide_password=False))
+
+
+async def test_rows_that_others_write_meanwhile_are_nobodys_fault(sessions: Sessions) -> None:
+    """A table with a trigger, into and out of each chunk of which others put and take rows."""
+    await execute(sessions, *TOUCHED, "ALTER TABLE tag DROP CONSTRAINT tag_song_id_fkey")
+    another = await another_connection(sessions)
+    job = BatchJob("met", select=select(Song), key=(Song.place,), chunk=10, partitions=1)
+    chunks = list[int]()
 
     @job.apply
     async def apply(session: AsyncSession, songs: Sequence[Song]) -> None:
+        chunks.append(len(songs))
         songs[0].n += 1
         await session.flush()
-        if songs[-1].id == 29:
-            met.append(len(songs))
-            await another.execute("DELETE FROM song WHERE id = 25")
+        first, last = songs[0].place, songs[-1].place
+        # One row goes, one comes, one goes elsewhere, and one is in place, and ours.
+        await another.execute("DELETE FROM song WHERE place = $1", first + 3)
+        await another.execute("UPDATE song SET place = -place WHERE place = $1", first + 5)
+        await another.execute(
+            "INSERT INTO song VALUES ($1, $2, '', 0, 0), ($3, $4, '', 0, 0)",
+            first + 1_000, first + 3, first + 2_000, first + 5,
+        )  # fmt: skip
+        await another.execute("DELETE FROM song WHERE place = $1", last - 1)
+        async with session.begin_nested():
+            songs[1].n += 1
 
     done = await job.run(sessions)
     await another.close()
-    assert (done.state, done.rows_read, met) == ("done", 29, [10, 9])
+    assert (done.state, done.rows_read, done.retried, chunks) == ("done", 30, 0, [10, 10, 10])
+
+
+MASKS = {
+    "a delete": "DELETE FROM song WHERE id > 25",
+    "a savepoint": "SELECT 1",
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+async def test_a_move_is_seen_beside_other_changes(sessions: Sessions, mask: str) -> None:
+    """As many rows may be deleted as are moved, and a savepoint may be rolled back before."""
+    await execute(
+        sessions,
+        "ALTER TABLE tag DROP CONSTRAINT tag_song_id_fkey",
+        f"CREATE FUNCTION move() RETURNS void LANGUAGE sql AS '{MOVE}'",
+    )
+    job = BatchJob("masked", select=select(Song), key=(Song.place,), chunk=5, partitions=1)
+
+    @job.apply
+    async def apply(session: AsyncSession, songs: Sequence[Song]) -> None:
+        if any(song.id == 12 for song in songs):
+            within = await session.begin_nested()
+            await session.execute(select(func.move()))
+            await within.rollback()
+            await session.execute(text(mask))
+            await session.execute(select(func.move()))
+
+    with pytest.raises(ConfigurationError, match="apply moves rows to other keys"):
+        await job.run(sessions)
+
+
+async def test_a_move_that_was_rolled_back_is_none(sessions: Sessions) -> None:
+    await execute(sessions, f"CREATE FUNCTION move() RETURNS void LANGUAGE sql AS '{MOVE}'")
+    job = BatchJob("undone", select=select(Song), key=(Song.place,), chunk=5, partitions=1)
+
+    @job.apply
+    async def apply(session: AsyncSession, songs: Sequence[Song]) -> None:
+        within = await session.begin_nested()
+        await session.execute(select(func.move()))
+        await within.rollback()
+
+    assert (await job.run(sessions)).state == "done"
+
+
+async def test_a_column_that_the_database_generates_moves(sessions: Sessions) -> None:
+    """The model does not say that it is generated."""
+    await execute(
+        sessions,
+        "ALTER TABLE song DROP COLUMN place",
+        "ALTER TABLE song ADD place int NOT NULL GENERATED ALWAYS AS (100 - id + 1000 * n) STORED",
+        "ALTER TABLE song ADD UNIQUE (place)",
+    )
+    job = BatchJob("generated", select=select(Song), key=(Song.place,), chunk=5, partitions=1)
+
+    @job.apply
+    async def apply(_session: AsyncSession, songs: Sequence[Song]) -> None:
+        songs[0].n += 1
+
+    with pytest.raises(ConfigurationError, match=r"other keys \(by a generated column\)"):
+        await job.run(sessions)
+
+
+async def test_a_trigger_of_a_partition_moves(sessions: Sessions) -> None:
+    await execute(
+        sessions,
+        "DROP TABLE tag",
+        "ALTER TABLE song RENAME TO once",
+        "CREATE TABLE song (LIKE once, UNIQUE (place, id)) PARTITION BY RANGE (id)",
+        "CREATE TABLE song_1 PARTITION OF song FOR VALUES FROM (0) TO (100)",
+        "INSERT INTO song SELECT * FROM once",
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.place = NEW.place + 1000; RETURN NEW; END'",
+        "CREATE TRIGGER touched BEFORE UPDATE ON song_1 FOR EACH ROW EXECUTE FUNCTION touch()",
+    )
+    columns = select(Song.id, Song.place)
+    job = BatchJob("parts", select=columns, key=(Song.place, Song.id), chunk=5, partitions=1)
+
+    @job.apply
+    async def apply(session: AsyncSession, rows: Sequence[Any]) -> None:
+        await session.execute(update(Song).where(Song.id == rows[0].id).values(n=1))
+
+    with pytest.raises(ConfigurationError, match=r"other keys \(by a trigger\)"):
+        await job.run(sessions)
 
 
 async def test_a_trigger_that_moves_the_key(sessions: Sessions) -> None:

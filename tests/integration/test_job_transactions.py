@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Select, event, insert, select, text
+from sqlalchemy import Select, event, func, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
@@ -199,6 +199,27 @@ async def test_nobody_but_the_job_ends_its_transaction(made: AsyncEngine, how: s
     # Repaired, the job goes on where it was.
     assert (await invoicing().run(async_sessionmaker(made))).state == "done"
     assert await invoices(made) == list(range(1, ROWS + 1))
+
+
+async def invalidates_the_connection(session: AsyncSession) -> None:
+    await (await session.connection()).invalidate()
+
+
+async def invalidates_the_session(session: AsyncSession) -> None:
+    await session.invalidate()
+
+
+@pytest.mark.parametrize("act", [invalidates_the_connection, invalidates_the_session])
+async def test_nobody_but_the_job_gives_its_connection_up(made: AsyncEngine, act: Act) -> None:
+    """No server has ended it: the job fails at once, and waits for nothing."""
+    hint = r"must not invalidate its connection: .*; the rows"
+    for doing in (act, goes_on_after(act)):
+        with pytest.raises(ConfigurationError, match=hint):
+            await invoicing(doing).run(async_sessionmaker(made))
+        assert await invoices(made) == list(range(1, 21))
+        failed = await status(made, "invoicing")
+        assert (failed.state, failed.rows_read, failed.retried) == ("failed", 20, 0)
+    assert (await invoicing().run(async_sessionmaker(made))).state == "done"
 
 
 async def test_work_that_may_be_committed_is_named(made: AsyncEngine) -> None:
@@ -433,7 +454,9 @@ async def test_a_factory_that_gives_one_session_again(made: AsyncEngine) -> None
 @pytest.mark.parametrize(
     "statement",
     ["SET search_path = other", "set session search_path to other", "SET SCHEMA 'other'",
-     "RESET ALL", "SET ROLE pg_read_all_data", "SELECT set_config('search_path', 'other', false)"],
+     "RESET ALL", "SET ROLE pg_read_all_data", "SELECT set_config('search_path', 'other', false)",
+     "/* a tenant's */ SET search_path TO other", "-- its\nSET ROLE pg_read_all_data",
+     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"],
 )  # fmt: skip
 async def test_an_apply_that_changes_what_names_mean_for_the_next(
     made: AsyncEngine, statement: str
@@ -445,6 +468,30 @@ async def test_an_apply_that_changes_what_names_mean_for_the_next(
 
     with pytest.raises(ConfigurationError, match=r"say SET LOCAL; the rows .*: rolled back"):
         await invoicing(act).run(async_sessionmaker(made))
+
+
+async def by_a_bound_value(session: AsyncSession) -> None:
+    await session.execute(select(func.set_config("search_path", "other, public", False)))
+
+
+async def by_a_block(session: AsyncSession) -> None:
+    await session.execute(text("DO $$BEGIN SET search_path TO other, public; END$$"))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [by_a_bound_value, by_a_block, tells_the_driver("SET search_path TO other, public")],
+    ids=["a bound value", "a block", "the driver"],
+)
+async def test_what_names_mean_is_set_back_for_the_next(made: AsyncEngine, act: Act) -> None:
+    """No text says that it stays: the next chunk reads the same tables even so."""
+    async with made.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA other"))
+        await connection.execute(text("CREATE TABLE other.placed_order (LIKE public.placed_order)"))
+    await invoicing(act).run(async_sessionmaker(made))
+    assert await invoices(made) == list(range(1, ROWS + 1))
+    async with made.connect() as connection:
+        assert "other" not in str(await connection.scalar(text("SHOW search_path")))
 
 
 async def test_an_apply_may_change_what_names_mean_for_itself(made: AsyncEngine) -> None:
