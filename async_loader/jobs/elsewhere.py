@@ -10,8 +10,8 @@ SQLAlchemy does not know, nor of another process.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 from weakref import ref
@@ -58,6 +58,16 @@ class Elsewhere:
         own = None if self._own is None else self._own()
         if own is not None and connection is not own and _same_database(connection, own):
             self.committed = True
+
+
+@asynccontextmanager
+async def ours() -> AsyncIterator[None]:
+    """Have what a block commits counted as a job's own, and as nobody's apply."""
+    token = _ours.set(True)
+    try:
+        yield
+    finally:
+        _ours.reset(token)
 
 
 @contextmanager
