@@ -22,6 +22,7 @@ from .checks import Examined, examine
 from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
 from .definition import Apply, Arguments, Definition, Sessions, canonical, check_arguments
+from .elsewhere import ours
 from .guard import Guard, alone
 from .idempotency import adopt, check_key, run_of_key
 from .identity import refuse_another
@@ -173,7 +174,7 @@ async def taking_part(
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     _check_room(engine, workers)
-    async with watching(engine, definition.patience) as watchdog:
+    async with ours(), watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
         direct = await reader.patiently(lambda: check_transactions(sessions))
         watchdog.direct = direct

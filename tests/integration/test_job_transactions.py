@@ -7,8 +7,9 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import Select, event, func, insert, select, text
+from sqlalchemy import Select, create_engine, event, func, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
@@ -557,6 +558,111 @@ async def test_a_commit_elsewhere_is_not_repeated(
     assert calls == 1
     assert await invoices(made) == [-1, *range(1, 21)]
     assert (await status(made, "invoicing")).state == "failed"
+    await other.dispose()
+
+
+INVOICE = insert(Invoice).values(order=-1)
+
+
+async def by_an_autocommit_engine(made: AsyncEngine) -> None:
+    engine = create_async_engine(made.url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(INVOICE)
+    await engine.dispose()
+
+
+async def by_an_autocommit_session(made: AsyncEngine) -> None:
+    async with AsyncSession(made.execution_options(isolation_level="AUTOCOMMIT")) as session:
+        await session.execute(INVOICE)
+
+
+async def by_an_option(made: AsyncEngine) -> None:
+    async with made.connect() as connection:
+        mine = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await mine.execute(INVOICE)
+
+
+async def by_a_text(made: AsyncEngine) -> None:
+    async with made.connect() as connection:
+        await connection.execute(INVOICE)
+        await connection.execute(text("/* now */ COMMIT"))
+
+
+async def by_an_engine_without_a_url(made: AsyncEngine) -> None:
+    url = made.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url)
+    )
+    async with engine.begin() as connection:
+        await connection.execute(INVOICE)
+    await engine.dispose()
+
+
+async def by_an_executor(made: AsyncEngine) -> None:
+    engine = create_engine(made.url.set(drivername="postgresql+psycopg"))
+
+    def write() -> None:
+        with engine.begin() as connection:
+            connection.execute(INVOICE)
+        engine.dispose()
+
+    await asyncio.get_running_loop().run_in_executor(None, write)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [by_an_autocommit_engine, by_an_autocommit_session, by_an_option, by_a_text,
+     by_an_engine_without_a_url, by_an_executor],
+)  # fmt: skip
+async def test_a_commit_elsewhere_that_says_little_is_not_repeated(
+    made: AsyncEngine, way: Callable[[AsyncEngine], Awaitable[None]]
+) -> None:
+    async def act(_session: AsyncSession) -> None:
+        await way(made)
+        raise ConnectionResetError("a service")
+
+    with pytest.raises(JobError, match=r"rows behind id=20 up to id=30 failed.*done twice"):
+        await invoicing(act).run(async_sessionmaker(made))
+    assert await invoices(made) == [-1, *range(1, 21)]
+
+
+async def test_a_commit_by_a_task_that_began_before_is_not_repeated(made: AsyncEngine) -> None:
+    """It knows nothing of the chunk that gives it something to write."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def consume() -> None:
+        await asked.wait()
+        async with made.begin() as connection:
+            await connection.execute(INVOICE)
+        answered.set()
+
+    async def act(_session: AsyncSession) -> None:
+        asked.set()
+        await answered.wait()
+        raise ConnectionResetError("a service")
+
+    consumer = asyncio.create_task(consume())
+    with pytest.raises(JobError, match=r"rows behind id=20 up to id=30 failed.*done twice"):
+        await invoicing(act).run(async_sessionmaker(made))
+    await consumer
+    assert await invoices(made) == [-1, *range(1, 21)]
+
+
+async def test_what_is_only_read_elsewhere_may_be_repeated(made: AsyncEngine, url: str) -> None:
+    other = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    calls = 0
+
+    async def act(_session: AsyncSession) -> None:
+        nonlocal calls
+        calls += 1
+        async with other.connect() as connection:
+            await connection.execute(select(Order))
+        if calls == 1:
+            raise ConnectionResetError("a service")
+
+    done = await invoicing(act).run(async_sessionmaker(made))
+    assert (done.state, done.retried, calls) == ("done", 1, 2)
+    assert await invoices(made) == list(range(1, ROWS + 1))
     await other.dispose()
 
 
