@@ -28,7 +28,6 @@ from .outcomes import (
     TakenOver,
     ends_told,
 )
-from .reader import is_shut_out
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_of_no_row, is_transient
 
@@ -87,8 +86,6 @@ class Fenced:
                     raise
                 if isinstance(error, EndRaisedError):
                     raise  # a connection that it has broken off is no reason to try again
-                if connection is None and is_shut_out(error):
-                    raise Retry from error
                 if lost or is_transient(error, applying=isinstance(error, ApplyFailed)):
                     raise Retry from (error.__cause__ if isinstance(error, ApplyFailed) else error)
                 if is_of_no_row(error) and not isinstance(error, AsyncLoaderError):

@@ -50,16 +50,6 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
     return engine
 
 
-def is_shut_out(error: BaseException) -> bool:
-    """
-    Return whether a role that was let in before is not any more, or to no such database.
-
-    It may be again: a password that is changed everywhere, a database that is restored.
-    """
-    state = sqlstate_of(error)
-    return state is not None and (state.startswith("28") or state == "3D000")
-
-
 def raise_denied(error: BaseException, url: URL) -> None:
     """Raise `DatabaseError`, with the GRANT that is lacking, where the role may not do a thing."""
     if sqlstate_of(error) == "42501":
@@ -95,7 +85,7 @@ class Reader:
             except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 if isinstance(error, AsyncLoaderError):
                     raise
-                if not (is_transient(error) or is_shut_out(error)):
+                if not is_transient(error):
                     raise_denied(error, self.engine.url)
                     raise
                 await self.sleep(patience.next_pause(error))
