@@ -94,7 +94,7 @@ def _current_task() -> asyncio.Task[object] | None:
 def again_elsewhere(job: str, rows: str, cause: BaseException) -> JobError:
     """Return why rows are not tried again whose apply committed something by itself."""
     return JobError(
-        f"{job}: apply committed something on another session or connection, and then {rows} "
-        f"failed ({first_line(cause.__cause__ or cause)}): tried again they would be done twice; "
+        f"{job}: something was committed on another connection while apply ran, and then {rows} "
+        f"failed ({first_line(cause.__cause__ or cause)}): tried again they might be done twice; "
         "write with the session that apply is given, see to these rows, and run the job again"
     )

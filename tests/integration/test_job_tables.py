@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+import asyncpg
 import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.engine import Connection, make_url
@@ -153,16 +154,20 @@ async def test_a_role_that_may_not_log_in_meanwhile_is_waited_for(
     running = asyncio.create_task(job.run(async_sessionmaker(theirs)))
     await reached.wait()
     ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename ="
-    await execute(engine, f'ALTER ROLE "{role}" NOLOGIN')
-    await execute(engine, f"{ending} '{role}'")
+    # As from another process: what this one commits meanwhile might be apply's.
+    url = engine.url.set(drivername="postgresql")
+    administrator = await asyncpg.connect(url.render_as_string(hide_password=False))
+    await administrator.execute(f'ALTER ROLE "{role}" NOLOGIN')
+    await administrator.execute(f"{ending} '{role}'")
     shut_out.set()
     if comes_back:
         await asyncio.sleep(0.5)
-        await execute(engine, f'ALTER ROLE "{role}" LOGIN')
+        await administrator.execute(f'ALTER ROLE "{role}" LOGIN')
         assert (await running).state == "done"
     else:
         with pytest.raises(DatabaseError, match=r"gave up after .* not permitted to log in"):
             await running
-        await execute(engine, f'ALTER ROLE "{role}" LOGIN')
+        await administrator.execute(f'ALTER ROLE "{role}" LOGIN')
         await job.run(async_sessionmaker(engine))
+    await administrator.close()
     assert await tally(engine) == {1: 20}

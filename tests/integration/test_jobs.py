@@ -307,7 +307,7 @@ async def test_a_retried_row_is_not_done_twice_on_another_connection(
                 await connection.execute(text(f"SELECT pg_terminate_backend({backend})"))
         counters[0].n += 1
 
-    with pytest.raises(JobError, match="committed something on another session or connection"):
+    with pytest.raises(JobError, match="something was committed on another connection"):
         await job.retry_errors(sessions)
     assert await tally(engine) == {0: 1, 1: 8, 2: 1}
 
