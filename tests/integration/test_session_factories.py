@@ -25,7 +25,7 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from async_loader import ConfigurationError, Workload, run
+from async_loader import ConfigurationError, OperationContext, Workload, run
 from async_loader.session_factories import engines_of
 
 
@@ -93,12 +93,15 @@ async def test_every_kind_of_factory_is_taken(kind: str, engine: AsyncEngine) ->
     sessions = KINDS[kind](engine)
     workload = Workload("look")
     seen: set[int] = set()
+    three = asyncio.Barrier(3)
 
     @workload.operation("look", kind="read")
-    async def look(session: AsyncSession) -> None:
+    async def look(session: AsyncSession, op: OperationContext) -> None:
         seen.add(id(session))
         assert isinstance(session, AsyncSession)
         await session.execute(text("SELECT 1"), bind_arguments={"mapper": Shop})
+        if op.index < 3:
+            await three.wait()  # each with its connection
 
     result = await run(workload, sessions=sessions, ops=30, concurrency=3)
     assert (result.completed, result.errors) == (30, {})
