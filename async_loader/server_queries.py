@@ -70,6 +70,13 @@ Differences = Mapping[int, tuple[int, float, int]]
 _NONE = (0, 0.0, 0)
 
 
+def _let_go(engine: AsyncEngine, raw: Any) -> None:
+    if engine.dialect.has_terminate:
+        engine.dialect.do_terminate(raw)
+    elif (libpq := getattr(raw.driver_connection, "pgconn", None)) is not None:
+        libpq.finish()  # psycopg's
+
+
 class Look:
     """One connection that looks at the server of an engine; `notes` says what it cannot see."""
 
@@ -87,14 +94,22 @@ class Look:
         """Connect as the engine's pool does, with its arguments, but outside of it."""
         create = creator_of(engine.sync_engine.pool)
         no_record = cast(ConnectionPoolEntry, None)  # of a pool: there is none
+        made: list[Any] = []
+
+        def connect() -> Any:
+            made.append(create(no_record))
+            return made[-1]
+
         own = create_async_engine(
-            engine.url,
-            creator=lambda: create(no_record),
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
+            engine.url, creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT"
         )
         leave_out(own.sync_engine.pool)
-        connection = await own.connect()
+        try:
+            connection = await own.connect()
+        except BaseException:  # SQLAlchemy 2.0 leaves what is cancelled in its first statements
+            for raw in made:
+                _let_go(engine, raw)
+            raise
         return cls(engine, connection, (await connection.get_raw_connection()).dbapi_connection)
 
     async def survey(self) -> None:
@@ -116,10 +131,7 @@ class Look:
 
     def break_off(self) -> None:
         """Let go of the connection without a word to the server."""
-        if self._engine.dialect.has_terminate:
-            self._engine.dialect.do_terminate(self._raw)
-        elif (libpq := getattr(self._raw.driver_connection, "pgconn", None)) is not None:
-            libpq.finish()  # psycopg's
+        _let_go(self._engine, self._raw)
 
     async def flush(self) -> None:
         """Let the pool's idle connections, and this one, tell the server what they counted."""
