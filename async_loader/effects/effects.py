@@ -5,35 +5,52 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from ..failures import classify
-from .statements import Sort, first_word
+from ..failures import classify, sqlstate_of
+from .statements import Sort, first_word, savepoint_in
 
 _IN_ERROR = 3  # libpq's PQTRANS_INERROR
+# What is there already: who looks at it then, and goes on, has what was wanted.
+_THERE = frozenset(("23505", "23P01", "42P06", "42P07", "42701", "42710"))
+_THERE_ON_SQLITE = ("UNIQUE constraint failed", "already exists")
 
 
 class Transaction:
     """What an operation did on one connection since that was last idle."""
 
-    __slots__ = ("broken", "wrote")
+    __slots__ = ("broken", "savepoints", "wrote")
 
     def __init__(self) -> None:
         self.wrote = False
+        self.savepoints: list[tuple[str, bool]] = []
+        """The savepoints made so far, each with whether something was written before it."""
         self.broken = False
         """Whether PostgreSQL will answer COMMIT by ROLLBACK: a statement of it has failed."""
+
+    def roll_back_to(self, savepoint: str) -> bool:
+        """Forget what came behind a savepoint; return whether anything that was written did."""
+        self.broken, wrote = False, self.wrote
+        for place, (name, before) in reversed([*enumerate(self.savepoints)]):
+            if name == savepoint:
+                self.wrote = before
+                del self.savepoints[place + 1 :]
+                break
+        return wrote and not self.wrote
 
 
 class Effects:
     """
     What one operation, or one try of it, has done so far.
 
-    `committed`: anything at all, or what may have been; `kept`: something that it wrote;
-    `lost`: what it wrote and rolled back; `refused`: a write raised, and what followed did not
-    make up for it; `unsaved`: a session was closed with objects that were never flushed;
-    `raw`: a driver was used behind the engine's back; `over`: it has ended.
+    `committed`: anything at all, or what may have been; `kept`: something that it wrote; `lost`:
+    what it wrote and rolled back; `refused`: a write raised, and what followed did not make up for
+    it, as to look at what is there does where that was the reason; `unsaved`: a session was closed
+    with objects that were never flushed; `raw`: a driver was used behind the engine's back; `over`:
+    it has ended.
     """
 
     __slots__ = (
         "_strays",
+        "_there",
         "committed",
         "kept",
         "lost",
@@ -47,7 +64,7 @@ class Effects:
 
     def __init__(self) -> None:
         self.committed = self.kept = self.lost = self.raw = self.over = False
-        self.rolled_back = False
+        self.rolled_back = self._there = False
         self.refused: str | None = None
         self.unsaved = 0
         self.pending: dict[int, Transaction] = {}
@@ -78,14 +95,19 @@ class Effects:
             return "objects of its session were never flushed and committed"
         return None
 
-    def executed(self, connection: Any, sort: Sort, cursor: Any) -> None:
+    def executed(self, connection: Any, sort: Sort, cursor: Any, sql: str) -> None:
         """Note a statement that went well."""
-        if self.rolled_back and sort != "rollback":
+        if self.rolled_back and self._there and sort != "rollback":
             self.refused = None  # it looked what was there instead, say
         if sort == "read":
             return
+        if sort == "savepoint":
+            transaction = self._of(connection)
+            transaction.savepoints.append((savepoint_in(sql), transaction.wrote))
+            return
         if sort == "rollback to":
-            self._of(connection).broken, self.rolled_back = False, True
+            self.lost |= self._of(connection).roll_back_to(savepoint_in(sql))
+            self.rolled_back = True
             return
         if sort == "write" and getattr(cursor, "rowcount", -1) != 0:
             self._of(connection).wrote = True
@@ -100,6 +122,7 @@ class Effects:
             self._of(connection).broken = True
         if sort == "write":
             self.refused, self.rolled_back = classify(error).name, False
+            self._there = _says_there(error)
         elif sort == "unknown" and is_idle(connection) and first_word(sql) in ("call", "do"):
             self.committed = True  # what a procedure committed before it raised
 
@@ -143,6 +166,12 @@ def is_idle(connection: Any) -> bool:
         return not inside
     autocommit = getattr(connection, "autocommit", True)
     return bool(autocommit() if callable(autocommit) else autocommit)
+
+
+def _says_there(error: BaseException) -> bool:
+    """Return whether a write was refused because what it wanted to make is there."""
+    state = sqlstate_of(error)
+    return state in _THERE or (state is None and any(t in str(error) for t in _THERE_ON_SQLITE))
 
 
 def _is_broken(connection: Any, error: BaseException) -> bool:

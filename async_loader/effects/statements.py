@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-Sort = Literal["read", "write", "commit", "rollback", "rollback to", "unknown"]
+Sort = Literal["read", "write", "savepoint", "commit", "rollback", "rollback to", "unknown"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -26,15 +26,20 @@ _WITHIN = re.compile(
     r"\b(?:insert\s+into|(?<!for )(?<!for no key )update|delete\s+from|merge\s+into)\s",
     re.IGNORECASE,
 )
+_ROLLS_BACK_TO = re.compile(
+    r"\s*rollback\s+(?:(?:work|transaction)\s+)?to\s+(?:savepoint\s+)?(\S+)", re.IGNORECASE
+)
+_SAVES = re.compile(r"\s*savepoint\s+(\S+)", re.IGNORECASE)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _WRITES = _words(
     "insert update delete merge replace copy create alter drop truncate grant revoke comment "
     "reindex refresh import"
 )
 _READS = _words(
-    "begin start set reset show savepoint release explain declare fetch close pragma listen "
+    "begin start set reset show release explain declare fetch close pragma listen "
     "unlisten deallocate discard lock values table"
 )
+_MARKS: dict[str, Sort] = {"commit": "commit", "end": "commit", "savepoint": "savepoint"}
 
 
 @lru_cache(maxsize=2048)
@@ -44,10 +49,10 @@ def sort_of(sql: str) -> Sort:
     if first in _WRITES:
         temporary = first == "create" and re.match(r"\s*create\s+(?:\w+\s+)?temp", sql, re.I)
         return "read" if temporary else "write"
-    if first in ("commit", "end"):
-        return "commit"
+    if first in _MARKS:
+        return _MARKS[first]
     if first in ("rollback", "abort"):
-        return "rollback to" if re.match(r"\s*rollback\s+(\w+\s+)?to\b", sql, re.I) else "rollback"
+        return "rollback to" if _ROLLS_BACK_TO.match(sql) else "rollback"
     bare = _QUOTED.sub("''", sql)
     if first in ("with", "explain") and _WITHIN.search(bare):
         return "write"
@@ -55,6 +60,12 @@ def sort_of(sql: str) -> Sort:
         called = {name.lower() for name in _CALLED.findall(bare)}
         return "read" if called <= _HARMLESS else "unknown"
     return "read" if first in _READS else "unknown"
+
+
+def savepoint_in(sql: str) -> str:
+    """Return the savepoint that a statement makes, or rolls back to."""
+    found = _SAVES.match(sql) or _ROLLS_BACK_TO.match(sql)
+    return found[1].rstrip(";").lower() if found is not None else ""
 
 
 def first_word(sql: str) -> str:

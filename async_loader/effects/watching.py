@@ -93,7 +93,7 @@ def _execute(method: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             effects.failed(connection, sort, error, statement)
             raise
-        effects.executed(connection, sort, cursor)
+        effects.executed(connection, sort, cursor, statement)
         return result
 
     return execute
@@ -175,6 +175,9 @@ _RAW = {
     "asyncpg": {
         "Connection": "execute executemany fetch fetchrow fetchval fetchmany prepare cursor "
         "copy_to_table copy_records_to_table"
+    },
+    "asyncpg.prepared_stmt": {
+        "PreparedStatement": "fetch fetchrow fetchval fetchmany executemany cursor"
     },
     "psycopg": {
         "AsyncConnection": "execute commit",

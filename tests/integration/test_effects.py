@@ -196,6 +196,47 @@ async def a_swallowed_error(engine: AsyncEngine) -> None:
 
 
 @way("not done")
+async def a_savepoint_that_was_rolled_back(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        with suppress(ValueError):
+            async with session.begin_nested():
+                session.add(Payment(amount=1))
+                await session.flush()
+                raise ValueError
+        await session.commit()
+
+
+@way("kept")
+async def what_was_written_before_a_savepoint_that_was_rolled_back(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        session.add(Payment(amount=1))
+        await session.flush()
+        for _ in range(2):
+            with suppress(ValueError):
+                async with session.begin_nested():
+                    session.add(Payment(amount=2))
+                    await session.flush()
+                    raise ValueError
+        await session.commit()
+
+
+@way("not done")
+async def a_swallowed_error_and_a_read_behind_it(engine: AsyncEngine) -> None:
+    """Nobody has looked for what was wanted there: it could not be there."""
+    await a_swallowed_error(engine)
+    await a_read(engine)
+
+
+@way("nothing")
+async def what_is_there_already_and_is_looked_at(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        with suppress(DBAPIError):
+            await session.execute(text("CREATE TABLE payment ()"))
+        await session.rollback()
+        await session.execute(text("SELECT * FROM payment"))
+
+
+@way("not done")
 async def rolled_back(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         await connection.execute(PAY)
@@ -264,6 +305,19 @@ async def test_every_way(filled: AsyncEngine, name: str, expected: str) -> None:
     assert "do_execute" not in vars(filled.dialect)
 
 
+async def test_a_statement_that_the_driver_had_prepared_before(filled: AsyncEngine) -> None:
+    url = filled.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url)
+    prepared = await connection.prepare(PAY.text)
+    with watched(raw_drivers=True):
+        effects = Effects()
+        token = current_effects.set(effects)
+        await prepared.fetch()
+        current_effects.reset(token)
+    assert effects.may_have_committed
+    await connection.close()
+
+
 async def test_a_commit_that_the_server_refused_is_none(filled: AsyncEngine) -> None:
     async with filled.begin() as connection:
         await connection.execute(
@@ -294,6 +348,7 @@ async def test_a_commit_that_the_server_refused_is_none(filled: AsyncEngine) -> 
         ("WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT * FROM a", "write"),
         ("-- why\n/* and how */ insert into t values (1)", "write"),
         ("ROLLBACK TO SAVEPOINT sa_savepoint_1", "rollback to"),
+        ("SAVEPOINT sa_savepoint_1", "savepoint"),
         ("ROLLBACK", "rollback"),
         ("END", "commit"),
         ("CALL pay()", "unknown"),
