@@ -75,7 +75,7 @@ class Performer:
         metrics, name = flight.metrics, operation.name
         try:
             flight.task.enter()
-            value = await self._instruments.drive(self._calls[name](index), times)
+            value = [await self._instruments.drive(self._calls[name](index), times)]
             ended = self._now()
             self._instruments.settle(times)
             if operation.kind is None and effects_so_far().wrote:

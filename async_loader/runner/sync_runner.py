@@ -244,7 +244,7 @@ class _Crew:
         try:
             value = self._calls[name](index)
             ended = SYSTEM_CLOCK.now_ns()
-            check_work(operation, value, effects_so_far())
+            check_work(operation, [value], effects_so_far())
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 self.asked = True

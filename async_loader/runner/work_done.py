@@ -56,10 +56,16 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(class_name(error))
 
 
-def check_work(operation: Operation, value: object, effects: Effects) -> None:
-    """Raise `WorkNotDone` where what was returned, or not committed, says that it is not."""
-    if value is not None:
-        _check_value(operation, value)
+def check_work(operation: Operation, value: list[object], effects: Effects) -> None:
+    """
+    Raise `WorkNotDone` where what was returned, or not committed, says that it is not.
+
+    The value is taken out of its list, so that nobody holds it: a coroutine in it, however deep,
+    ends with it, and says that it was not awaited.
+    """
+    if value[0] is not None:
+        _check_value(operation, value[0])
+    value.clear()
     flight = holder.get()
     if isinstance(flight, Flight) and flight.unawaited is not None:
         raise WorkNotDone(NOT_AWAITED, f"nobody awaited {flight.unawaited}")

@@ -174,6 +174,21 @@ async def test_what_is_returned_else_is_its_own_business(value: object) -> None:
     assert (await performed(lambda _op: returning(lambda: value))).failed == 0
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda: {"saved": unawaited()},
+        lambda: {unawaited()},
+        lambda: (1, [[unawaited()]]),
+        lambda: [*range(100), unawaited()],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_coroutine_deep_in_what_is_returned(value: Callable[[], object]) -> None:
+    result = await performed(lambda _op: returning(value))
+    assert the_failure(result) == "not awaited"
+
+
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 async def test_a_coroutine_that_is_dropped() -> None:
     result = await performed(dropping)
