@@ -198,7 +198,8 @@ class Workload:
             raise ConfigurationError(
                 f"operation {name!r}: kind must be 'read' or 'write', not {kind!r}"
             )
-        if not _is_weight(weight):
+        given: object = weight  # a caller may give anything
+        if not (isinstance(given, int | float) and 0 < given < float("inf")):
             raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
 
         thinks = self.think if think is None else _think(f"operation {name!r}", think)
@@ -360,10 +361,6 @@ def _name(name: object) -> str:
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
         raise ConfigurationError(f"the name of an operation is a line of text, not {name!r}")
     return str(text)
-
-
-def _is_weight(weight: object) -> bool:
-    return isinstance(weight, int | float) and 0 < weight < float("inf")
 
 
 def _think(whose: str, think: float | Think) -> Think | None:
