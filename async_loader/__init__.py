@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     )
     from .histogram import Histogram
     from .inserts import enable_batch_inserting, insert_rows
-    from .limits import Limit, Stop
+    from .limits import Limit
     from .metrics.metrics import Snapshot
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
     from .runner.library import run
     from .schedules import Stage
+    from .stop import Stop
     from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
     from .workload import Operation, OperationContext, Workload
 
@@ -64,12 +65,13 @@ _WHERE = {
     ),
     "histogram": "Histogram",
     "inserts": "enable_batch_inserting insert_rows",
-    "limits": "Limit Stop",
+    "limits": "Limit",
     "metrics.metrics": "Snapshot",
     "results.parts": "OperationResult",
     "results.run": "RunResult merge",
     "runner.library": "run",
     "schedules": "Stage",
+    "stop": "Stop",
     "throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
     "workload": "Operation OperationContext Workload",
 }

@@ -17,7 +17,6 @@ from typing import Any
 from .database.backends import backend_of
 from .errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
 from .inserts import enable_batch_inserting
-from .limits import Stop
 from .loading import load_workload
 from .parts import Lead
 from .postgres import stop_unused
@@ -29,6 +28,7 @@ from .runner.runner import perform
 from .runner.sync_runner import require_twins, run_sync
 from .runner.under_way import under_way
 from .specs.load_test import SYNC_MODES, LoadTestSpec, WorkloadSpec
+from .stop import Stop
 from .verdict.thresholds import check_names
 from .workload import Workload
 from .workloads import mixed, noop, sequences

@@ -1,8 +1,7 @@
-"""When a run ends: by itself, or because somebody asks."""
+"""When a run has had enough."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,23 +59,3 @@ def _first(ops: int, numbers: Iterator[int], closed: Callable[[], bool]) -> Iter
         if closed():
             return
         yield next(numbers)
-
-
-class Stop:
-    """
-    The way to end a run early: the first `request` lets no more operations in, the second
-    does not wait for those in flight either.
-    """
-
-    def __init__(self) -> None:
-        self.requested = asyncio.Event()
-        self.at_once = asyncio.Event()
-        self.heeded = False
-        """Whether a run has begun to listen."""
-        self.by: str | None = None
-        """Who asked first, for people: a signal's name."""
-
-    def request(self, by: str | None = None) -> None:
-        """Ask for the end; call it on the event loop's thread."""
-        self.by = self.by or by
-        (self.at_once if self.requested.is_set() else self.requested).set()

@@ -16,13 +16,13 @@ from .database.backends import backend_of
 from .database.postgresql import closing
 from .database.urls import parse_url
 from .inserts import enable_batch_inserting
-from .limits import Stop
 from .postgres import embedded_server
 from .results.run import RunResult
 from .runner.library import run
 from .runner.phase import OnProgress
 from .session_factories import Sessions, engines_of
 from .specs.run import RunOptions
+from .stop import Stop
 from .verdict.criteria import Criterion, hold
 from .verdict.thresholds import parse
 from .workload import Workload

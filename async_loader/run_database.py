@@ -18,12 +18,12 @@ from .database.postgresql import Namespace, ServerInfo, closing
 from .database.urls import parse_url, place, redact
 from .errors import WorkloadError
 from .inserts import enable_batch_inserting
-from .loading import called
 from .postgres import embedded_server
 from .runner.under_way import under_way
 from .session_factories import Sessions, engines_of, why_unusable
 from .specs.load_test import DatabaseSpec, LoadTestSpec
 from .tasks import to_the_end
+from .user_modules import called
 from .workload import Workload
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from .errors import MissingExtraError
 from .event_loop import LoopRunner
-from .limits import Stop
+from .stop import Stop
 
 T = TypeVar("T")
 Work = Callable[[Stop], Coroutine[Any, Any, T]]

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 # The house, from the ground up. A folder is one room; its files may import each other.
 LAYERS = [
-    {"errors", "clock", "histogram", "failures", "tasks", "source_lines", "redaction"}
-    | {"tracebacks", "effects", "error_attributes", "stacks", "streams"}
+    {"errors", "clock", "rates", "stop", "tasks", "stacks", "streams", "histogram", "failures"}
+    | {"source_lines", "redaction", "tracebacks", "effects", "error_attributes", "user_modules"}
     | {"session_factories", "sqlalchemy_private"},
     {"limits", "workload", "schedules", "throttles", "results"},
     {"metrics", "verdict", "loading", "workers", "parts", "proxy"},

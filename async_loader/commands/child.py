@@ -22,13 +22,13 @@ from typing import Any, NoReturn
 
 from ..app import Finished, give_back
 from ..errors import AsyncLoaderError, WorkerLostError
-from ..limits import Stop
 from ..progress import Style, progress_view
 from ..results.run import RunResult
 from ..runtime import SIGNALS, Signals, leave_errors_to_the_report
 from ..settings.run import RunSettings
 from ..settings.spec import spec_of
 from ..shards import run_as_asked
+from ..stop import Stop
 from ..streams import flush_all, stderr, tell
 from ..supervision import Line, Lost, ended, supervise, watched_by
 from ..workloads import BUILT_IN

@@ -23,10 +23,10 @@ from ..database.postgresql import closing, unreachable
 from ..database.sqlite import check_file
 from ..database.urls import parse_url, place
 from ..errors import AsyncLoaderError, ConfigurationError, MissingExtraError
-from ..limits import Stop
 from ..outputs import DONE, complain, show
 from ..runtime import leave_errors_to_the_report, run_until_stopped
 from ..settings.ingest import IngestSettings
+from ..stop import Stop
 from ..streams import stderr, stdout
 from .progress import HowFar, progress_view
 

@@ -45,7 +45,7 @@ from async_loader.jobs.reader import Reader
 from async_loader.jobs.run import PROGRESS_EVERY
 from async_loader.jobs.tables import tables_of
 from async_loader.jobs.watchdog import Watchdog
-from async_loader.limits import Stop
+from async_loader.stop import Stop
 from async_loader.tasks import cancel
 
 JOB = "ingest"

@@ -32,7 +32,7 @@ from async_loader.ingest.reading import UnreadableError
 from async_loader.ingest.tables import Track, make_tables
 from async_loader.jobs.connections import engine_of
 from async_loader.jobs.tables import make_tables as make_job_tables
-from async_loader.limits import Stop
+from async_loader.stop import Stop
 
 # Four workers, their heartbeat, the reader of its progress.
 CONNECTIONS = 8

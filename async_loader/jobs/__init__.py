@@ -28,6 +28,7 @@ A partition's chunk, from one position to the next, each line a transaction:
     worker.py, guard.py     who does it, and how the others know that he lives
     watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call
+    targets.py              finding a job by its name
 """
 
 from .control import cancel, list_runs, pause, status

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
-from ..limits import Stop
+from ..stop import Stop
 from .connections import check_transactions, engine_of
 from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
 from .reader import Reader

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..clock import Clock
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
-from ..limits import Stop
+from ..stop import Stop
 from ..tasks import to_the_end
 from ..tracebacks import source_of
 from .checks import Examined, examine

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..clock import Clock
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, JobError
-from ..limits import Stop
+from ..stop import Stop
 from .chunks import Chunks, Held
 from .fence import Advance, Counts
 from .guard import Guard

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Unpack
 
 from ..clock import SYSTEM_CLOCK, Clock
-from ..limits import Stop
 from ..results.run import RunResult
 from ..session_factories import Sessions
 from ..specs.run import RunOptions, RunSpec
+from ..stop import Stop
 from ..workload import Workload
 from .phase import OnProgress
 from .runner import perform

@@ -11,9 +11,9 @@ from ..clock import Clock
 from ..effects import Effects, current_effects
 from ..failures import Failure
 from ..instruments import Instruments
-from ..limits import Stop
 from ..metrics.metrics import Metrics
 from ..source_lines import user_line
+from ..stop import Stop
 from ..tasks import frames_of, holder
 from ..tracebacks import Sample
 from ..workload import Operation

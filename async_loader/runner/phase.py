@@ -14,13 +14,14 @@ from ..clock import SECOND_NS, Clock
 from ..failures import Backoff, Failure
 from ..histogram import Histogram
 from ..instruments import Instruments, current_times
-from ..limits import Limit, Stop
+from ..limits import Limit
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, watch_loop
 from ..metrics.tallies import PoolGauge
 from ..results.run import Outcome, RunResult
 from ..session_factories import Sessions
 from ..specs.run import RunSpec
+from ..stop import Stop
 from ..tasks import cancel, first_of
 from ..verdict.thresholds import broken_so_far
 from ..workload import Mix, Operation

@@ -12,10 +12,10 @@ from typing import Any
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, SetupError, TeardownError
 from ..instruments import attached, break_off
-from ..limits import Stop
 from ..redaction import redacted
 from ..session_factories import Sessions
 from ..source_lines import user_line
+from ..stop import Stop
 from ..tasks import CLOSING, first_of, frames_of, holder
 from ..tracebacks import source_of
 from ..workload import Workload

@@ -10,13 +10,13 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..effects import watched
 from ..errors import ConfigurationError, TeardownError
 from ..instruments import attached
-from ..limits import Stop
 from ..metrics.process_meter import ProcessMeter
 from ..parts import WHOLE, Lead
 from ..results.run import RunResult
 from ..server_side import server_watch
 from ..session_factories import Sessions, engine_of, why_unusable
 from ..specs.run import RunSpec, VerdictSpec
+from ..stop import Stop
 from ..verdict.thresholds import check_names
 from ..workload import Mix, Workload
 from .phase import OnProgress, Phase

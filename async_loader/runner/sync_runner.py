@@ -20,11 +20,12 @@ from ..clock import SECOND_NS, SYSTEM_CLOCK
 from ..effects import Effects, current_effects, watched
 from ..errors import ConfigurationError
 from ..instruments import Instruments, attached, current_times
-from ..limits import Limit, Stop
+from ..limits import Limit
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
 from ..results.run import Outcome, RunResult
 from ..specs.run import RunSpec
+from ..stop import Stop
 from ..verdict.thresholds import broken_so_far
 from ..workload import Mix, Operation, Workload
 from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying

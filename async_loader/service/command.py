@@ -7,10 +7,10 @@ import socket
 import ssl
 
 from ..errors import ConfigurationError, MissingExtraError
-from ..limits import Stop
 from ..outputs import DONE, complain
 from ..runtime import run_until_stopped
 from ..settings.serve import ServeSettings
+from ..stop import Stop
 from ..streams import stderr, stdout
 
 _PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")

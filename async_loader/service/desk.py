@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from ..schedules import parse_rate
+from ..rates import parse_rate
 from ..settings.serve import ServeSettings, by_name
 from ..tasks import cancel
 from .documents import Bounds

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from ..commands.jobs.targets import SHIPPED
 from ..errors import AsyncLoaderError, JobError
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
+from ..jobs.targets import SHIPPED
 from ..tasks import answer_of
 from ..workers import ProcessWorkers
 from .history import History

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from ..limits import Stop
-from ..schedules import parse_rate
+from ..rates import parse_rate
 from ..settings.serve import LOOPBACK, ServeSettings
+from ..stop import Stop
 from ..tasks import cancel, first_of
 from .app import make_app
 from .desk import Desk

@@ -14,19 +14,19 @@ from sqlalchemy.engine import URL
 
 from ..app import Finished
 from ..commands.baselines import held_against, read_baselines
-from ..commands.jobs.targets import load_job
 from ..database.backends import backend_of
 from ..database.postgresql import closing
 from ..database.urls import parse_url
 from ..errors import AsyncLoaderError
 from ..jobs import BatchJob
-from ..limits import Stop
+from ..jobs.targets import load_job
 from ..metrics.metrics import Snapshot
 from ..reports.console import let_in_by
 from ..results.run import RunResult
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ..shards import run_as_asked
 from ..specs.load_test import LoadTestSpec
+from ..stop import Stop
 from ..verdict.verdict import document_of, judge
 from ..workers import Link, Message
 from .discretion import published

@@ -9,7 +9,8 @@ from pydantic_settings import NoDecode
 
 from ..limits import MOST_OPS, Limit
 from ..metrics.repeats import LEAST
-from ..schedules import Arrivals, Profile, Stage, parse_rate
+from ..rates import parse_rate
+from ..schedules import Arrivals, Profile, Stage
 from ..specs.load_test import LoadModel, Loop, Mode
 from ..specs.run import CONCURRENCY
 from ..throttles import check_stages

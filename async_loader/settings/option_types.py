@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..errors import ConfigurationError
 from ..limits import MOST_SECONDS, Limit
-from ..schedules import Stage, parse_rate
+from ..rates import parse_rate
+from ..schedules import Stage
 from ..verdict import regression, thresholds
 from ..workloads import BUILT_IN
 

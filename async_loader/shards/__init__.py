@@ -18,10 +18,10 @@ from functools import partial
 
 from ..app import Finished, Way, check_workload, run_workload, uses_database
 from ..errors import ConfigurationError
-from ..limits import Stop
 from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..specs.load_test import LoadTestSpec
+from ..stop import Stop
 from ..workers import ProcessWorkers
 from ..workers.cluster import DaskWorkers, is_local, joined
 from ..workers.shipping import Shipped

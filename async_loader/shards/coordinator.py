@@ -16,8 +16,6 @@ from typing import Any
 
 from ..app import build_workload
 from ..errors import ConfigurationError, TeardownError
-from ..limits import Stop
-from ..loading import load_module
 from ..parts import Part
 from ..results.run import RunResult
 from ..run_database import Database, Say
@@ -25,6 +23,8 @@ from ..runner.phase import OnProgress
 from ..runner.preparation import prepared
 from ..server_side import server_watch
 from ..specs.load_test import LoadTestSpec
+from ..stop import Stop
+from ..user_modules import load_module
 from ..workers import Message, Workers
 from .shard import Task
 from .split import Split

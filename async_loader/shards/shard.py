@@ -20,8 +20,6 @@ from ..app import check_workload, run_async
 from ..clock import SECOND_NS
 from ..database.postgresql import Namespace
 from ..errors import AsyncLoaderError, WorkloadError
-from ..limits import Stop
-from ..loading import load_module
 from ..metrics.process_meter import ProcessMeter
 from ..metrics.tallies import PoolGauge
 from ..parts import Part
@@ -29,7 +27,9 @@ from ..results.run import RunResult
 from ..run_database import Database, connected, own_database
 from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ..specs.load_test import LoadTestSpec
+from ..stop import Stop
 from ..tasks import first_of
+from ..user_modules import load_module
 from ..workers import Link, Message
 from .snapshots import snapshot
 

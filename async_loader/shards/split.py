@@ -12,7 +12,6 @@ from typing import Any
 
 from ..clock import SECOND_NS
 from ..errors import AsyncLoaderError, WorkerLostError
-from ..limits import Stop
 from ..parts import Part
 from ..results.errors import ErrorResult
 from ..results.run import Outcome, RunResult, merge
@@ -21,6 +20,7 @@ from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..server_side import ServerWatch
 from ..specs.load_test import LoadTestSpec
+from ..stop import Stop
 from ..tasks import answer_of, cancel
 from ..verdict.thresholds import broken_so_far
 from ..workers import Message, Workers

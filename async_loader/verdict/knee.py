@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..rates import parse_rate
 from ..results.run import RunResult
-from ..schedules import parse_rate
 from .validity import Doubt, doubts, is_at_full_speed
 
 By = Literal["concurrency", "rate"]

@@ -14,8 +14,8 @@ import pytest
 from async_loader.database.urls import parse_url
 from async_loader.ingest.demo import make_pairs
 from async_loader.ingest.ways import Measure, measure_ways
-from async_loader.limits import Stop
 from async_loader.runtime import loop_factory
+from async_loader.stop import Stop
 from tests.acceptance.conftest import environment
 
 from .conftest import ROUNDS, quote

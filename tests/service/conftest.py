@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from async_loader.limits import Stop
 from async_loader.results.run import RunResult
 from async_loader.service.desk import Desk, open_desk
 from async_loader.service.server import serve
 from async_loader.service.work import figures_of
 from async_loader.settings.serve import ServeSettings
+from async_loader.stop import Stop
 
 PROOF = {"X-Async-Loader": "1"}
 SCENARIOS = {

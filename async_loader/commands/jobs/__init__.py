@@ -15,7 +15,7 @@ from ...database.postgresql import closing, unreachable
 from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
 from ...jobs import BatchJob, JobStatus, control, report
-from ...limits import Stop
+from ...jobs.targets import load_job, place_of
 from ...run_database import server_url
 from ...runtime import leave_errors_to_the_report, run_until_stopped
 from ...settings.jobs import (
@@ -29,13 +29,13 @@ from ...settings.jobs import (
 )
 from ...settings.run import ServerOptions
 from ...settings.spec import server_of
+from ...stop import Stop
 from ...streams import stderr, stdout
 from ...workers import Message, ProcessWorkers, Workers
 from ...workers.cluster import DaskWorkers, is_local, joined
 from ...workers.shipping import Shipped
 from ..progress import HowFar, ProgressView, progress_view
 from .spread import SPARE_CONNECTIONS, Order, spread
-from .targets import load_job, place_of
 
 DONE = 0
 STILL_FAILING = 1

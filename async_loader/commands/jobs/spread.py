@@ -22,11 +22,11 @@ from ...event_loop import LoopRunner
 from ...jobs import JobStatus
 from ...jobs.definition import Sessions
 from ...jobs.run import PROGRESS_EVERY, OnProgress, Part
-from ...limits import Stop
+from ...jobs.targets import load_job
 from ...runtime import leave_errors_to_the_report, loop_factory
+from ...stop import Stop
 from ...tasks import answer_of
 from ...workers import Link, Message, Workers
-from .targets import load_job
 
 Say = Callable[[str], None]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...errors import ConfigurationError
-from ...jobs import BatchJob
-from ...loading import load_module
+from ..errors import ConfigurationError
+from ..user_modules import load_module
+from .job import BatchJob
 
 SHIPPED = {
     "top20": "async_loader.workloads.music:top20",
