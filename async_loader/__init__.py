@@ -17,17 +17,23 @@ if TYPE_CHECKING:
         SetupError,
         TeardownError,
     )
-    from .histogram import Histogram
+    from .results.histogram import Histogram
     from .inserts import enable_batch_inserting, insert_rows
-    from .limits import Limit
-    from .metrics.metrics import Snapshot
+    from .load.pacing.limits import Limit
+    from .load.metrics.metrics import Snapshot
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
-    from .runner.library import run
-    from .schedules import Stage
-    from .stop import Stop
-    from .throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
-    from .workload import Operation, OperationContext, Workload
+    from .load.runner.library import run
+    from .load.pacing.schedules import Stage
+    from .concurrency.stop import Stop
+    from .load.pacing.throttles import (
+        ArrivalRate,
+        Chunks,
+        Ramp,
+        Semaphore,
+        Throttle,
+    )
+    from .load.workload import Operation, OperationContext, Workload
 
 __all__ = [
     "ArrivalRate",
@@ -59,21 +65,21 @@ __all__ = [
 
 
 _WHERE = {
+    "concurrency.stop": "Stop",
     "errors": (
         "AsyncLoaderError ConfigurationError DatabaseError MissingExtraError SetupError "
         "TeardownError"
     ),
-    "histogram": "Histogram",
     "inserts": "enable_batch_inserting insert_rows",
-    "limits": "Limit",
-    "metrics.metrics": "Snapshot",
+    "load.metrics.metrics": "Snapshot",
+    "load.pacing.limits": "Limit",
+    "load.pacing.schedules": "Stage",
+    "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
+    "load.runner.library": "run",
+    "load.workload": "Operation OperationContext Workload",
     "results.parts": "OperationResult",
     "results.run": "RunResult merge",
-    "runner.library": "run",
-    "schedules": "Stage",
-    "stop": "Stop",
-    "throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
-    "workload": "Operation OperationContext Workload",
+    "results.histogram": "Histogram",
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
 

@@ -37,7 +37,7 @@ def _main() -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"async_loader: {error}\n")
         return error.exit_code
-    from .cli import main as run_command  # noqa: PLC0415  it imports the optional packages
+    from .cli.main import main as run_command  # noqa: PLC0415  it imports the optional packages
 
     return run_command(sys.argv[1:])
 

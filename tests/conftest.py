@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from async_loader.postgres import EmbeddedServer, embedded_server
+from async_loader.database.embedded import EmbeddedServer, embedded_server
 from tests.folders import in_memory, short_folder
 from tests.forked import Forks
 

@@ -12,24 +12,26 @@ from pathlib import Path
 PACKAGE = "async_loader"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
-# The house, from the ground up. A folder is one room; its files may import each other.
+# The house, from the ground up. A folder is one room; its files may import each other. The load
+# has floors of its own.
 LAYERS = [
-    {"errors", "clock", "rates", "stop", "tasks", "stacks", "streams", "histogram", "failures"}
-    | {"source_lines", "redaction", "tracebacks", "effects", "error_attributes", "user_modules"}
-    | {"session_factories", "sqlalchemy_private"},
-    {"limits", "workload", "schedules", "throttles", "results"},
-    {"metrics", "verdict", "loading", "workers", "parts", "proxy"},
-    {"database", "postgres", "instruments", "inserts", "progress", "outputs", "server_queries"}
-    | {"server_side"},
+    {"errors", "failures"},
+    {"concurrency"},
+    {"results", "runtime", "database"},
+    {"verdict", "inserts", "workers"},
     {"jobs"},
-    {"workloads"},
-    {"specs"},
-    {"runner", "inserts_bench", "ingest", "reports"},
-    {"settings", "load_test", "testing"},
-    {"run_database", "app"},
-    {"event_loop", "runtime", "shards", "commands", "supervision"},
-    {"service"},
-    {"cli", "__main__"},
+    {"load.workload", "load.effects", "load.__init__"},
+    {"load.metrics", "load.pacing", "load.workloads", "load.loading"},
+    {"load.instruments", "load.partition", "load.progress"},
+    {"load.server", "load.specs"},
+    {"load.runner", "load.baselines"},
+    {"load.run_database"},
+    {"load.app"},
+    {"load.shards"},
+    {"reports", "settings", "testing"},
+    {"ingest", "service"},
+    {"cli"},
+    {"__main__"},
 ]
 # The package's own __init__ names the public API, and so stands above what it names.
 LAYER_OF = {room: height for height, rooms in enumerate(LAYERS) for room in rooms} | {
@@ -46,7 +48,8 @@ def modules() -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else "__init__"
+    _, *path = module.split(".")
+    return ".".join(path[:2]) if path[:1] == ["load"] else path[0]
 
 
 @cache
@@ -147,19 +150,19 @@ def test_only_the_top_knows_pydantic() -> None:
 
 
 # The pages that know what is private to others.
-PAGES = {"async_loader.sqlalchemy_private", "async_loader.inserts._sqlalchemy"}
+PAGES = {"async_loader.database.sqlalchemy_private", "async_loader.inserts._sqlalchemy"}
 # Documented, in spite of their names: of the standard library, of named tuples, of rows.
 PUBLIC = {"_exit", "_getframe", "_current_frames", "_replace", "_mapping"}
 # Rooms that reach for more all the same. This list only ever gets shorter.
 REACHES = {
-    "async_loader.histogram": "HdrHistogram's buckets, of which only its own methods tell",
-    "async_loader.event_loop": "asyncio's way to say nothing of a task that was told of already",
+    "async_loader.results.histogram": "HdrHistogram's buckets, of which only its own methods tell",
+    "async_loader.runtime.event_loop": "asyncio's way to say nothing of a task twice",
     "async_loader.settings.sources": "argparse's groups, which pydantic-settings fills",
-    "async_loader.tracebacks": "traceback's own text of an exception, from which values are taken",
+    "async_loader.failures.tracebacks": "traceback's own text of an exception",
     **dict.fromkeys(
         [f"async_loader.inserts.{name}" for name in (
             "adding", "array_types", "bulk.copying", "column_types", "equated", "execute", "insert",
-            "keys", "lane", "persistent", "plans", "prefetch", "resending", "reserve", "save",
+            "keys", "flush_order", "persistent", "plans", "prefetch", "resending", "reserve", "save",
             "unit_of_work",
         )],
         "in loops over objects, where each accessor is a call an object: to be moved one by one",
@@ -213,7 +216,7 @@ def foreign_imports_of(path: Path) -> set[str]:
 def test_a_worker_needs_no_command_line() -> None:
     # What it imports by way of others, too: a worker may be on another machine.
     script = (
-        "import sys; import async_loader.shards.shard, async_loader.load_test; "
+        "import sys; import async_loader.load.shards.shard, async_loader.testing.load_test; "
         "print([m for m in sys.modules if m.startswith(('pydantic', 'async_loader.settings'))])"
     )
     found = subprocess.run(

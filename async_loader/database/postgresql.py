@@ -26,10 +26,16 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..error_attributes import attribute, class_name
+from ..failures.error_attributes import attribute, class_name
 from ..errors import DatabaseError, MissingExtraError
-from ..failures import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
-from ..tasks import to_the_end
+from ..failures.classification import (
+    NO_SERVER,
+    REFUSED,
+    TIMEOUT,
+    classify,
+    sqlstate_of,
+)
+from ..concurrency.tasks import to_the_end
 from .url_parameters import SQLALCHEMYS, asyncpg_arguments, psycopg_query
 from .urls import place
 

@@ -21,9 +21,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..errors import DatabaseError
-from ..failures import sqlstate_of
-from ..tasks import cancel, to_the_end
-from .postgresql import Namespace, closing, create_engine, first_line, unreachable
+from ..failures.classification import sqlstate_of
+from ..concurrency.tasks import cancel, to_the_end
+from .postgresql import (
+    Namespace,
+    closing,
+    create_engine,
+    first_line,
+    unreachable,
+)
 
 PREFIX = "async_loader_run_"
 MARKER = "async_loader_marker"

@@ -213,7 +213,7 @@ class Listing:
             async with self._sessions.begin() as session:
                 await work(session)
 
-        await self._reader.patiently(attempt)
+        await self._reader.retry_transient(attempt)
 
 
 def _name(problem: Problem) -> str:

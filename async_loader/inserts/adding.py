@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import NO_STATE
 
-from async_loader.inserts.garbage import held_for
+from async_loader.inserts.garbage import gc_paused
 
 _stock: Any = Session.add_all
 
@@ -35,7 +35,7 @@ def add_all(session: Any, instances: Iterable[object]) -> None:
     ):
         _stock(session, instances)
         return
-    with held_for(len(instances) if isinstance(instances, list) else 0):
+    with gc_paused(len(instances) if isinstance(instances, list) else 0):
         _add_all(session, instances)
 
 

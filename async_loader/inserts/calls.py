@@ -17,10 +17,10 @@ from uuid import UUID
 
 from sqlalchemy.engine import Dialect
 
-from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError
-from async_loader.inserts.rows import Pending, Sheet, Values
+from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError
+from async_loader.inserts.rows import Pending, RowBatch, Values
 
-Rows = Sequence[tuple[Pending, Sheet]]
+Rows = Sequence[tuple[Pending, RowBatch]]
 
 
 def refuse_turns(tables: Rows, *, in_turns: bool) -> None:
@@ -29,26 +29,26 @@ def refuse_turns(tables: Rows, *, in_turns: bool) -> None:
     SQLAlchemy calls the defaults of one statement, binds its values, and comes to the next; rows
     of one kind `in_turns`, too.
     """
-    sheets = [sheet for _, sheet in tables]
-    binds = any(column.codec.foreign for sheet in sheets for column, _, _ in sheet.value_columns())
-    defaults = [one for sheet in sheets for one in sheet.defaults if one.column.is_callable]
+    batches = [batch for _, batch in tables]
+    binds = any(column.codec.foreign for batch in batches for column, _, _ in batch.value_columns())
+    defaults = [one for batch in batches for one in batch.defaults if one.column.is_callable]
     several = (
         in_turns
-        or len(sheets) > 1
+        or len(batches) > 1
         or any(
-            sheet.patterns() > 1 or any(len(one.rows) < sheet.count for one in sheet.defaults)
-            for sheet in sheets
+            batch.patterns() > 1 or any(len(one.rows) < batch.count for one in batch.defaults)
+            for batch in batches
         )
     )
     if binds and defaults and several:
-        raise NotUnderstoodError("its defaults and its types are called in turns")
+        raise FastPathUnsupportedError("its defaults and its types are called in turns")
 
 
 def call_defaults(tables: Rows) -> None:
     """Fill in Python defaults; rows of several mappers take turns as they were added."""
     called = []
-    for number, (pending, sheet) in enumerate(tables):
-        for default in sheet.defaults:
+    for number, (pending, batch) in enumerate(tables):
+        for default in batch.defaults:
             if default.column.is_callable:
                 called.append((number, pending, default))
             else:
@@ -82,35 +82,35 @@ def bind_once(tables: Rows, dialect: Dialect) -> None:
     """
     try:
         bind(tables, dialect)
-    except NotUnderstoodError:
+    except FastPathUnsupportedError:
         raise
     except Exception as error:
-        if any(column.codec.foreign for _, sheet in tables for column, *_ in sheet.value_columns()):
+        if any(column.codec.foreign for _, batch in tables for column, *_ in batch.value_columns()):
             raise
-        raise NotUnderstoodError("a type does not take a value") from error
+        raise FastPathUnsupportedError("a type does not take a value") from error
 
 
 def bind(tables: Rows, dialect: Dialect) -> None:
-    """Make the values that the driver takes; raise NotUnderstoodError for those it would not."""
+    """Make the values that the driver takes; raise `FastPathUnsupportedError` for others."""
     foreign = []
-    for pending, sheet in tables:
-        for column, values, rows in sheet.value_columns():
-            drawn = sheet.drawn.get(column)
-            if column.codec.foreign and sheet.count:
+    for pending, batch in tables:
+        for column, values, rows in batch.value_columns():
+            drawn = batch.drawn.get(column)
+            if column.codec.foreign and batch.count:
                 given = [row for row in rows if row not in drawn] if drawn else rows
-                sheet.bound[column] = list(values)
-                foreign.append((pending, sheet, column, given))
+                batch.bound[column] = list(values)
+                foreign.append((pending, batch, column, given))
             else:
-                sheet.bound[column] = _bound(column, values, rows, sheet.count)
+                batch.bound[column] = _bound(column, values, rows, batch.count)
             if drawn:
-                bound = sheet.bound[column] = list(sheet.bound[column])
+                bound = batch.bound[column] = list(batch.bound[column])
                 for row, raw in drawn.items():
                     bound[row] = raw
             if not column.codec.foreign:
-                refuse_guesses(column, sheet.bound[column], rows, dialect)
+                refuse_guesses(column, batch.bound[column], rows, dialect)
     _bind_foreign(foreign, several=len(tables) > 1)
-    for _, sheet, column, rows in foreign:
-        refuse_guesses(column, sheet.bound[column], rows, dialect)
+    for _, batch, column, rows in foreign:
+        refuse_guesses(column, batch.bound[column], rows, dialect)
 
 
 def _bound(column: ColumnPlan, values: Values, rows: Sequence[int], count: int) -> Values:
@@ -127,8 +127,8 @@ def _bound(column: ColumnPlan, values: Values, rows: Sequence[int], count: int) 
 
 def _bind_foreign(foreign: list[Any], *, several: bool) -> None:
     if len(foreign) == 1:
-        _, sheet, column, rows = foreign[0]
-        bound, process = sheet.bound[column], column.codec.bind
+        _, batch, column, rows = foreign[0]
+        bound, process = batch.bound[column], column.codec.bind
         for row in rows:
             bound[row] = process(bound[row])
         return
@@ -138,8 +138,8 @@ def _bind_foreign(foreign: list[Any], *, several: bool) -> None:
         for row in rows
     )
     for _, turn, row in turns:
-        _, sheet, column, _ = foreign[turn]
-        bound = sheet.bound[column]
+        _, batch, column, _ = foreign[turn]
+        bound = batch.bound[column]
         bound[row] = column.codec.bind(bound[row])
 
 
@@ -181,7 +181,7 @@ def refuse_guesses(
         if len(rows) < 2 or _SCALARS.issuperset(map(type, values)):
             return
         if any(_is_nested(one) for one in values):
-            raise NotUnderstoodError(f"column {name} is given a collection")
+            raise FastPathUnsupportedError(f"column {name} is given a collection")
         return
     natural = _NATURAL.get(column.codec.element)
     if len(rows) < 2 and natural is None:
@@ -189,21 +189,21 @@ def refuse_guesses(
     given = values if len(rows) == len(values) else [values[row] for row in rows]
     kinds = set(map(type, given)) - {type(None)}
     if len(kinds) > 1 or not kinds <= (natural or _SCALARS):
-        raise NotUnderstoodError(f"column {name} is given values of other or several types")
+        raise FastPathUnsupportedError(f"column {name} is given values of other or several types")
     if kinds & {datetime, time} and len(set(_zones(given))) > 1:
-        raise NotUnderstoodError(f"column {name} is given times with and without zone")
+        raise FastPathUnsupportedError(f"column {name} is given times with and without zone")
 
 
 _BITS = {"SMALLINT": 15, "INTEGER": 31, "BIGINT": 63}
 
 
-def has_numbers_too_large(sheet: Sheet, dialect: Dialect) -> bool:
+def has_numbers_too_large(batch: RowBatch, dialect: Dialect) -> bool:
     """Tell whether a row has an integer that its column refuses; asyncpg refuses it itself."""
     if dialect.driver == "asyncpg":
         return False
     return any(
         type(value) is int and value.bit_length() > _BITS[column.codec.element]
-        for column, values, _ in sheet.value_columns()
+        for column, values, _ in batch.value_columns()
         if column.codec.element in _BITS
         for value in values
     )

@@ -23,7 +23,7 @@ _holders = 0
 _was_enabled = False
 
 
-def held_for(count: int) -> AbstractContextManager[None]:
+def gc_paused(count: int) -> AbstractContextManager[None]:
     """Hold the collector if that many objects are worth it."""
     return _held() if count >= WORTHWHILE else _NOTHING
 

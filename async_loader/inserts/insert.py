@@ -14,17 +14,22 @@ from sqlalchemy.orm import exc as orm_exc
 from async_loader.inserts.calls import has_numbers_too_large
 from async_loader.inserts.execute import Rows, execute
 from async_loader.inserts.expressions import Template
-from async_loader.inserts.garbage import held_for
+from async_loader.inserts.garbage import gc_paused
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     ColumnPlan,
     MapperPlan,
-    NotUnderstoodError,
+    FastPathUnsupportedError,
     Returned,
     Role,
     TablePlan,
 )
-from async_loader.inserts.rows import Group, Pending, Values, collect
+from async_loader.inserts.rows import (
+    Group,
+    Pending,
+    Values,
+    collect,
+)
 from async_loader.inserts.sizes import cut
 from async_loader.inserts.statements import InsertText
 
@@ -57,40 +62,40 @@ class Insert:
         self.drawn: tuple[Sequence[int], Values] = ([], [])  # rows, and keys asked for
         self.written: set[int] = set()
         self._sent: list[tuple[Group, Statement, Rows]] = []
-        self.sheet = collect(plan, pending.dicts, names)
+        self.batch = collect(plan, pending.dicts, names)
 
     def lacking(self) -> Sequence[int]:
         """Return the rows whose key the server has to make; refuse other missing keys."""
-        plan, sheet = self.plan, self.sheet
+        plan, batch = self.plan, self.batch
         generated = plan.generated
-        if sheet.absent or sheet.partial:
+        if batch.absent or batch.partial:
             for key in plan.keys:
-                if key is not generated and sheet.rows_lacking(key):
-                    raise NotUnderstoodError(f"nothing fills the key {key.column.name}")
+                if key is not generated and batch.rows_lacking(key):
+                    raise FastPathUnsupportedError(f"nothing fills the key {key.column.name}")
             if generated is not None:
-                return sheet.rows_lacking(generated)
+                return batch.rows_lacking(generated)
         return ()
 
     def may_be_refused(self) -> bool:
         """Tell whether an object brings a key, which may be another's, or a number too large."""
-        sheet, plan = self.sheet, self.plan
+        batch, plan = self.batch, self.plan
         if plan.table is self.mapper.base_mapper.local_table:  # else it has that one's key
-            defaulted = {one.column: len(one.rows) for one in sheet.defaults}
-            keys = [key for key in plan.keys if key not in sheet.absent]
-            if any(defaulted.get(key, 0) < sheet.count for key in keys):
+            defaulted = {one.column: len(one.rows) for one in batch.defaults}
+            keys = [key for key in plan.keys if key not in batch.absent]
+            if any(defaulted.get(key, 0) < batch.count for key in keys):
                 return True
-        return has_numbers_too_large(sheet, self.connection.dialect)
+        return has_numbers_too_large(batch, self.connection.dialect)
 
     def is_one_statement(self) -> bool:
         """Tell whether the rows lack nothing but keys that one statement can make."""
-        return self.sheet.patterns(ignoring=self.plan.generated) == 1
+        return self.batch.patterns(ignoring=self.plan.generated) == 1
 
     def has_array(self) -> bool:
         """Tell whether there is a column to count the rows by when keys are left out."""
-        if not self.sheet.computed:
-            return bool(self.sheet.whole)
-        computed = [column for column, _ in self.sheet.computed]
-        return any(column not in computed for column, _ in self.sheet.whole)
+        if not self.batch.computed:
+            return bool(self.batch.whole)
+        computed = [column for column, _ in self.batch.computed]
+        return any(column not in computed for column, _ in self.batch.whole)
 
     @property
     def generated(self) -> ColumnPlan:
@@ -111,18 +116,18 @@ class Insert:
     def fill(self, rows: Sequence[int], raw: Values) -> None:
         """Take keys asked for beforehand; objects get them when their rows are in."""
         keys = self.processed(raw)
-        self.sheet.fill(self.generated, rows, keys, raw)
+        self.batch.fill(self.generated, rows, keys, raw)
         self.drawn = (rows, keys)
 
     def send(self, *, in_order: bool, statement_bytes: int) -> None:
         """Insert what has been prepared; objects change in `write_back`, when all is in."""
-        for group in self.sheet.groups(keep_order=in_order):
+        for group in self.batch.groups(keep_order=in_order):
             for piece in cut(group, statement_bytes):
                 statement = self._statement(piece)
                 arrays = piece.arrays
                 if len(piece.rows) == 1:
                     arrays = [values[0] for values in arrays]
-                with held_for(len(piece.rows)):
+                with gc_paused(len(piece.rows)):
                     result = execute(self.connection, statement.sql, tuple(arrays))
                 self._sent.append((piece, statement, result))
                 self.written.update(piece.rows)
@@ -135,7 +140,7 @@ class Insert:
     def write_back(self) -> None:
         """Give the objects what came of their rows."""
         for group, statement, result in self._sent:
-            with held_for(len(group.rows)):
+            with gc_paused(len(group.rows)):
                 if self.drawn[0]:
                     self._write_drawn(group)
                 if statement.by_server or statement.read_back:
@@ -147,10 +152,10 @@ class Insert:
 
     def made(self) -> list[list[tuple[str, Any]]]:
         """Return, row by row, the attributes that were drawn or made by defaults."""
-        found: list[list[tuple[str, Any]]] = [[] for _ in range(self.sheet.count)]
+        found: list[list[tuple[str, Any]]] = [[] for _ in range(self.batch.count)]
         for row, key in zip(*self.drawn, strict=True):
             found[row].append((self.generated_key, key))
-        for default in self.sheet.defaults:
+        for default in self.batch.defaults:
             if default.column.key is not None and default.column.role is Role.DEFAULT:
                 for row in default.rows:
                     if default.was_called(row):
@@ -159,11 +164,11 @@ class Insert:
 
     def is_sent_at_once(self) -> bool:
         """Tell whether SQLAlchemy, too, would send all rows before it looks at a result."""
-        sheet = self.sheet
-        return sheet.count == 1 or (
-            not sheet.partial
-            and not sheet.computed
-            and all(len(one.rows) == sheet.count for one in sheet.defaults)
+        batch = self.batch
+        return batch.count == 1 or (
+            not batch.partial
+            and not batch.computed
+            and all(len(one.rows) == batch.count for one in batch.defaults)
         )
 
     def _statement(self, group: Group) -> Statement:
@@ -244,7 +249,7 @@ class Insert:
         # PostgreSQL returns rows as it inserted them, but that is no promise: the keys tell, as
         # they were sent or, where the driver returns them in another form, as objects have them.
         raw = [tuple(row[: len(plan.keys)]) for row in rows]
-        sent = self._keys(group, self.sheet.bound)
+        sent = self._keys(group, self.batch.bound)
         if raw == sent:
             return rows
         processed = [
@@ -252,7 +257,7 @@ class Insert:
             for n, key in enumerate(plan.keys)
         ]
         found = list(zip(*processed, strict=True))
-        given = self._keys(group, dict(self.sheet.whole))
+        given = self._keys(group, dict(self.batch.whole))
         for came, wanted in ((found, given), (raw, sent)):
             by_key = dict(zip(came, rows, strict=True))
             if by_key.keys() == set(wanted):
@@ -266,7 +271,7 @@ class Insert:
 
     def _write_drawn(self, group: Group) -> None:
         rows, keys = self.drawn
-        if len(group.rows) != self.sheet.count:
+        if len(group.rows) != self.batch.count:
             mine = set(group.rows)
             pairs = [(row, key) for row, key in zip(rows, keys, strict=True) if row in mine]
             rows, keys = [row for row, _ in pairs], [key for _, key in pairs]
@@ -282,8 +287,8 @@ class Insert:
 
     def _write_defaults(self, group: Group) -> None:
         dicts, states = self.pending.dicts, self.pending.states
-        mine = set(group.rows) if len(group.rows) < self.sheet.count else None
-        for default in self.sheet.defaults:
+        mine = set(group.rows) if len(group.rows) < self.batch.count else None
+        for default in self.batch.defaults:
             key = default.column.key
             if key is None:
                 continue

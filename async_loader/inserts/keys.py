@@ -16,10 +16,16 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from async_loader.inserts.catalogue import TableFacts, facts_of, forget, literal, sequence_ascends
+from async_loader.inserts.catalogue import (
+    TableFacts,
+    facts_of,
+    forget,
+    literal,
+    sequence_ascends,
+)
 from async_loader.inserts.execute import execute
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import KeySource, NotUnderstoodError, TablePlan
+from async_loader.inserts.plans import KeySource, FastPathUnsupportedError, TablePlan
 from async_loader.inserts.reserve import ordered, reserve_of
 
 
@@ -52,7 +58,7 @@ def draw(wanted: Sequence[Wanted], reserve: int = 0) -> list[list[Any]]:
 
     All are of one connection. With `reserve`, up to that many of a sequence come from a block
     if there is one, and if not, so many are reserved for the next draws. Raises
-    NotUnderstoodError when a table's keys can only come from the insert itself.
+    FastPathUnsupportedError when a table's keys can only come from the insert itself.
     """
     connection = wanted[0].connection
     facts = [_source(connection, want.plan, want.names) for want in wanted]
@@ -83,7 +89,7 @@ def _draw(wanted: Sequence[Wanted], facts: Sequence[Source]) -> list[list[Any]]:
         facts = [_source(connection, want.plan, want.names) for want in wanted]
         blocks = _ask(connection, facts, wanted)
     if blocks is None:
-        raise NotUnderstoodError("its table changes while it is inserted into")
+        raise FastPathUnsupportedError("its table changes while it is inserted into")
     return [
         keys if fact.sequence is None else ordered(keys)
         for keys, fact in zip(blocks, facts, strict=True)
@@ -113,24 +119,24 @@ def _source(connection: Connection, plan: TablePlan, names: Names) -> Source:
     """Return what fills the key that the objects lack, or refuse what only the insert can do."""
     generated = plan.generated
     if generated is None:
-        raise NotUnderstoodError(f"{plan.table.name} has no key that the server makes")
+        raise FastPathUnsupportedError(f"{plan.table.name} has no key that the server makes")
     facts = facts_of(connection, plan, names)
     if facts is None:
-        raise NotUnderstoodError(f"{plan.table.name} is not there")
+        raise FastPathUnsupportedError(f"{plan.table.name} is not there")
     table, key = facts.table, facts.key
     if not facts.readable:  # else nothing would be read back, and so nothing refused
-        raise NotUnderstoodError(f"{table} may not be read as a whole by this role")
+        raise FastPathUnsupportedError(f"{table} may not be read as a whole by this role")
     if key.identity == "a" or not key.may_be_inserted or facts.key_is_set:
-        raise NotUnderstoodError(f"{table} has a key that may not be inserted")
+        raise FastPathUnsupportedError(f"{table} has a key that may not be inserted")
     explicit = own_sequence(plan, names)
     if explicit is not None:
         return _of_sequence(connection, facts, literal(explicit), names)
     if key.default is not None and _INDEPENDENT.fullmatch(key.default):
         return Source(table, facts.oid, key.default, None)
     if not key.counts:
-        raise NotUnderstoodError(f"{table} has a key made by {key.default}")
+        raise FastPathUnsupportedError(f"{table} has a key made by {key.default}")
     if not key.sequence_usable or key.cycles:
-        raise NotUnderstoodError(f"{table} has a sequence that may not be used, or cycles")
+        raise FastPathUnsupportedError(f"{table} has a sequence that may not be used, or cycles")
     # By name and through to_regclass: a sequence dropped since then is no error but NULL.
     source = f"nextval(to_regclass({literal(str(key.sequence))}))"
     return Source(table, facts.oid, source, key.sequence_oid)
@@ -161,7 +167,7 @@ def _of_sequence(connection: Connection, facts: TableFacts, name: str, names: Na
     found = f"SELECT seqrelid, seqcycle FROM pg_sequence WHERE seqrelid = to_regclass({name})"
     row = connection.exec_driver_sql(names.escape(found)).one_or_none()
     if row is None or row[1]:
-        raise NotUnderstoodError(f"the sequence {name} is not there, or cycles")
+        raise FastPathUnsupportedError(f"the sequence {name} is not there, or cycles")
     return Source(facts.table, facts.oid, f"nextval({name})", row[0])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import UOWTransaction, WeakInstanceDict
-from async_loader.inserts.garbage import held_for
+from async_loader.inserts.garbage import gc_paused
 from async_loader.inserts.rows import Pending
 
 State = Any
@@ -33,7 +33,7 @@ def register_persistent(uow: UOWTransaction, inserted: dict[Mapper[Any], Pending
                 slow.add(state)
         if deleted:
             session._remove_newly_deleted(deleted)
-    with held_for(count):
+    with gc_paused(count):
         for mapper, pending in inserted.items():
             slow.update(_register(session, mapper, pending))
     if slow:

@@ -32,7 +32,7 @@ class Level(enum.StrEnum):
     STOCK = "stock"
 
 
-class NotUnderstoodError(Exception):
+class FastPathUnsupportedError(Exception):
     """A mapper, table or value that only SQLAlchemy itself inserts rightly."""
 
 
@@ -160,7 +160,7 @@ def _make(mapper: Any, dialect: Dialect) -> MapperPlan:
         plan.needs_finalize = _needs_finalize(mapper, plan)
         plan.reason = next((column.reason for column in _all_columns(plan) if column.reason), None)
         plan.level = Level.PREFETCH if plan.reason else Level.DIRECT
-    except NotUnderstoodError as error:
+    except FastPathUnsupportedError as error:
         plan.reason = str(error)
         plan.level = Level.STOCK
         plan.tables = {}
@@ -174,16 +174,16 @@ def _all_columns(plan: MapperPlan) -> Iterator[ColumnPlan]:
 
 def _refuse_mapper(mapper: Any, dialect: Dialect) -> None:
     if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
-        raise NotUnderstoodError(f"{dialect.name}+{dialect.driver} is not supported")
+        raise FastPathUnsupportedError(f"{dialect.name}+{dialect.driver} is not supported")
     if not mapper.base_mapper.batch:
-        raise NotUnderstoodError("is mapped with batch=False")
+        raise FastPathUnsupportedError("is mapped with batch=False")
     if not all(isinstance(table, Table) for table in mapper.tables):
-        raise NotUnderstoodError("is not mapped to plain tables")
+        raise FastPathUnsupportedError("is not mapped to plain tables")
     if len(mapper.tables) > sum(1 for _ in mapper.iterate_to_root()):
-        raise NotUnderstoodError("is mapped to a join")
+        raise FastPathUnsupportedError("is mapped to a join")
     if mapper.version_id_col is not None and not counts_versions(mapper):
         # One with a memory would tell in which order, and how often, it is called.
-        raise NotUnderstoodError("has a version_id_generator of its own, or the server's")
+        raise FastPathUnsupportedError("has a version_id_generator of its own, or the server's")
 
 
 def _refuse_unfilled_keys(plan: MapperPlan) -> None:
@@ -192,7 +192,7 @@ def _refuse_unfilled_keys(plan: MapperPlan) -> None:
     for number, table in enumerate(plan.tables.values()):
         keys = {key.key for key in table.keys}
         if number and not keys <= filled:
-            raise NotUnderstoodError(f"nothing fills the key of {table.table.name}")
+            raise FastPathUnsupportedError(f"nothing fills the key of {table.table.name}")
         filled |= keys
         filled |= {target for source, target in table.equated if source in filled}
 
@@ -215,9 +215,9 @@ def _needs_finalize(mapper: Any, plan: MapperPlan) -> bool:
 def _table_plan(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> TablePlan:
     keys = mapper._pks_by_table[table]
     if set(keys) != set(table.primary_key):
-        raise NotUnderstoodError(f"its key is not the primary key of {table.name}")
+        raise FastPathUnsupportedError(f"its key is not the primary key of {table.name}")
     if not table.implicit_returning:
-        raise NotUnderstoodError(f"{table.name} has implicit_returning=False")
+        raise FastPathUnsupportedError(f"{table.name} has implicit_returning=False")
     columns = tuple(_columns(mapper, table, dialect))
     generated, source = _generated(columns, table)
     eager = mapper.base_mapper._prefer_eager_defaults(dialect, table)
@@ -247,7 +247,7 @@ def _returned(mapper: Any, owner: Any, table: Table, dialect: Dialect) -> tuple[
     named = owner._server_default_cols[table]
     for column in table.c:
         if column.type._has_column_expression:
-            raise NotUnderstoodError(f"column {column.name} is read through an expression")
+            raise FastPathUnsupportedError(f"column {column.name} is read through an expression")
     properties = mapper._columntoproperty
     return tuple(
         Returned(column, properties[column].key, _quoted(column, dialect))
@@ -268,7 +268,7 @@ def _columns(mapper: Any, table: Table, dialect: Dialect) -> Iterator[ColumnPlan
         if column in mapped:
             yield _column(mapper, column, mapped[column], supplied, dialect)
         elif column.primary_key:
-            raise NotUnderstoodError(f"column {column.name} of its key is not mapped")
+            raise FastPathUnsupportedError(f"column {column.name} of its key is not mapped")
         elif column.default is not None:
             yield _column(mapper, column, None, supplied, dialect)
 
@@ -291,7 +291,7 @@ def _column(
     elif column in supplied:
         value = supplied[column]
         if hasattr(value, "__clause_element__") or not isinstance(value, _CONSTANTS):
-            raise NotUnderstoodError(f"column {column.name} has a default of the ORM's own")
+            raise FastPathUnsupportedError(f"column {column.name} has a default of the ORM's own")
         role, default, origin = Role.DEFAULT, lambda: value, (type(value), value)
     elif column.default is not None:
         role, default, is_callable, unclear = _default(column)
@@ -332,7 +332,7 @@ def _default(
     if default.is_sequence and column.primary_key:
         return Role.ABSENT, None, False, None
     if column.primary_key:
-        raise NotUnderstoodError(f"its key {column.name} has a SQL default")
+        raise FastPathUnsupportedError(f"its key {column.name} has a SQL default")
     return Role.ABSENT, None, False, f"column {column.name} has a SQL default"
 
 

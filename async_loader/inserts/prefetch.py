@@ -15,18 +15,14 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import (
-    collect_insert_commands,
-    emit_insert_statements,
-    finalize_insert_update,
-)
+from async_loader.inserts._sqlalchemy import collect_insert_commands, emit_insert_statements, finalize_insert_update
 from async_loader.inserts.catalogue import TableFacts, facts_of
 from async_loader.inserts.keys import Wanted, draw
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     KeySource,
     Level,
-    NotUnderstoodError,
+    FastPathUnsupportedError,
     Role,
     TablePlan,
     listens,
@@ -44,24 +40,24 @@ _MISSING: Any = object()
 def insert_regrouped(save: Save, base_mapper: Any, states: Sequence[State]) -> None:
     """Insert pending objects of one mapper with one table, in the order they were added.
 
-    Raises NotUnderstoodError, having done nothing, when that gains nothing or is not safe.
+    Raises FastPathUnsupportedError, having done nothing, when that gains nothing or is not safe.
     """
     connection = save.connection_of(base_mapper)
     mapper, plan = _plan(save, connection, states)
     names = Names.of(connection)
     facts = facts_of(connection, plan, names)
     if facts is None or facts.shows is not None or facts.in_order:
-        raise NotUnderstoodError("how its rows come can be seen")
+        raise FastPathUnsupportedError("how its rows come can be seen")
     commands = _commands(mapper, plan, connection, states)
     lacking = [command for command in commands if not command[6]]
     regrouped = _regroup(commands)
     _refuse_another_order(plan, commands)
     fragile = facts.refuses or _has_nulls(plan, facts, states) or _brings_keys(plan, states)
     if fragile and _runs(commands) > 1:
-        raise NotUnderstoodError("an error would tell how far SQLAlchemy came")
+        raise FastPathUnsupportedError("an error would tell how far SQLAlchemy came")
     needs_no_keys = not lacking or (plan.key_source is KeySource.COUNTER and len(regrouped) == 1)
     if needs_no_keys and len(regrouped) == _runs(commands):
-        raise NotUnderstoodError("SQLAlchemy's own batches are as large")
+        raise FastPathUnsupportedError("SQLAlchemy's own batches are as large")
     before = list(map(held, states))
     _give_keys(plan, connection, names, lacking, save.reserve)
     try:
@@ -83,17 +79,17 @@ def _plan(
 ) -> tuple[Mapper[Any], TablePlan]:
     mappers = {state.manager.mapper for state in states}
     if len(mappers) > 1 or len(states) < 2:
-        raise NotUnderstoodError("several mappers, or a single object")
+        raise FastPathUnsupportedError("several mappers, or a single object")
     mapper = mappers.pop()
     plan = mapper_plan(mapper, connection.dialect)
     if plan.level is not Level.PREFETCH or len(plan.tables) != 1:
-        raise NotUnderstoodError(plan.reason or "nothing to prefetch")
+        raise FastPathUnsupportedError(plan.reason or "nothing to prefetch")
     reason = listens(mapper)
     if reason:
-        raise NotUnderstoodError(reason)
+        raise FastPathUnsupportedError(reason)
     (table,) = plan.tables.values()
     if table.refers_to_itself:
-        raise NotUnderstoodError("its rows refer to each other")
+        raise FastPathUnsupportedError("its rows refer to each other")
     save.refuse_known(plan, states)
     return mapper, table
 
@@ -147,7 +143,7 @@ def _refuse_another_order(plan: TablePlan, commands: Sequence[Command]) -> None:
     for column in plan.columns:
         by_context = column.is_callable and column.default is None
         if len(kinds) > 1 and (column.foreign or by_context):
-            raise NotUnderstoodError("its own code would be called in another order")
+            raise FastPathUnsupportedError("its own code would be called in another order")
 
 
 def _call_defaults(plan: TablePlan, states: Sequence[State]) -> None:
@@ -177,7 +173,7 @@ def _give_keys(
         return
     generated = plan.generated
     if generated is None or generated.key is None or len(plan.keys) != 1:
-        raise NotUnderstoodError("nothing makes its key")
+        raise FastPathUnsupportedError("nothing makes its key")
     (raw,) = draw([Wanted(plan, len(lacking), connection, names)], reserve)
     process: Any = generated.column.type._cached_result_processor(connection.dialect, None)
     for command, value in zip(lacking, raw, strict=True):

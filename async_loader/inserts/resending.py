@@ -22,17 +22,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import FlushError
 
-from async_loader.inserts._sqlalchemy import (
-    UOWTransaction,
-    collect_insert_commands,
-    emit_insert_statements,
-)
+from async_loader.inserts._sqlalchemy import UOWTransaction, collect_insert_commands, emit_insert_statements
 from async_loader.inserts.execute import execute
 from async_loader.inserts.insert import Insert, rows_missing
-from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError
+from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError
 
 Command = tuple[Any, ...]
-Held = tuple[Any, dict[str, Any], dict[str, Any], set[str]]  # a state and copies of what it has
+SavedState = tuple[Any, dict[str, Any], dict[str, Any], set[str]]  # a state and copies of what it has
 _NAME = "async_loader_batch"
 # Of values, of constraints, of names and types, raised by a function. What is left, such as a
 # deadlock or a timeout, says nothing of the rows.
@@ -81,9 +77,9 @@ def refuse_to_try(connection: Any, *, counted: bool) -> None:
     Nor may rows be sent twice that a default of the server counts.
     """
     if counted:
-        raise NotUnderstoodError("the server numbers its rows")
+        raise FastPathUnsupportedError("the server numbers its rows")
     if connection.dialect.dispatch.handle_error:
-        raise NotUnderstoodError("somebody listens to handle_error")
+        raise FastPathUnsupportedError("somebody listens to handle_error")
 
 
 class Levels(Protocol):
@@ -255,7 +251,7 @@ def _call_defaults(
     """Call the defaults of some objects, one after the other, and return the values."""
     wanted: dict[Any, list[ColumnPlan]] = {state: [] for state in states}
     for insert in inserts:
-        for default in insert.sheet.defaults:
+        for default in insert.batch.defaults:
             if default.column.default is not None and default.column.is_callable:
                 for row in default.rows:
                     state = insert.pending.states[row]
@@ -273,7 +269,7 @@ def _in_order(inserts: Sequence[Insert]) -> list[Any]:
     return states if len(inserts) == 1 else sorted(states, key=lambda state: state.insert_order)
 
 
-def _written(inserts: Sequence[Insert]) -> dict[Any, Held]:
+def _written(inserts: Sequence[Insert]) -> dict[Any, SavedState]:
     """Return the objects whose rows are written, as they shall be; leave them as they were."""
     states = [insert.pending.states[row] for insert in inserts for row in insert.written]
     before = list(map(held, states))
@@ -284,12 +280,12 @@ def _written(inserts: Sequence[Insert]) -> dict[Any, Held]:
     return later
 
 
-def held(state: Any) -> Held:
+def held(state: Any) -> SavedState:
     """Return a state with copies of its attributes, for `restore`."""
     return state, state.dict.copy(), state.committed_state.copy(), set(state.expired_attributes)
 
 
-def restore(before: Iterable[Held]) -> None:
+def restore(before: Iterable[SavedState]) -> None:
     """Give states their attributes of before, which the objects' own dictionaries hold."""
     for state, attributes, committed, expired in before:
         state.dict.clear()

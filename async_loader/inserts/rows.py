@@ -2,7 +2,7 @@
 From objects to columns: what SQLAlchemy's `_collect_insert_commands` decides value by value,
 decided here column by column.
 
-    attributes -> Sheet (collect) -> defaults called, values bound (calls.py) -> Groups
+    attributes -> RowBatch (collect) -> defaults called, values bound (calls.py) -> Groups
 
 Rows whose inserts name the same columns form a group, which becomes one statement.
 """
@@ -20,7 +20,12 @@ from sqlalchemy.sql import ClauseElement
 
 from async_loader.inserts.expressions import Expression, Template, understood
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import ColumnPlan, NotUnderstoodError, Role, TablePlan
+from async_loader.inserts.plans import (
+    ColumnPlan,
+    FastPathUnsupportedError,
+    Role,
+    TablePlan,
+)
 
 Values = list[Any]
 
@@ -81,7 +86,7 @@ class Default:
 
 
 @dataclass(slots=True, eq=False)
-class Sheet:
+class RowBatch:
     """The values of all rows of one table."""
 
     count: int
@@ -189,33 +194,33 @@ def _bound_template(template: Template, given: Any) -> list[Values]:
     ]
 
 
-def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]], names: Names) -> Sheet:
+def collect(plan: TablePlan, dicts: Sequence[dict[str, Any]], names: Names) -> RowBatch:
     """Return the values of the objects whose attributes these are.
 
-    Raises NotUnderstoodError for values that only SQLAlchemy can send.
+    Raises FastPathUnsupportedError for values that only SQLAlchemy can send.
     """
-    sheet = Sheet(len(dicts))
+    batch = RowBatch(len(dicts))
     for column in plan.columns:
         values = _values(column, dicts)
         expressions = _expressions(column, values, names)
         if expressions:
-            sheet.computed.append((column, expressions))
+            batch.computed.append((column, expressions))
         role = column.role
         if role is Role.ABSENT:
             present = _presence(column, values)
             if present is True:
-                sheet.whole.append((column, values))
+                batch.whole.append((column, values))
             elif present is False:
-                sheet.absent.add(column)
+                batch.absent.add(column)
             else:
-                sheet.partial.append((column, values, present))
+                batch.partial.append((column, values, present))
             continue
         if role is not Role.NONE:
             rows = _defaulted_rows(column, values)
             if rows:
-                sheet.defaults.append(Default(column, values, rows))
-        sheet.whole.append((column, values))
-    return sheet
+                batch.defaults.append(Default(column, values, rows))
+        batch.whole.append((column, values))
+    return batch
 
 
 def _values(column: ColumnPlan, dicts: Sequence[dict[str, Any]]) -> Values:
@@ -239,7 +244,7 @@ def _expressions(column: ColumnPlan, values: Values, names: Names) -> dict[int, 
         if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             expression = None if column.column.primary_key else understood(value, names)
             if expression is None:
-                raise NotUnderstoodError(f"column {column.column.name} is given a SQL expression")
+                raise FastPathUnsupportedError(f"column {column.column.name} is given a SQL expression")
             found[row] = expression
     return found
 

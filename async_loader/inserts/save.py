@@ -27,17 +27,33 @@ from async_loader.inserts.calls import bind_once, call_defaults, refuse_turns
 from async_loader.inserts.catalogue import TableFacts, facts_of, later_in
 from async_loader.inserts.equated import copy_keys_down
 from async_loader.inserts.execute import NotSentError
-from async_loader.inserts.garbage import held_for
+from async_loader.inserts.garbage import gc_paused
 from async_loader.inserts.insert import Insert, inserts_of
-from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
+from async_loader.inserts.keys import (
+    Wanted,
+    come_sorted,
+    draw,
+    must_ask,
+)
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import MapperPlan, NotUnderstoodError, listens, mapper_plan
-from async_loader.inserts.resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
+from async_loader.inserts.plans import (
+    MapperPlan,
+    FastPathUnsupportedError,
+    listens,
+    mapper_plan,
+)
+from async_loader.inserts.resending import (
+    Levels,
+    Resending,
+    Savepoint,
+    is_of_rows,
+    refuse_to_try,
+)
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
 
 State = Any
-Part = tuple[MapperPlan, Pending]
+MapperBatch = tuple[MapperPlan, Pending]
 
 
 class Save:
@@ -57,10 +73,10 @@ class Save:
     ) -> None:
         """Insert pending objects of one hierarchy, given in the order they were added.
 
-        With levels, in that of a tree, which has one table. Raises NotUnderstoodError, having
+        With levels, in that of a tree, which has one table. Raises FastPathUnsupportedError, having
         done nothing, when SQLAlchemy has to do it.
         """
-        with held_for(len(states)):
+        with gc_paused(len(states)):
             connection, parts = self.understood(base_mapper, states)
         if len(parts) == 1 and len(parts[0][0].tables) == 1:
             tables: Any = parts[0][0].tables
@@ -90,7 +106,7 @@ class Save:
         names = inserts[0].names
         lacking = sum(len(insert.lacking()) for insert in inserts)
         facts = None
-        if sum(insert.sheet.count for insert in inserts) > 1:  # how one row came shows nowhere
+        if sum(insert.batch.count for insert in inserts) > 1:  # how one row came shows nowhere
             facts = facts_of(connection, inserts[0].plan, names)
         resending = Resending(base_mapper, self.uow, connection, inserts[0].plan.table, levels)
         # Where SQLAlchemy looks at results in between, an error says how far it came.
@@ -101,7 +117,7 @@ class Save:
             if facts is not None and fragile:
                 refuse_to_try(connection, counted=facts.in_order)
             self._draw(connection, inserts, facts, always=fragile)
-        except NotUnderstoodError:
+        except FastPathUnsupportedError:
             # Where sorting says nothing, only a statement a row tells whose key comes back.
             singly = lacking > 1 and not come_sorted(connection, inserts[0].plan, names, facts)
             return resending.run(inserts, singly=singly)
@@ -112,7 +128,7 @@ class Save:
                 inserts = _one_after_another(inserts)
             self._prepare(connection, inserts, facts, in_turns=levels is not None and is_cut)
             self._send(inserts, resending, in_order=in_order, fragile=fragile)
-        except (NotUnderstoodError, NotSentError):
+        except (FastPathUnsupportedError, NotSentError):
             # What SQLAlchemy makes of such a value, be it an error, concerns one row alone.
             done = resending.run(inserts)
         for insert in inserts:
@@ -149,15 +165,15 @@ class Save:
         in_turns: bool,
     ) -> None:
         """Call defaults and bind processors; refuse what must not go in one statement."""
-        tables = [(insert.pending, insert.sheet) for insert in inserts]
+        tables = [(insert.pending, insert.batch) for insert in inserts]
         try:
-            with held_for(sum(insert.sheet.count for insert in inserts)):
+            with gc_paused(sum(insert.batch.count for insert in inserts)):
                 refuse_turns(tables, in_turns=in_turns)
                 call_defaults(tables)
                 for insert in inserts:
-                    refuse_long(insert.sheet, connection.dialect.driver)
+                    refuse_long(insert.batch, connection.dialect.driver)
                 bind_once(tables, connection.dialect)
-        except NotUnderstoodError:
+        except FastPathUnsupportedError:
             raise
         except Exception as error:
             as_statement_error(connection, error, f"INSERT INTO {inserts[0].plan.table.name}")
@@ -168,7 +184,7 @@ class Save:
 
     def understood(
         self, base_mapper: Mapper[Any], states: Sequence[State]
-    ) -> tuple[Connection, list[Part]]:
+    ) -> tuple[Connection, list[MapperBatch]]:
         """Return the objects by mapper with the mappers' plans, or refuse."""
         connection = self.connection_of(base_mapper)
         by_mapper: dict[Mapper[Any], Pending] = {}
@@ -190,7 +206,7 @@ class Save:
         if self.connection is not None:
             return self.connection
         if self.session.connection_callable is not None:
-            raise NotUnderstoodError("the session chooses a connection for each object")
+            raise FastPathUnsupportedError("the session chooses a connection for each object")
         connection = self.uow.transaction.connection(base_mapper)
         _refuse_connection(connection)
         if has_one_bind(self.session):
@@ -201,7 +217,7 @@ class Save:
         plan = mapper_plan(mapper, connection.dialect)
         reason = plan.reason or listens(mapper)
         if reason:
-            raise NotUnderstoodError(reason)
+            raise FastPathUnsupportedError(reason)
         if mapper._validate_polymorphic_identity:
             for state, values in zip(pending.states, pending.dicts, strict=True):
                 mapper._validate_polymorphic_identity(mapper, state, values)
@@ -219,7 +235,7 @@ class Save:
             values = state.dict
             key = tuple([values.get(name) for name in keys])
             if (identity_class, key, state.identity_token) in known:
-                raise NotUnderstoodError("an object has the identity of another")
+                raise FastPathUnsupportedError("an object has the identity of another")
 
     def wanted(self, base_mapper: Mapper[Any], states: Sequence[State]) -> Wanted | None:
         """Return the keys that objects need to be asked for, if that is plain beforehand."""
@@ -236,19 +252,19 @@ class Save:
         self,
         connection: Connection,
         base_mapper: Any,
-        parts: list[Part],
+        parts: list[MapperBatch],
         states: Sequence[State],
     ) -> list[Insert]:
         """Return what goes into the first table of a hierarchy."""
         return inserts_of(connection, next(iter(base_mapper._sorted_tables)), parts, states)
 
-    def _refuse_values(self, connection: Connection, parts: list[Part]) -> None:
+    def _refuse_values(self, connection: Connection, parts: list[MapperBatch]) -> None:
         """Look at the values of all tables before the first of them is written."""
         for plan, pending in parts:
             for number, table_plan in enumerate(plan.tables.values()):
-                sheet = collect(table_plan, pending.dicts, Names.of(connection))
-                if number and sheet.computed and table_plan.keys[0] in sheet.absent:
-                    raise NotUnderstoodError("a SQL expression beside inherited tables")
+                batch = collect(table_plan, pending.dicts, Names.of(connection))
+                if number and batch.computed and table_plan.keys[0] in batch.absent:
+                    raise FastPathUnsupportedError("a SQL expression beside inherited tables")
 
     def _draw(
         self,
@@ -316,13 +332,13 @@ def refuse_table(insert: Insert) -> None:
     """Refuse a table that is not there, or shows how its rows came."""
     facts = facts_of(insert.connection, insert.plan, insert.names)
     if facts is None:
-        raise NotUnderstoodError(f"{insert.plan.table.name} is not there")
+        raise FastPathUnsupportedError(f"{insert.plan.table.name} is not there")
     _refuse_what_shows(facts)
 
 
 def _refuse_what_shows(facts: TableFacts | None) -> None:
     if facts is not None and facts.shows is not None:
-        raise NotUnderstoodError(facts.shows)
+        raise FastPathUnsupportedError(facts.shows)
 
 
 def _may_be_refused(facts: TableFacts, inserts: list[Insert], levels: Levels | None) -> bool:
@@ -345,31 +361,31 @@ def _one_after_another(inserts: list[Insert]) -> list[Insert]:
         spans.append((min(orders), max(orders), insert))
     spans.sort(key=lambda span: span[:2])
     if any(this[1] > following[0] for this, following in pairwise(spans)):
-        raise NotUnderstoodError("rows of several mappers that the server counts came in turns")
+        raise FastPathUnsupportedError("rows of several mappers that the server counts came in turns")
     return [insert for *_, insert in spans]
 
 
 def _refuse_nulls(insert: Insert, facts: TableFacts) -> None:
     """Refuse what the table refuses: SQLAlchemy gets the error of the first row."""
-    for column, _, rows in insert.sheet.value_columns():
+    for column, _, rows in insert.batch.value_columns():
         if column.column.name in facts.never_given:
-            raise NotUnderstoodError(f"{facts.table}.{column.column.name} is the server's")
+            raise FastPathUnsupportedError(f"{facts.table}.{column.column.name} is the server's")
         if column.column.name in facts.not_null:
-            values = insert.sheet.bound[column]
+            values = insert.batch.bound[column]
             if None in (values if len(rows) == len(values) else [values[row] for row in rows]):
-                raise NotUnderstoodError(f"{facts.table}.{column.column.name} is given None")
+                raise FastPathUnsupportedError(f"{facts.table}.{column.column.name} is given None")
 
 
 def _refuse_later(insert: Insert, facts: TableFacts) -> None:
     """Refuse rows that refer to later ones of their table: one by one they are refused, too."""
-    values = {column.column.name: given for column, given, _ in insert.sheet.value_columns()}
+    values = {column.column.name: given for column, given, _ in insert.batch.value_columns()}
     for key in facts.own_keys:
         if not (values.keys() >= {*key.columns, *key.referred}):
             continue
         rows = list(zip(*(values[name] for name in key.columns), strict=True))
         referred = list(zip(*(values[name] for name in key.referred), strict=True))
         if later_in(rows, referred):
-            raise NotUnderstoodError(f"{facts.table} has rows that refer to later ones")
+            raise FastPathUnsupportedError(f"{facts.table} has rows that refer to later ones")
 
 
 def as_statement_error(connection: Any, error: Exception, sql: str) -> None:
@@ -379,10 +395,10 @@ def as_statement_error(connection: Any, error: Exception, sql: str) -> None:
 
 def _refuse_connection(connection: Any) -> None:
     if is_autocommit(connection):
-        raise NotUnderstoodError("each statement of an AUTOCOMMIT connection is kept by itself")
+        raise FastPathUnsupportedError("each statement of an AUTOCOMMIT connection is kept by itself")
     if "compiled_cache" in connection._execution_options:
-        raise NotUnderstoodError("the connection has a compiled_cache of its own")
+        raise FastPathUnsupportedError("the connection has a compiled_cache of its own")
     if connection._has_events or connection.engine._has_events:
         dispatch = connection.dispatch
         if dispatch.before_execute or dispatch.after_execute:
-            raise NotUnderstoodError("somebody listens to before_execute or after_execute")
+            raise FastPathUnsupportedError("somebody listens to before_execute or after_execute")

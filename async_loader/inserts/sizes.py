@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from async_loader.inserts.plans import NotUnderstoodError
-from async_loader.inserts.rows import Group, Sheet, Values
+from async_loader.inserts.plans import FastPathUnsupportedError
+from async_loader.inserts.rows import Group, RowBatch, Values
 
 STATEMENT_BYTES = 16 * 1024 * 1024  # of long values
 STATEMENT_ROWS = 50_000
@@ -47,13 +47,13 @@ def cut(group: Group, statement_bytes: int) -> Iterator[Group]:
         )
 
 
-def refuse_long(sheet: Sheet, driver: str) -> None:
+def refuse_long(batch: RowBatch, driver: str) -> None:
     """Refuse values so long that SQLAlchemy's rows are faster; before they are bound."""
-    if sheet.count == 1:
+    if batch.count == 1:
         return
-    total = sum(_total(values) for column, values, _ in sheet.value_columns() if column.codec.sized)
-    if total > _LONG[driver] * sheet.count:
-        raise NotUnderstoodError(f"{total // sheet.count} bytes a row: an array is slower")
+    total = sum(_total(values) for column, values, _ in batch.value_columns() if column.codec.sized)
+    if total > _LONG[driver] * batch.count:
+        raise FastPathUnsupportedError(f"{total // batch.count} bytes a row: an array is slower")
 
 
 def _total(values: Values) -> int:

@@ -23,9 +23,15 @@ from sqlalchemy.orm import Mapper
 from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
-from async_loader.inserts.lane import Carried, Carry, Edge, Link, carry_keys
+from async_loader.inserts.flush_order import (
+    Carried,
+    KeyPropagation,
+    Edge,
+    Link,
+    carry_keys,
+)
 from async_loader.inserts.places import NotSimpleError, Place
-from async_loader.inserts.plans import NotUnderstoodError
+from async_loader.inserts.plans import FastPathUnsupportedError
 from async_loader.inserts.resending import Resending
 from async_loader.inserts.save import Save, refuse_table
 
@@ -65,11 +71,11 @@ class Tree:
             save.connection_of(self.base)
         except SQLAlchemyError as error:
             # SQLAlchemy carries keys of parents that are there before it wants a connection.
-            raise NotUnderstoodError("there is no connection") from error
+            raise FastPathUnsupportedError("there is no connection") from error
         connection, parts = save.understood(self.base, self.states)
         inserts = save.inserts(connection, self.base, parts, self.states)
         if len(inserts) != 1:
-            raise NotUnderstoodError("a tree of several kinds of rows")
+            raise FastPathUnsupportedError("a tree of several kinds of rows")
         self.insert = inserts[0]
         refuse_table(self.insert)
         self.lacking = self.insert.lacking()
@@ -91,21 +97,21 @@ class Tree:
         for parent, _, edge in self.links:
             for left, _ in edge.pairs:
                 if parent.dict.get(left) is None and not (left == name and parent in drawn):
-                    raise NotUnderstoodError(f"{left} is made by the insert")
+                    raise FastPathUnsupportedError(f"{left} is made by the insert")
 
     def _refuse_listeners(self) -> None:
         """Refuse to carry keys twice, should the statement fail, where somebody hears of it."""
         for edge in self.edges:
             for mapper in edge.children.self_and_descendants:
                 if any(mapper.class_manager[right].impl.dispatch.set for _, right in edge.pairs):
-                    raise NotUnderstoodError("somebody listens to what refers to its own table")
+                    raise FastPathUnsupportedError("somebody listens to what refers to its own table")
 
     def _brings_references(self, insert: Insert) -> bool:
         """Tell whether objects refer to rows by values of their own, which may be wrong."""
         table = insert.plan.table
         return any(
             values.count(None) < len(values)
-            for column, values, _ in insert.sheet.value_columns()
+            for column, values, _ in insert.batch.value_columns()
             if any(key.column.table is table for key in column.column.foreign_keys)
         )
 
@@ -183,7 +189,7 @@ class Tree:
         self._undo.clear()
 
 
-def tree(place: Place, states: Sequence[State], carry: Carry) -> Tree:
+def tree(place: Place, states: Sequence[State], carry: KeyPropagation) -> Tree:
     """Order the objects by round and, within one, as they were added (Kahn's algorithm).
 
     Raises NotSimpleError for a circle, which SQLAlchemy reports in its own words, and where it

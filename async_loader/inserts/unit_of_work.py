@@ -24,10 +24,15 @@ from async_loader.inserts._sqlalchemy import (
     topological,
 )
 from async_loader.inserts.keys import Wanted, asks_ahead, draw
-from async_loader.inserts.lane import Carry, Order, lane, plan_carry
+from async_loader.inserts.flush_order import (
+    KeyPropagation,
+    Order,
+    lane,
+    plan_carry,
+)
 from async_loader.inserts.persistent import register_persistent
 from async_loader.inserts.places import NotSimpleError
-from async_loader.inserts.plans import NotUnderstoodError, listens
+from async_loader.inserts.plans import FastPathUnsupportedError, listens
 from async_loader.inserts.prefetch import insert_regrouped
 from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
@@ -103,7 +108,7 @@ class BatchingUnitOfWork:
             carry = plan_carry(uow.session, uow, edges)
             order = edges.order(carry.used)
             trees = self._trees(order, carry)
-        except (NotSimpleError, NotUnderstoodError):
+        except (NotSimpleError, FastPathUnsupportedError):
             return False
         seen_to = {edge.processor for planted, _ in trees.values() for *_, edge in planted.links}
         for base, mappers in order.steps:
@@ -117,7 +122,7 @@ class BatchingUnitOfWork:
                 self._save(base, [state for mapper in mappers for state in uow.mappers[mapper]])
         return True
 
-    def _trees(self, order: Order, carry: Carry) -> dict[Any, tuple[Tree, list[Any]]]:
+    def _trees(self, order: Order, carry: KeyPropagation) -> dict[Any, tuple[Tree, list[Any]]]:
         """Check what cannot be left to SQLAlchemy later, and draw all keys at once."""
         if order.tree is None and order.asking < 2:
             return {}
@@ -148,7 +153,7 @@ class BatchingUnitOfWork:
     def _wanted(self, base: Any, states: list[Any]) -> Wanted | None:
         try:
             return self.save.wanted(base, states)
-        except NotUnderstoodError:
+        except FastPathUnsupportedError:
             return None
 
     def _draw(self, wanted: list[tuple[Any, Wanted]]) -> dict[Any, list[Any]]:
@@ -200,7 +205,7 @@ class BatchingUnitOfWork:
             for way in (self.save.insert, self._insert_regrouped):
                 try:
                     way(mapper, pending)
-                except NotUnderstoodError:
+                except FastPathUnsupportedError:
                     continue
                 return
         save_obj(mapper, states, self.uow)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
 from .fence import Fence, Names, is_fenced
@@ -28,7 +28,12 @@ from .outcomes import (
     TakenOver,
     ends_told,
 )
-from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
+from .transaction import (
+    CAUGHT,
+    NOT_YOURS,
+    ChunkTransaction,
+    gave_up,
+)
 from .transient import is_of_no_row, is_transient
 
 Within = Callable[[AsyncSession, ChunkTransaction], Awaitable[None]]

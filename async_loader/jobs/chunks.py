@@ -16,17 +16,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ConfigurationError
 from .applying import Fenced
-from .definition import Apply, Chunk, Definition, Sessions
+from .definition import (
+    Apply,
+    Chunk,
+    Definition,
+    Sessions,
+)
 from .fence import Advance, Counts, values_of
 from .keyset import Keyset, encode
 from .moves import KeyWatch
-from .rows import check_objects, our_settings, read_rows, read_with_keys
+from .rows import (
+    check_objects,
+    our_settings,
+    read_rows,
+    read_with_keys,
+)
 from .store import Store
 from .transaction import ChunkTransaction
 
 
 @dataclass(slots=True)
-class Held:
+class ClaimedPartition:
     """
     A partition that we work on.
 
@@ -44,7 +54,7 @@ class Held:
     ends: list[str | None] = field(default_factory=list)
     retried: int = 0
     busy: float = 0.0
-    untold: float = 0.0
+    unreported_seconds: float = 0.0
     applied: bool = False
     elsewhere: bool = False
 
@@ -56,7 +66,7 @@ class Held:
         self.cursor, self.done = by.cursor, by.done
         self.chunk += 1
         self.retried, self.busy = 0, 0.0
-        self.untold = max(busy - by.counts.busy, 0.0)
+        self.unreported_seconds = max(busy - by.counts.busy, 0.0)
         self.applied = self.elsewhere = False
 
 
@@ -73,82 +83,82 @@ class Chunks:
     me: int
     arguments: dict[str, str]
 
-    def place(self, held: Held) -> dict[str, int]:
+    def place(self, claimed: ClaimedPartition) -> dict[str, int]:
         """Return what identifies the chunk to the store, and fences it."""
         return {
             "in_run": self.run,
-            "in_number": held.number,
+            "in_number": claimed.number,
             "in_owner": self.me,
-            "in_chunk": held.chunk,
+            "in_chunk": claimed.chunk,
         }
 
-    def advance_of(self, held: Held, ahead: str | None, counts: Counts) -> Advance:
+    def advance_of(self, claimed: ClaimedPartition, ahead: str | None, counts: Counts) -> Advance:
         """Return how the partition moves behind the next chunk."""
-        end = held.ends[-1]
-        return Advance(end, ahead, done=end == held.upper, retried=held.retried, counts=counts)
+        end = claimed.ends[-1]
+        return Advance(end, ahead, done=end == claimed.upper, retried=claimed.retried, counts=counts)
 
     async def commit_next(
-        self, held: Held, ahead: str | None, busy: Callable[[], float]
+        self, claimed: ClaimedPartition, ahead: str | None, busy: Callable[[], float]
     ) -> Advance:
         """
         Apply and commit the next chunk; `ahead` is the end of the one after it.
 
         Raises `TakenOver`, `Retry`, `ApplyFailed` or what the rows did to the database.
         """
-        fence, place = self.store.fence, self.place(held)
-        fenced = Fenced(self.sessions, fence, place, self.me, lambda: self.describe(held))
-        by = self.advance_of(held, ahead, Counts())
+        fence, place = self.store.fence, self.place(claimed)
+        fenced = Fenced(self.sessions, fence, place, self.me, lambda: self.describe(claimed))
+        by = self.advance_of(claimed, ahead, Counts())
         rows: Sequence[Any] = ()
 
         async def within(session: AsyncSession, transaction: ChunkTransaction) -> None:
             nonlocal rows  # they outlive the session: it lets go of all at once, not of each
-            rows = await self._apply(fenced, session, transaction, held)
+            rows = await self._apply(fenced, session, transaction, claimed)
 
         def values(written: int) -> dict[str, Any]:
             nonlocal by
-            counts = Counts(len(rows), written, busy=held.untold + busy())
-            by = self.advance_of(held, ahead, counts)
+            counts = Counts(len(rows), written, busy=claimed.unreported_seconds + busy())
+            by = self.advance_of(claimed, ahead, counts)
             return values_of(by)
 
         try:
             await fenced.run(within, values)
         finally:
-            held.applied, held.elsewhere = fenced.applied, held.elsewhere or fenced.elsewhere
+            claimed.applied, claimed.elsewhere = fenced.applied, claimed.elsewhere or fenced.elsewhere
         return by
 
     async def _apply(
-        self, fenced: Fenced, session: AsyncSession, transaction: ChunkTransaction, held: Held
+        self, fenced: Fenced, session: AsyncSession, transaction: ChunkTransaction, claimed: ClaimedPartition
     ) -> Sequence[Any]:
         """Read the chunk's rows, apply, and return them."""
-        rows, keys = await self._rows(session, held)
+        rows, keys = await self._rows(session, claimed)
         if rows or self.keyset is None:
-            chunk = Chunk(self.run, held.number, held.chunk + 1, self.arguments)
-            moves = self._watch_key(transaction, held)
+            chunk = Chunk(self.run, claimed.number, claimed.chunk + 1, self.arguments)
+            moves = self._watch_key(transaction, claimed)
             await fenced.call(self.apply, session, transaction, rows, chunk)
             if moves is not None:
                 await session.run_sync(lambda its: moves.check(its.connection()))
         if keys:
-            await self._check_cleared(session, held, keys)
+            await self._check_cleared(session, claimed, keys)
         return rows
 
-    def _watch_key(self, transaction: ChunkTransaction, held: Held) -> KeyWatch | None:
+    def _watch_key(self, transaction: ChunkTransaction, claimed: ClaimedPartition) -> KeyWatch | None:
         if self.keyset is None:
             return None
-        watch = KeyWatch(self.keyset, (held.cursor, held.ends[-1]))
+        watch = KeyWatch(self.keyset, (claimed.cursor, claimed.ends[-1]))
         transaction.look = watch.look
         return watch
 
-    def describe(self, held: Held) -> str:
+    def describe(self, claimed: ClaimedPartition) -> str:
         """Return what the next chunk applies, for people."""
         if self.keyset is None:
             return "its one transaction"
-        return f"the rows {self.keyset.describe_range(held.cursor, held.ends[-1])}"
+        return f"the rows {self.keyset.describe_range(claimed.cursor, claimed.ends[-1])}"
 
-    async def _rows(self, session: AsyncSession, held: Held) -> tuple[Sequence[Any], Sequence[str]]:
+    async def _rows(self, session: AsyncSession, claimed: ClaimedPartition) -> tuple[Sequence[Any], Sequence[str]]:
         """Return the chunk's rows and, where rows are read again and again, their keys."""
         if self.keyset is None:
             return (), ()
-        span = (held.cursor, held.ends[-1])
+        span = (claimed.cursor, claimed.ends[-1])
         if not self.definition.until_empty:
             rows = await read_rows(session, self.keyset, self.keyset.rows(*span))
             await check_objects(session, self.keyset, span, rows)
@@ -161,11 +171,11 @@ class Chunks:
         await check_objects(session, self.keyset, span, rows)
         return rows, list(found)
 
-    async def _check_cleared(self, session: AsyncSession, held: Held, keys: Sequence[str]) -> None:
+    async def _check_cleared(self, session: AsyncSession, claimed: ClaimedPartition, keys: Sequence[str]) -> None:
         """Refuse to read for ever what apply does not take out of the select."""
         assert self.keyset is not None
         async with our_settings(session, self.keyset):
-            left = await session.execute(self.keyset.keys(held.cursor, held.ends[-1]))
+            left = await session.execute(self.keyset.keys(claimed.cursor, claimed.ends[-1]))
         still = {encode(row) for row in left} & set(keys)
         if still:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..database.postgresql import unreachable
 from ..errors import ConfigurationError
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from .definition import Sessions
 from .transient import is_refused_login, is_transient
 

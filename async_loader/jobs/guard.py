@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..database.postgresql import break_off
 from ..errors import JobError
-from ..tasks import within
+from ..concurrency.tasks import within
 from .connections import driver_of, is_direct
 from .links import GIVES_BACK
 from .states import SCHEMA

@@ -9,20 +9,28 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import InstrumentedAttribute
 
-from ..clock import SYSTEM_CLOCK, Clock
+from ..concurrency.clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
-from ..stop import Stop
+from ..concurrency.stop import Stop
 from .connections import check_transactions, engine_of
-from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
+from .definition import (
+    Apply,
+    Arguments,
+    Definition,
+    SelectOf,
+    Sessions,
+    Setup,
+    with_chunk,
+)
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
-from .run import OnProgress, Part, taking_part
+from .run import OnProgress, JobSession, taking_part
 from .status import JobStatus
 from .store import Store
 from .tables import make_tables
 from .throttles import ThrottleHook
 from .transaction import listening
-from .transient import Patience
+from .transient import RetryBudget
 from .watchdog import watching
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
@@ -132,7 +140,7 @@ class BatchJob:
 
     def taking_part(
         self, sessions: Sessions, *, workers: int, tasks: int = 0, clock: Clock = SYSTEM_CLOCK
-    ) -> AbstractAsyncContextManager[Part]:
+    ) -> AbstractAsyncContextManager[JobSession]:
         """
         Return a block in which runs are begun and worked on, each step by itself.
 
@@ -154,13 +162,13 @@ class BatchJob:
         definition, engine = self.definition, await engine_of(sessions)
         async with watching(engine, definition.patience) as watchdog:
             reader = Reader(engine, clock, watchdog)
-            watchdog.direct = await reader.patiently(lambda: check_transactions(sessions))
-            store = Store(engine, await reader.patiently(lambda: make_tables(engine)))
-            part = Part(definition, self._required_apply(), sessions, clock, store, reader)
+            watchdog.direct = await reader.retry_transient(lambda: check_transactions(sessions))
+            store = Store(engine, await reader.retry_transient(lambda: make_tables(engine)))
+            part = JobSession(definition, self._required_apply(), sessions, clock, store, reader)
             chunks = await part.latest(arguments)
             require_select(chunks)
             with listening():
-                return await retry_errors(chunks, reader, Patience(clock, definition.patience))
+                return await retry_errors(chunks, reader, RetryBudget(clock, definition.patience))
 
     def _required_apply(self) -> Apply:
         if self._apply is None:

@@ -25,7 +25,7 @@ from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from .keyset import Keyset
 
 _CURSOR = "async_loader_keys"

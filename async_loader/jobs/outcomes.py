@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..database.postgresql import first_line
-from ..error_attributes import class_name
+from ..failures.error_attributes import class_name
 from ..errors import ConfigurationError, JobError
-from ..tracebacks import source_of
+from ..failures.tracebacks import source_of
 from .checkpoints import Cut
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import ConfigurationError
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from .states import SCHEMA
 from .transient import is_transient
 

@@ -10,16 +10,16 @@ from sqlalchemy import select as select_
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from ..clock import Clock
+from ..concurrency.clock import Clock
 from ..database import sqlite
 from ..database.postgresql import unreachable
 from ..errors import AsyncLoaderError
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
 from .links import GIVES_BACK
-from .transient import Patience, is_transient
+from .transient import RetryBudget, is_transient
 from .watchdog import Watchdog
 
 T = TypeVar("T")
@@ -73,11 +73,11 @@ class Reader:
             async with AsyncSession(self.engine) as session:
                 return list(await session.execute(select))
 
-        return await self.patiently(attempt)
+        return await self.retry_transient(attempt)
 
-    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def retry_transient(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat what can be repeated; raises `DatabaseError` when patience is at its end."""
-        patience = Patience(self._clock, self.watchdog.patience)
+        patience = RetryBudget(self._clock, self.watchdog.patience)
         while True:
             self.watchdog.check()
             try:
@@ -116,7 +116,7 @@ def keys_reader(
                 await session.rollback()
                 return rows
 
-        return await reader.patiently(attempt)
+        return await reader.retry_transient(attempt)
 
     return read
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..redaction import printable
+from ..failures.redaction import printable
 from .status import JobStatus
 
 _RESUME = "`job run` goes on with it"

@@ -17,16 +17,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..database.postgresql import first_line
 from ..errors import JobError
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from .applying import Fenced
 from .chunks import Chunks
 from .definition import Chunk
 from .fence import error_fence
-from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, again_elsewhere
+from .outcomes import (
+    ApplyFailed,
+    ApplyRefusedError,
+    Retry,
+    TakenOver,
+    again_elsewhere,
+)
 from .reader import Reader
 from .rows import read_rows
 from .transaction import ChunkTransaction
-from .transient import Patience
+from .transient import RetryBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Retried:
     failing: int
 
 
-async def retry_errors(chunks: Chunks, reader: Reader, patience: Patience) -> Retried:
+async def retry_errors(chunks: Chunks, reader: Reader, patience: RetryBudget) -> Retried:
     """Apply each row of the error table of a run; those that still fail stay there."""
     error = chunks.store.tables.error
     keys = select(error.c.key).where(error.c.run == chunks.run).order_by(error.c.key)
@@ -48,7 +54,7 @@ async def retry_errors(chunks: Chunks, reader: Reader, patience: Patience) -> Re
     return Retried(repaired, failing)
 
 
-async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: Patience) -> bool:
+async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: RetryBudget) -> bool:
     while True:
         try:
             await _apply_one(chunks, key)
@@ -64,7 +70,7 @@ async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: Patienc
                 raise
             cause = error.__cause__ if isinstance(error, ApplyFailed) else error
             assert cause is not None
-            await reader.patiently(lambda e=cause: _note(chunks, key, e))  # type: ignore[misc]
+            await reader.retry_transient(lambda e=cause: _note(chunks, key, e))  # type: ignore[misc]
             return False
         return True
 

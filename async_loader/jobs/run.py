@@ -13,15 +13,27 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ..clock import Clock
-from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
-from ..stop import Stop
-from ..tasks import to_the_end
-from ..tracebacks import source_of
+from ..concurrency.clock import Clock
+from ..errors import (
+    AsyncLoaderError,
+    ConfigurationError,
+    DatabaseError,
+    JobError,
+)
+from ..concurrency.stop import Stop
+from ..concurrency.tasks import to_the_end
+from ..failures.tracebacks import source_of
 from .checks import Examined, examine
 from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
-from .definition import Apply, Arguments, Definition, Sessions, canonical, check_arguments
+from .definition import (
+    Apply,
+    Arguments,
+    Definition,
+    Sessions,
+    canonical,
+    check_arguments,
+)
 from .elsewhere import ours
 from .guard import Guard, alone
 from .idempotency import adopt, check_key, run_of_key
@@ -35,7 +47,7 @@ from .store import Names, Store
 from .tables import make_tables
 from .transaction import break_off_chunks, listening
 from .watchdog import watching
-from .worker import Party, Worker
+from .worker import WorkerGroup, Worker
 
 OnProgress = Callable[[JobStatus], None]
 
@@ -49,7 +61,7 @@ _CANCEL_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class JobSession:
     """What a process takes part in runs of a job with; `taking_part` makes one."""
 
     definition: Definition
@@ -81,7 +93,7 @@ class Part:
                 await self.definition.setup(self.sessions, arguments)
         examined = await self._examine(arguments)
         with ends_told():
-            return await self.reader.patiently(
+            return await self.reader.retry_transient(
                 lambda: _open_run(
                     self, examined, arguments,
                     resume_changed=resume_changed, idempotency_key=idempotency_key,
@@ -95,7 +107,7 @@ class Part:
             if keyset is not None:
                 await check_binds(self.sessions, keyset.select)
             with ends_told():
-                found = await self.reader.patiently(
+                found = await self.reader.retry_transient(
                     lambda: examine(self.sessions, keyset, named=bool(arguments))
                 )
             self.examined[known] = found
@@ -113,13 +125,13 @@ class Part:
 
     async def status(self, run: int) -> JobStatus:
         """Return how far a run is."""
-        return await self.reader.patiently(lambda: status_of(self.store, run))
+        return await self.reader.retry_transient(lambda: status_of(self.store, run))
 
     async def work_on(
         self, run: int, *, workers: int, stop: Stop, on_progress: OnProgress | None
     ) -> JobStatus:
         """Work on a run to its end; on one that does not go on, do nothing."""
-        now = await self.reader.patiently(lambda: self.store.run_of(run))
+        now = await self.reader.retry_transient(lambda: self.store.run_of(run))
         known: JobStatus | None = None
         if now["job"] != self.definition.name:
             raise JobError(f"run {run} is one of {now['job']!r}, not of {self.definition.name!r}")
@@ -133,9 +145,9 @@ class Part:
             )  # fmt: skip
             async with _joined(guard, self.reader):
                 chunks = self._chunks(run, guard.me, examined.keyset, arguments)
-                party = Party(chunks, guard, self.reader, stop, self.clock)
-                await _take_part(party, workers, on_progress)
-                known = party.done
+                group = WorkerGroup(chunks, guard, self.reader, stop, self.clock)
+                await _take_part(group, workers, on_progress)
+                known = group.done
         try:
             status = await self.status(run)
         except DatabaseError:
@@ -146,13 +158,13 @@ class Part:
 
     async def leave(self, run: int, by: str | None = None) -> JobStatus:
         """Pause a run that nobody works on any more; `by`: who wanted that, for people."""
-        await self.reader.patiently(lambda: self.store.leave_if_last(run, 0, "paused", by))
+        await self.reader.retry_transient(lambda: self.store.leave_if_last(run, 0, "paused", by))
         return await self.status(run)
 
     async def latest(self, arguments: Arguments) -> Chunks:
         """Return the latest run of these arguments, or of any where there are none, to redo."""
         name, wanted = self.definition.name, canonical(arguments) if arguments else None
-        for run in await self.reader.patiently(lambda: self.store.runs_of(name, wanted)):
+        for run in await self.reader.retry_transient(lambda: self.store.runs_of(name, wanted)):
             its = json.loads(run["arguments"])
             examined = await self._examine(its)
             if run["target"] == examined.target.name:
@@ -170,20 +182,20 @@ class Part:
 @asynccontextmanager
 async def taking_part(
     definition: Definition, apply: Apply, sessions: Sessions, clock: Clock, *, workers: int
-) -> AsyncIterator[Part]:
+) -> AsyncIterator[JobSession]:
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     _check_room(engine, workers)
     async with ours(), watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
-        direct = await reader.patiently(lambda: check_transactions(sessions))
+        direct = await reader.retry_transient(lambda: check_transactions(sessions))
         watchdog.direct = direct
         reader = Reader(engine, clock, watchdog, direct=direct)
-        tables = await reader.patiently(lambda: make_tables(engine))
+        tables = await reader.retry_transient(lambda: make_tables(engine))
         store = Store(engine, tables, direct=direct)
         async with alone(store):
             with listening():
-                yield Part(definition, apply, sessions, clock, store, reader)
+                yield JobSession(definition, apply, sessions, clock, store, reader)
 
 
 def _check_room(engine: AsyncEngine, workers: int) -> None:
@@ -203,7 +215,7 @@ def _check_room(engine: AsyncEngine, workers: int) -> None:
 
 
 async def _open_run(
-    part: Part,
+    part: JobSession,
     examined: Examined,
     arguments: Arguments,
     *,
@@ -258,7 +270,7 @@ async def _run_there(store: Store, names: Names) -> RowMapping | None:
 async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
     """Be a living worker for a block."""
     try:
-        await reader.patiently(guard.join)
+        await reader.retry_transient(guard.join)
         beating = asyncio.create_task(guard.beat_for_ever())
         try:
             yield
@@ -270,44 +282,44 @@ async def _joined(guard: Guard, reader: Reader) -> AsyncIterator[None]:
         await guard.leave()
 
 
-async def _take_part(party: Party, workers: int, on_progress: OnProgress | None) -> None:
+async def _take_part(group: WorkerGroup, workers: int, on_progress: OnProgress | None) -> None:
     """Run the tasks to their end, and leave the run as it should be found."""
-    tasks = {asyncio.create_task(_work(party)) for _ in range(workers)}
-    reporting = asyncio.create_task(_report(party, on_progress))
+    tasks = {asyncio.create_task(_work(group)) for _ in range(workers)}
+    reporting = asyncio.create_task(_report(group, on_progress))
     cancelled = False
     try:
-        await _until_done(tasks, party)
+        await _until_done(tasks, group)
         cancelled = any(task.cancelled() for task in tasks)  # by whom, if not by us?
     except asyncio.CancelledError:
-        await to_the_end(_leave_with_the_loop(party, {reporting, *tasks}))
+        await to_the_end(_leave_with_the_loop(group, {reporting, *tasks}))
         raise
     finally:
-        await _end({reporting, *tasks}, _abandon(party))
+        await _end({reporting, *tasks}, _abandon(group))
     error = _first_error(tasks)
-    if isinstance(error, DatabaseError) and party.done is not None:
+    if isinstance(error, DatabaseError) and group.done is not None:
         error = None  # silent since: what is done is done
     if error is None and cancelled:
         error = JobError("a task of the job was cancelled from within apply, select or a throttle")
     if not isinstance(error, DatabaseError) and (error is None or isinstance(error, Exception)):
         try:
-            await party.reader.patiently(lambda: _leave(party, error))  # else as after a kill
+            await group.reader.retry_transient(lambda: _leave(group, error))  # else as after a kill
         except DatabaseError:
-            if error is None and party.done is None:
+            if error is None and group.done is None:
                 raise
     if error is not None:
         raise error
 
 
-async def _work(party: Party) -> None:
+async def _work(group: WorkerGroup) -> None:
     with ends_told():
         try:
-            await Worker(party).work()
+            await Worker(group).work()
         except DBAPIError as error:  # ours: what apply raises is a row's failure
-            raise_denied(error, party.reader.engine.url)
+            raise_denied(error, group.reader.engine.url)
             raise
 
 
-async def _leave_with_the_loop(party: Party, tasks: set[asyncio.Task[None]]) -> None:
+async def _leave_with_the_loop(group: WorkerGroup, tasks: set[asyncio.Task[None]]) -> None:
     """
     Say by what the event loop is ended, where it is known; else the run is as after a kill.
 
@@ -315,23 +327,23 @@ async def _leave_with_the_loop(party: Party, tasks: set[asyncio.Task[None]]) -> 
     callback: who is begun meanwhile sees that.
     """
     ending = sys.exception()
-    await _end(tasks, _abandon(party))
+    await _end(tasks, _abandon(group))
     error = _first_error(tasks)
-    if party.reader.watchdog.gone or isinstance(error, DatabaseError):
+    if group.reader.watchdog.gone or isinstance(error, DatabaseError):
         return
     with suppress(Exception):  # the program ends, and that it is told
         async with asyncio.timeout(_ABANDON):
             if isinstance(error, Exception):
-                await _leave(party, error)
+                await _leave(group, error)
             elif isinstance(ending, SystemExit | KeyboardInterrupt):
                 where = source_of(ending)
                 by = f"{written(ending)}{f' at {where}' if where else ''}, which ended its program"
-                party.stop.request(by)
-                await _leave(party, None)
+                group.stop.request(by)
+                await _leave(group, None)
 
 
-def _abandon(party: Party) -> float:
-    return _ABANDON_GONE if party.reader.watchdog.gone else _ABANDON
+def _abandon(group: WorkerGroup) -> float:
+    return _ABANDON_GONE if group.reader.watchdog.gone else _ABANDON
 
 
 async def _end(tasks: set[asyncio.Task[None]], seconds: float) -> None:
@@ -348,15 +360,15 @@ async def _end(tasks: set[asyncio.Task[None]], seconds: float) -> None:
         break_off_chunks(task for task in left if not task.done())
 
 
-async def _until_done(tasks: set[asyncio.Task[None]], party: Party) -> None:
+async def _until_done(tasks: set[asyncio.Task[None]], group: WorkerGroup) -> None:
     """Wait for the tasks: after a request to stop for the grace, after a second one no more."""
-    stop = party.stop
+    stop = group.stop
     ended = asyncio.ensure_future(asyncio.wait(tasks))
     asked, at_once = (asyncio.ensure_future(e.wait()) for e in (stop.requested, stop.at_once))
     try:
         await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
-            grace = party.chunks.definition.grace
+            grace = group.chunks.definition.grace
             await asyncio.wait(
                 {ended, at_once}, timeout=grace, return_when=asyncio.FIRST_COMPLETED
             )  # fmt: skip
@@ -370,23 +382,23 @@ def _first_error(tasks: set[asyncio.Task[None]]) -> BaseException | None:
     return next((error for error in errors if error is not None), None)
 
 
-async def _leave(party: Party, error: Exception | None) -> None:
+async def _leave(group: WorkerGroup, error: Exception | None) -> None:
     """Say what became of the run, and give back what we hold; may be repeated."""
-    chunks = party.chunks
+    chunks = group.chunks
     if isinstance(error, LeaseLostError):
         await chunks.store.leave_if_last(chunks.run, chunks.me, "failed", str(error))
     elif error is not None:
         with suppress(JobError):  # somebody else has said what became of it
             message = str(error) if isinstance(error, AsyncLoaderError) else written(error)
             await chunks.store.move(chunks.run, "failed", message=message)
-    elif party.stop.requested.is_set():
-        by = party.stop.by or "its own program"
+    elif group.stop.requested.is_set():
+        by = group.stop.by or "its own program"
         await chunks.store.leave_if_last(chunks.run, chunks.me, "paused", by)
     await chunks.store.release(chunks.run, chunks.me)
 
 
-async def _report(party: Party, on_progress: OnProgress | None) -> None:
+async def _report(group: WorkerGroup, on_progress: OnProgress | None) -> None:
     while on_progress is not None:
         with suppress(Exception):  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
-            on_progress(await status_of(party.chunks.store, party.chunks.run))
+            on_progress(await status_of(group.chunks.store, group.chunks.run))
         await asyncio.sleep(PROGRESS_EVERY)

@@ -20,7 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import CTE, CompoundSelect, FromClause, Subquery, TableSample
 
 from ..errors import ConfigurationError
-from ..sqlalchemy_private import (
+from ..database.sqlalchemy_private import (
     added_ctes,
     clauses_of,
     columns_of,

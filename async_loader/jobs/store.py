@@ -28,11 +28,21 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from .fence import Advance, advancing, partition_fence, values_of
+from .fence import (
+    Advance,
+    advancing,
+    partition_fence,
+    values_of,
+)
 from .plan import Plan
 from .reader import reading, writing
 from .states import ACTIVE, State, check
-from .tables import CHUNK_LOCK_CLASS, LOCK_CLASS, Tables, lock_key
+from .tables import (
+    CHUNK_LOCK_CLASS,
+    LOCK_CLASS,
+    Tables,
+    lock_key,
+)
 
 Executor = AsyncConnection | AsyncSession
 Ended = Callable[[AsyncConnection], Awaitable[None]]
@@ -235,7 +245,7 @@ class Store:
 
     # --- partitions --------------------------------------------------------------------
 
-    async def claim(self, run: int, me: int, held: Sequence[int]) -> RowMapping | None:
+    async def claim(self, run: int, me: int, claimed: Sequence[int]) -> RowMapping | None:
         """
         Make an open partition ours and return it; None if the others have them all.
 
@@ -243,7 +253,7 @@ class Store:
         (`held` are the ones that we know of).
         """
         partition = self.tables.partition
-        mine = and_(partition.c.owner == me, partition.c.number.not_in(held))
+        mine = and_(partition.c.owner == me, partition.c.number.not_in(claimed))
         free = or_(partition.c.owner.is_(None), mine, self._owner_is_dead())
         query = (
             select(partition)
@@ -285,13 +295,13 @@ class Store:
         worker = self.tables.worker
         if not self.has_advisory_locks:
             return literal_column("1") == 1
-        held = text(
+        claimed = text(
             "EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted"
             f" AND l.classid = {LOCK_CLASS} AND l.objsubid = 2"
             f" AND l.objid::bigint = {worker.fullname}.id & 2147483647"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
         )
-        return and_(worker.c.fresh_until > func.now(), or_(~worker.c.locks, held))
+        return and_(worker.c.fresh_until > func.now(), or_(~worker.c.locks, claimed))
 
     async def end_chunks_of_the_dead(self, run: int) -> None:
         """

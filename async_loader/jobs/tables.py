@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from . import layout
 from .reader import writing
 from .states import ACTIVE, SCHEMA

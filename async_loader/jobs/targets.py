@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..errors import ConfigurationError
-from ..user_modules import load_module
+from ..runtime.user_modules import load_module
 from .job import BatchJob
 
 SHIPPED = {
-    "top20": "async_loader.workloads.music:top20",
-    "derive-chords": "async_loader.workloads.music:derive_chords",
+    "top20": "async_loader.load.workloads.music:top20",
+    "derive-chords": "async_loader.load.workloads.music:derive_chords",
 }
 
 

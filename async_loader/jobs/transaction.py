@@ -28,7 +28,7 @@ from sqlalchemy.pool import Pool
 
 from ..database.postgresql import break_off, first_line
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
-from ..failures import sqlstate_of
+from ..failures.classification import sqlstate_of
 from . import connections, elsewhere
 from .checkpoints import reached
 from .connections import OTHER_BIND

@@ -11,10 +11,10 @@ import random
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from ..clock import Clock
+from ..concurrency.clock import Clock
 from ..database.postgresql import first_line
 from ..errors import DatabaseError
-from ..failures import CLOSED, classify, sqlstate_of
+from ..failures.classification import CLOSED, classify, sqlstate_of
 
 _STATES = frozenset(
     (
@@ -120,7 +120,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return links
 
 
-class Patience:
+class RetryBudget:
     """
     Pauses that double up to two seconds, each with full jitter, until `seconds` have passed.
 

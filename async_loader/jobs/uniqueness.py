@@ -18,7 +18,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from sqlalchemy.sql.selectable import CTE, FromGrouping
 
 from ..errors import ConfigurationError
-from ..sqlalchemy_private import annotations_of, groups_of, is_distinct
+from ..database.sqlalchemy_private import annotations_of, groups_of, is_distinct
 from .catalog import ColumnFacts, TableFacts
 
 Facts = Mapping[Table, TableFacts]

@@ -23,10 +23,15 @@ from sqlalchemy.util import greenlet_spawn
 from ..database.postgresql import break_off
 from ..database.urls import place
 from ..errors import AsyncLoaderError, DatabaseError
-from ..failures import TIMEOUT, classify
-from ..tasks import within
+from ..failures.classification import TIMEOUT, classify
+from ..concurrency.tasks import within
 from .connections import server_pid
-from .links import Link, Links, end_backends, quiet_states
+from .links import (
+    Link,
+    Links,
+    end_backends,
+    quiet_states,
+)
 
 # A process that stood still has heard nothing either: what it asks then gets its time.
 _LEAST_ANSWER = 2.0

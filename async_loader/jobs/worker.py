@@ -15,21 +15,28 @@ from typing import Any
 from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..clock import Clock
+from ..concurrency.clock import Clock
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, JobError
-from ..stop import Stop
-from .chunks import Chunks, Held
+from ..concurrency.stop import Stop
+from .chunks import Chunks, ClaimedPartition
 from .fence import Advance, Counts
 from .guard import Guard
 from .keyset import encode
-from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere, ends_told
+from .outcomes import (
+    ApplyFailed,
+    LeaseLostError,
+    Retry,
+    TakenOver,
+    again_elsewhere,
+    ends_told,
+)
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .retry_errors import told
 from .status import JobStatus, statuses_on
 from .throttles import Pace
-from .transient import Patience, is_transient
+from .transient import RetryBudget, is_transient
 
 # How soon a partition that another worker has left is noticed.
 _POLL = 0.2
@@ -38,7 +45,7 @@ _ROWS_AHEAD = 10_000
 
 
 @dataclass(slots=True)
-class Party:
+class WorkerGroup:
     """What the tasks of one process share."""
 
     chunks: Chunks
@@ -48,7 +55,7 @@ class Party:
     clock: Clock
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
-    held: set[int] = field(default_factory=set)
+    claimed: set[int] = field(default_factory=set)
     ended: JobStatus | None = None  # as the run was when it was seen to be over
 
     @property
@@ -92,9 +99,9 @@ class Party:
 class Worker:
     """One task; `work` returns when there is nothing left to do, or when told to stop."""
 
-    def __init__(self, party: Party) -> None:
-        self._party = party
-        self._chunks = party.chunks
+    def __init__(self, group: WorkerGroup) -> None:
+        self._party = group
+        self._chunks = group.chunks
         self._patience = self._new_patience()
         self._last_busy = 0.0
 
@@ -102,112 +109,112 @@ class Worker:
         """Work until the run is over; raises `JobError` for a row that stops it."""
         try:
             while not self._party.stopping:
-                held = await self._claim()
-                if held is not None:
-                    await self._drain(held)
+                claimed = await self._claim()
+                if claimed is not None:
+                    await self._drain(claimed)
                 elif not await self._others_are_at_work():
                     return
         finally:
             self._party.halt.set()  # whatever ends one of us ends the others, after their chunk
 
-    async def _claim(self) -> Held | None:
-        party, chunks = self._party, self._chunks
-        async with party.claiming:
-            row = await party.reader.patiently(
-                lambda: chunks.store.claim(chunks.run, chunks.me, sorted(party.held))
+    async def _claim(self) -> ClaimedPartition | None:
+        group, chunks = self._party, self._chunks
+        async with group.claiming:
+            row = await group.reader.retry_transient(
+                lambda: chunks.store.claim(chunks.run, chunks.me, sorted(group.claimed))
             )
             if row is None:
                 return None
-            party.held.add(row["number"])
-        held = Held(row["number"], row["upper"], row["cursor"], row["chunk"], row["done"])
+            group.claimed.add(row["number"])
+        claimed = ClaimedPartition(row["number"], row["upper"], row["cursor"], row["chunk"], row["done"])
         if row["ahead"] is not None or chunks.keyset is None:
-            held.ends.append(row["ahead"])
-        return held
+            claimed.ends.append(row["ahead"])
+        return claimed
 
     async def _others_are_at_work(self) -> bool:
         """Wait a little for what others have, or end the round; False once the run is over."""
-        party, store, run = self._party, self._chunks.store, self._chunks.run
-        async with party.claiming:
-            now = await party.reader.patiently(lambda: store.run_of(run))
+        group, store, run = self._party, self._chunks.store, self._chunks.run
+        async with group.claiming:
+            now = await group.reader.retry_transient(lambda: store.run_of(run))
             if now["state"] != "running":
                 return False
-            if not await party.reader.patiently(lambda: store.open_partitions(run)):
+            if not await group.reader.retry_transient(lambda: store.open_partitions(run)):
                 return await self._end_round(now["round"])
-        await party.reader.patiently(lambda: store.end_chunks_of_the_dead(run))
-        await party.nap(_POLL)
+        await group.reader.retry_transient(lambda: store.end_chunks_of_the_dead(run))
+        await group.nap(_POLL)
         return True
 
     async def _end_round(self, round_: int) -> bool:
-        party, store, run = self._party, self._chunks.store, self._chunks.run
+        group, store, run = self._party, self._chunks.store, self._chunks.run
         following = None
         if self._chunks.definition.until_empty:
-            read = await party.reader.patiently(lambda: store.rows_read(run, round_))
-            following = await party.plan() if read else None
+            read = await group.reader.retry_transient(lambda: store.rows_read(run, round_))
+            following = await group.plan() if read else None
 
         now: list[JobStatus] = []
 
         async def ended(connection: AsyncConnection) -> None:
             now[:] = await statuses_on(connection, store, [run])
 
-        going_on = await party.reader.patiently(
+        going_on = await group.reader.retry_transient(
             lambda: store.end_round(run, round_, following, ended)
         )
-        party.ended = None if going_on else now[0]
+        group.ended = None if going_on else now[0]
         return going_on
 
-    async def _drain(self, held: Held) -> None:
+    async def _drain(self, claimed: ClaimedPartition) -> None:
         """Go through a partition's chunks to its end."""
         try:
-            while not held.done and not self._party.stopping:
+            while not claimed.done and not self._party.stopping:
                 await self._throttle()
                 if not self._party.stopping:
-                    await self._next_chunk(held)
+                    await self._next_chunk(claimed)
         except TakenOver:
             pass  # its new owner goes on, or the run was stopped: the next claim tells
         finally:
-            self._party.held.discard(held.number)
+            self._party.claimed.discard(claimed.number)
 
-    async def _next_chunk(self, held: Held) -> None:
+    async def _next_chunk(self, claimed: ClaimedPartition) -> None:
         clock = self._party.clock
-        began = clock.now_ns() - int(held.busy * 1e9)
+        began = clock.now_ns() - int(claimed.busy * 1e9)
 
         def busy() -> float:
             return (clock.now_ns() - began) / 1e9
 
-        ahead = await self._look_ahead(held)
+        ahead = await self._look_ahead(claimed)
         try:
-            held.passed(await self._chunks.commit_next(held, ahead, busy), busy())
+            claimed.passed(await self._chunks.commit_next(claimed, ahead, busy), busy())
             self._party.reader.watchdog.heard()
             self._patience = self._new_patience()
         except Retry as retry:
-            held.busy = busy()
-            await self._settle(held, retry)
+            claimed.busy = busy()
+            await self._settle(claimed, retry)
         except TakenOver:
             raise
         except AsyncLoaderError:
             raise
         except Exception as error:
-            held.busy = busy()
-            self._check_elsewhere(held, error)
-            await self._cut(held, ahead, error)
+            claimed.busy = busy()
+            self._check_elsewhere(claimed, error)
+            await self._cut(claimed, ahead, error)
         self._last_busy = busy()
 
-    def _new_patience(self) -> Patience:
-        return Patience(self._party.clock, self._chunks.definition.patience)
+    def _new_patience(self) -> RetryBudget:
+        return RetryBudget(self._party.clock, self._chunks.definition.patience)
 
-    async def _look_ahead(self, held: Held) -> str | None:
+    async def _look_ahead(self, claimed: ClaimedPartition) -> str | None:
         """Return the end of the chunk after the next, None if the next is the last."""
         if self._chunks.keyset is None:
             return None
-        if not held.ends:
-            held.ends[:] = await self._ends_behind(held.cursor, held.upper)
-            chunks, end = self._chunks, held.ends[-1]
-            await self._party.reader.patiently(
-                lambda: chunks.store.fix_first_chunk(chunks.run, held.number, chunks.me, end)
+        if not claimed.ends:
+            claimed.ends[:] = await self._ends_behind(claimed.cursor, claimed.upper)
+            chunks, end = self._chunks, claimed.ends[-1]
+            await self._party.reader.retry_transient(
+                lambda: chunks.store.fix_first_chunk(chunks.run, claimed.number, chunks.me, end)
             )
-        if len(held.ends) == 1 and held.ends[-1] != held.upper:
-            held.ends[:0] = await self._ends_behind(held.ends[-1], held.upper)
-        return held.ends[-2] if len(held.ends) > 1 else None
+        if len(claimed.ends) == 1 and claimed.ends[-1] != claimed.upper:
+            claimed.ends[:0] = await self._ends_behind(claimed.ends[-1], claimed.upper)
+        return claimed.ends[-2] if len(claimed.ends) > 1 else None
 
     async def _ends_behind(self, lower: str | None, upper: str | None) -> list[str | None]:
         """Return the ends of the next chunks, the nearest one last."""
@@ -223,78 +230,78 @@ class Worker:
 
     # --- failures ----------------------------------------------------------------------
 
-    async def _settle(self, held: Held, retry: Retry) -> None:
+    async def _settle(self, claimed: ClaimedPartition, retry: Retry) -> None:
         """Find out whether the chunk was committed, and go on accordingly."""
-        party, chunks = self._party, self._chunks
+        group, chunks = self._party, self._chunks
         cause = retry.__cause__ or retry
-        await party.clock.sleep(self._patience.next_pause(cause))
-        now = await party.reader.patiently(
-            lambda: chunks.store.position(chunks.run, held.number, chunks.me)
+        await group.clock.sleep(self._patience.next_pause(cause))
+        now = await group.reader.retry_transient(
+            lambda: chunks.store.position(chunks.run, claimed.number, chunks.me)
         )
-        if now["owner"] != chunks.me or now["chunk"] not in (held.chunk, held.chunk + 1):
-            await self._check_lease(held)
+        if now["owner"] != chunks.me or now["chunk"] not in (claimed.chunk, claimed.chunk + 1):
+            await self._check_lease(claimed)
             raise TakenOver
-        if now["chunk"] == held.chunk:
-            self._check_elsewhere(held, retry)
-            held.retried += 1
+        if now["chunk"] == claimed.chunk:
+            self._check_elsewhere(claimed, retry)
+            claimed.retried += 1
             return
-        held.ends.pop()
-        if now["ahead"] is not None and not held.ends:
-            held.ends.append(now["ahead"])
-        held.cursor, held.chunk, held.done = now["cursor"], now["chunk"], now["done"]
-        held.retried, held.busy, held.untold = 0, 0.0, 0.0
-        held.applied = held.elsewhere = False
+        claimed.ends.pop()
+        if now["ahead"] is not None and not claimed.ends:
+            claimed.ends.append(now["ahead"])
+        claimed.cursor, claimed.chunk, claimed.done = now["cursor"], now["chunk"], now["done"]
+        claimed.retried, claimed.busy, claimed.unreported_seconds = 0, 0.0, 0.0
+        claimed.applied = claimed.elsewhere = False
 
-    async def _check_lease(self, held: Held) -> None:
+    async def _check_lease(self, claimed: ClaimedPartition) -> None:
         """Raise where another took a chunk over that was slower than the lease."""
-        party, chunks = self._party, self._chunks
+        group, chunks = self._party, self._chunks
         lease = chunks.definition.lease
-        now = await party.reader.patiently(lambda: chunks.store.run_of(chunks.run))
-        if held.applied and held.busy > lease and now["state"] == "running":
+        now = await group.reader.retry_transient(lambda: chunks.store.run_of(chunks.run))
+        if claimed.applied and claimed.busy > lease and now["state"] == "running":
             raise LeaseLostError(
-                f"{chunks.definition.name}: {chunks.describe(held)} took {held.busy:.1f} s, and "
-                f"the lease ({lease:g} s) was not renewed meanwhile: another worker has taken "
+                f"{chunks.definition.name}: {chunks.describe(claimed)} took {claimed.busy:.1f} s, "
+                f"and the lease ({lease:g} s) was not renewed meanwhile: another worker has taken "
                 "them over, and here nothing was committed; let apply await what takes long "
                 "instead of blocking, or raise lease"
             )
 
-    def _check_elsewhere(self, held: Held, error: Exception) -> None:
+    def _check_elsewhere(self, claimed: ClaimedPartition, error: Exception) -> None:
         """Raise where a chunk that is tried again would repeat what is committed already."""
-        if held.elsewhere:
-            rows = self._chunks.describe(held)
+        if claimed.elsewhere:
+            rows = self._chunks.describe(claimed)
             raise again_elsewhere(self._chunks.definition.name, rows, error) from error
 
-    async def _cut(self, held: Held, ahead: str | None, error: Exception) -> None:
+    async def _cut(self, claimed: ClaimedPartition, ahead: str | None, error: Exception) -> None:
         """Make a failing chunk smaller, until one row is left: that one is to blame."""
-        keyset, end = self._chunks.keyset, held.ends[-1]
+        keyset, end = self._chunks.keyset, claimed.ends[-1]
         cause = error.__cause__ if isinstance(error, ApplyFailed) else error
         assert isinstance(cause, Exception)
         if keyset is None:
             raise JobError(f"{self._chunks.definition.name} failed: {_told(cause)}") from cause
-        keys = [encode(k) for k in await self._party.keys(keyset.keys(held.cursor, end))]
+        keys = [encode(k) for k in await self._party.keys(keyset.keys(claimed.cursor, end))]
         if not keys:
             return  # the rows have gone: the next attempt finds none
         middle = keys[max(len(keys) // 2 - 1, 0)]
         if middle != end:
-            held.ends.append(middle)
+            claimed.ends.append(middle)
             return
-        await self._skip(held, ahead, cause)
+        await self._skip(claimed, ahead, cause)
 
-    async def _skip(self, held: Held, ahead: str | None, cause: Exception) -> None:
+    async def _skip(self, claimed: ClaimedPartition, ahead: str | None, cause: Exception) -> None:
         """Put a row into the error table in the transaction that moves past it."""
-        chunks, key = self._chunks, held.ends[-1]
+        chunks, key = self._chunks, claimed.ends[-1]
         assert key is not None
         error = {
             "key": key,
-            "partition": held.number,
-            "chunk": held.chunk + 1,
+            "partition": claimed.number,
+            "chunk": claimed.chunk + 1,
             **told(cause),
         }
-        counts = Counts(skipped=1, busy=held.untold + held.busy)
-        by = chunks.advance_of(held, ahead, counts)
+        counts = Counts(skipped=1, busy=claimed.unreported_seconds + claimed.busy)
+        by = chunks.advance_of(claimed, ahead, counts)
         try:
-            await self._pass_by(held, by, error, cause)
-            held.passed(by)
+            await self._pass_by(claimed, by, error, cause)
+            claimed.passed(by)
         except (TakenOver, JobError):
             raise
         except Exception as failure:
@@ -302,12 +309,12 @@ class Worker:
                 raise
             retry = Retry()
             retry.__cause__ = failure
-            await self._settle(held, retry)
+            await self._settle(claimed, retry)
 
     async def _pass_by(
-        self, held: Held, by: Advance, error: dict[str, Any], cause: Exception
+        self, claimed: ClaimedPartition, by: Advance, error: dict[str, Any], cause: Exception
     ) -> None:
-        store, place = self._chunks.store, self._chunks.place(held)
+        store, place = self._chunks.store, self._chunks.place(claimed)
         limit = self._chunks.definition.skip_limit
         async with store.engine.begin() as connection:
             if not await store.skip(connection, place, limit, error):
@@ -327,18 +334,18 @@ class Worker:
 
     async def _throttle(self) -> None:
         """Ask each hook, outside any transaction, and wait as it says."""
-        party = self._party
+        group = self._party
         for hook in self._chunks.definition.throttles:
-            while not party.stopping:
-                pace = Pace(self._last_busy, party.reader.engine)
+            while not group.stopping:
+                pace = Pace(self._last_busy, group.reader.engine)
                 with ends_told("a throttle"):
-                    wait = await party.reader.patiently(lambda h=hook, p=pace: h(p))  # type: ignore[misc]
+                    wait = await group.reader.retry_transient(lambda h=hook, p=pace: h(p))  # type: ignore[misc]
                 if wait is None:
                     break
-                began = party.clock.now_ns()
-                party.guard.waiting(wait.why, shown=wait.seconds >= 1)
-                await party.nap(wait.seconds)
-                party.guard.waited((party.clock.now_ns() - began) / 1e9)
+                began = group.clock.now_ns()
+                group.guard.waiting(wait.why, shown=wait.seconds >= 1)
+                await group.nap(wait.seconds)
+                group.guard.waited((group.clock.now_ns() - began) / 1e9)
                 if not wait.again:
                     break
 

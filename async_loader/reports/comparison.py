@@ -16,10 +16,10 @@ from rich.text import Text
 
 from async_loader.reports.console import circumstances, milliseconds, printed
 from async_loader.results.run import RunResult
-from async_loader.workloads import BUILT_IN
+from async_loader.load.workloads import BUILT_IN
 
 # The rounds of each way, by its label: a mode, or the file that it was read from.
-Ways = Mapping[str, Sequence[RunResult]]
+RunsByMode = Mapping[str, Sequence[RunResult]]
 
 BASE = "sync"
 _HEIGHT = 14
@@ -34,7 +34,7 @@ _MARKERS = {
 }
 
 
-def render(ways: Ways, *, width: int = 80, color: bool = False) -> str:
+def render(ways: RunsByMode, *, width: int = 80, color: bool = False) -> str:
     """
     Return the comparison; figures are medians over the rounds.
 
@@ -42,7 +42,7 @@ def render(ways: Ways, *, width: int = 80, color: bool = False) -> str:
     """
     width = min(width, 100)
     first = next(iter(ways.values()))[0]
-    parts: list[Any] = [*circumstances(first, skip=("let in by",)), _table(ways)]
+    parts: list[Any] = [*circumstances(first, skip=("load model",)), _table(ways)]
     if chart := _chart(ways, width):
         parts += [Text.from_ansi(chart) if color else Text(plotext.uncolorize(chart)), ""]
     parts += _lessons(ways)
@@ -86,12 +86,12 @@ def _load(run: RunResult) -> str:
     return str(run.settings.get("rate") or run.settings.get("concurrency", "?"))
 
 
-def base_of(ways: Ways) -> str:
+def base_of(ways: RunsByMode) -> str:
     """Return the label that the others are held against."""
     return BASE if BASE in ways else next(iter(ways))
 
 
-def ratios(ways: Ways, base: str) -> dict[str, float]:
+def ratios(ways: RunsByMode, base: str) -> dict[str, float]:
     """Return each way's throughput over the base's: the median of the rounds' own ratios."""
     return {
         label: median(
@@ -106,7 +106,7 @@ def ratios(ways: Ways, base: str) -> dict[str, float]:
     }
 
 
-def _table(ways: Ways) -> Table:
+def _table(ways: RunsByMode) -> Table:
     base = base_of(ways)
     against = ratios(ways, base)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
@@ -128,7 +128,7 @@ def _table(ways: Ways) -> Table:
     return table
 
 
-def _chart(ways: Ways, width: int) -> str:
+def _chart(ways: RunsByMode, width: int) -> str:
     """Return the connections in use over the last round's time, every way on one pair of axes."""
     plotext.clear_figure()
     plotext.theme("clear")
@@ -150,7 +150,7 @@ def _chart(ways: Ways, width: int) -> str:
     return chart
 
 
-def _lessons(ways: Ways) -> Iterable[str]:
+def _lessons(ways: RunsByMode) -> Iterable[str]:
     """Say what differs between the ways where nothing should, and where a run failed."""
     counts = {
         (run.count_of("write"), run.count_of("read")) for runs in ways.values() for run in runs

@@ -154,7 +154,7 @@ def _facts(result: RunResult) -> Iterator[tuple[str, str]]:
     if label := asked.get("label"):
         yield "label", label
     yield "workload", f"{result.workload}, seed {asked.get('seed', 0)}{_helped(result)}"
-    yield "let in by", let_in_by(result)
+    yield "load model", load_model(result)
     if database := found.get("database"):
         durability = ", ".join(
             f"{name} {database['settings'][name]}"
@@ -183,8 +183,8 @@ def _helped(result: RunResult) -> str:
     return f", {', '.join(found)}" if found else ""
 
 
-def let_in_by(result: RunResult) -> str:
-    """Return the load that was asked for: the mode with its concurrency, rate or stages."""
+def load_model(result: RunResult) -> str:
+    """Return the load that was asked for: open or closed, and its rate, users or stages."""
     asked = result.settings
     stages = " ".join(asked.get("stage", []))
     if result.mode == "open":
@@ -192,8 +192,10 @@ def let_in_by(result: RunResult) -> str:
         most = f"at most {asked.get('max_in_flight', '?')} in flight"
         return f"open, {rate} {asked.get('arrivals', '')}, {most}"
     if result.mode == "ramp":
-        return f"ramp, concurrency {stages or '?'}"
-    return f"{result.mode}, concurrency {asked.get('concurrency', '?')}"
+        return f"closed, users {stages or '?'}"
+    users = asked.get("concurrency", "?")
+    closed = {"semaphore": f"closed, {users} users", "chunks": f"closed, chunks of {users}"}
+    return closed.get(result.mode, f"{result.mode}, concurrency {users}")
 
 
 def _operations(result: RunResult) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from async_loader.metrics.check_tally import MOST_NAMES
+from async_loader.load.metrics.check_tally import MOST_NAMES
 from async_loader.results.findings import (
     DatabaseCounts,
     RepeatedStatement,

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from async_loader.reports import json, junit, markdown, sweep
-from async_loader.reports.comparison import Ways
+from async_loader.reports import (
+    json,
+    junit,
+    markdown,
+    sweep,
+)
+from async_loader.reports.comparison import RunsByMode
 from async_loader.results.run import RunResult
 
 Forms = dict[str, Callable[[Any], str]]
@@ -18,7 +23,7 @@ def _html(result: RunResult) -> str:
     return html.render(result)
 
 
-def _html_of_several(ways: Ways) -> str:
+def _html_of_several(ways: RunsByMode) -> str:
     from async_loader.reports import html  # noqa: PLC0415  as above
 
     return html.render_comparison(ways)

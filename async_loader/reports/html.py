@@ -22,8 +22,13 @@ from markupsafe import Markup
 
 from async_loader.reports import page_sweep
 from async_loader.reports import page_tables as tables
-from async_loader.reports.comparison import Ways
-from async_loader.reports.console import let_in_by, measurements, milliseconds, sentences
+from async_loader.reports.comparison import RunsByMode
+from async_loader.reports.console import (
+    load_model,
+    measurements,
+    milliseconds,
+    sentences,
+)
 from async_loader.reports.next_command import next_command
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.reports.sweep import advice_of, ways_of
@@ -43,7 +48,7 @@ def render(result: RunResult) -> str:
     return render_comparison({result.mode: [result]})
 
 
-def render_comparison(ways: Ways) -> str:
+def render_comparison(ways: RunsByMode) -> str:
     """Return the page of several runs, over the same axes; a page of one run for one."""
     return _page(ways, verdict=_verdict(ways))
 
@@ -61,7 +66,7 @@ def render_sweep(steps: Sequence[RunResult]) -> str:
 
 
 def _page(
-    ways: Ways,
+    ways: RunsByMode,
     *,
     verdict: dict[str, Any],
     compared: tables.Table | None = None,
@@ -101,7 +106,7 @@ def _findings(result: RunResult) -> list[str]:
 # --- what the page says --------------------------------------------------------------------
 
 
-def _verdict(ways: Ways) -> dict[str, Any]:
+def _verdict(ways: RunsByMode) -> dict[str, Any]:
     """Return the word, what it is about, and the reasons."""
     runs = [run for rounds in ways.values() for run in rounds]
     word = tables.worst(runs)
@@ -111,7 +116,7 @@ def _verdict(ways: Ways) -> dict[str, Any]:
         sentence = f"{run.completed:,} operations in {_seconds(run.seconds)}"
         if run.planned is not None and run.planned != run.completed:
             sentence = f"{run.completed:,} of {run.planned:,} operations in {_seconds(run.seconds)}"
-        subject = f"{subject}, let in by {let_in_by(run)}"
+        subject = f"{subject}, load model {load_model(run)}"
         if started := run.environment.get("started"):
             subject = f"{subject}, started {started[:16].replace('T', ' ')} UTC"
         return _says(word, sentence, subject, judge(run).remarks)
@@ -193,7 +198,7 @@ def _seconds(seconds: float) -> str:
 # --- charts --------------------------------------------------------------------------------
 
 
-def _charts(ways: Ways) -> list[dict[str, Any]]:
+def _charts(ways: RunsByMode) -> list[dict[str, Any]]:
     """Return the charts that there is something for: kind, title, what may be chosen."""
     runs = [run for rounds in ways.values() for run in rounds]
     several = len(ways) > 1

@@ -1,4 +1,4 @@
-"""Ways to insert the same rows, side by side."""
+"""RunsByMode to insert the same rows, side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from async_loader.inserts_bench import Measure
+from async_loader.inserts.bench import Measure
 from async_loader.reports.console import printed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import zip_longest
 
-from async_loader.reports.comparison import Ways
+from async_loader.reports.comparison import RunsByMode
 from async_loader.results.run import RESULT_SCHEMA, RunResult
 from async_loader.verdict.verdict import document_of
 
@@ -15,7 +15,7 @@ def render(result: RunResult) -> str:
     return json.dumps(document_of(result), indent=1) + "\n"
 
 
-def render_comparison(ways: Ways) -> str:
+def render_comparison(ways: RunsByMode) -> str:
     """Return several runs as one document, in turns as they ran: A B C A B C."""
     rounds = zip_longest(*ways.values())
     runs = [document_of(run) for turn in rounds for run in turn if run is not None]

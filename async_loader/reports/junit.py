@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from async_loader.reports.comparison import Ways
+from async_loader.reports.comparison import RunsByMode
 from async_loader.reports.sweep import advice_lines, advice_of, level_text
 from async_loader.results.run import RunResult
 from async_loader.verdict.criteria import ENDINGS, Criterion
@@ -27,7 +27,7 @@ def render(result: RunResult) -> str:
     return _document([_suite(result, result.title)])
 
 
-def render_comparison(ways: Ways) -> str:
+def render_comparison(ways: RunsByMode) -> str:
     """Return the document of several runs: a suite for each round of each."""
     suites = []
     for label, runs in ways.items():

@@ -8,7 +8,7 @@ from math import isnan
 from statistics import median
 
 from async_loader.reports import shards
-from async_loader.reports.comparison import Ways, base_of, ratios
+from async_loader.reports.comparison import RunsByMode, base_of, ratios
 from async_loader.reports.console import milliseconds, sentences, service_times
 from async_loader.reports.findings import repeat_lines, server_lines
 from async_loader.reports.next_command import next_command
@@ -22,7 +22,12 @@ from async_loader.reports.sweep import (
 from async_loader.results.run import RunResult
 from async_loader.verdict.knee import by_of, fault, level_of
 from async_loader.verdict.validity import measurement_text
-from async_loader.verdict.verdict import Verdict, Word, judge, worst
+from async_loader.verdict.verdict import (
+    Verdict,
+    Word,
+    judge,
+    worst,
+)
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
 _MOST_ERRORS = 10
@@ -80,7 +85,7 @@ def _shards(result: RunResult) -> list[str]:
     return [*lines, *(_row(*map(_plain, row)) for row in shards.rows(result)), ""]
 
 
-def render_comparison(ways: Ways) -> str:
+def render_comparison(ways: RunsByMode) -> str:
     """Return a row for each way, with the medians of its rounds, and what kept one from passing."""
     base = base_of(ways)
     against = ratios(ways, base)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from async_loader.histogram import Histogram
-from async_loader.reports.comparison import Ways
+from async_loader.results.histogram import Histogram
+from async_loader.reports.comparison import RunsByMode
 from async_loader.results.run import RunResult
 from async_loader.results.slices import Slices, percentile_ns, sum_of_buckets
 
@@ -33,7 +33,7 @@ ALL = ""
 Values = list[float | None]
 
 
-def chart_data(ways: Ways) -> dict[str, Any]:
+def chart_data(ways: RunsByMode) -> dict[str, Any]:
     """Return the data of all charts; of several rounds the one of median throughput is drawn."""
     drawn = {label: typical(runs) for label, runs in ways.items()}
     longest = max(len(run.series.throughput) for run in drawn.values())

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from async_loader.reports import shards
-from async_loader.reports.comparison import Ways, base_of, ratios
+from async_loader.reports.comparison import RunsByMode, base_of, ratios
 from async_loader.reports.console import milliseconds
 from async_loader.reports.findings import checks_left_out, server_lines, shown_checks
 from async_loader.results.changes import Change
@@ -277,7 +277,7 @@ def _interval(change: Change) -> Interval | None:
 # --- several runs --------------------------------------------------------------------------
 
 
-def compared(ways: Ways) -> Table:
+def compared(ways: RunsByMode) -> Table:
     """Return a row for each way, with the medians of its rounds."""
     base = base_of(ways)
     against = ratios(ways, base)
@@ -304,7 +304,7 @@ def compared(ways: Ways) -> Table:
     return Table(_rounds(ways), headings, rows, frozenset({0}))
 
 
-def _rounds(ways: Ways) -> str:
+def _rounds(ways: RunsByMode) -> str:
     most = max(map(len, ways.values()))
     if most == 1:
         return ""
@@ -330,7 +330,7 @@ def verdict_cell(word: Word) -> Cell:
     return Cell(word, _TONES[word])
 
 
-def circumstances(ways: Ways) -> dict[str, Table]:
+def circumstances(ways: RunsByMode) -> dict[str, Table]:
     """Return by title what was asked for and on what it ran, what differs between runs first."""
     known = [_facts(runs[0]) for runs in ways.values()]
     facts = list(dict.fromkeys(fact for each in known for fact in each))

@@ -11,7 +11,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from async_loader.reports.console import circumstances, let_in_by, milliseconds, printed
+from async_loader.reports.console import (
+    circumstances,
+    load_model,
+    milliseconds,
+    printed,
+)
 from async_loader.reports.console import render as render_run
 from async_loader.results.run import RESULT_SCHEMA, RunResult
 from async_loader.verdict.knee import (
@@ -38,7 +43,7 @@ def render(steps: Sequence[RunResult], *, width: int = 80, color: bool = False) 
     width = min(width, 100)
     limit = latency_limit(steps)
     advice = advise(steps, limit)
-    parts: list[Any] = [*circumstances(steps[0], skip=("let in by",)), _table(steps, advice)]
+    parts: list[Any] = [*circumstances(steps[0], skip=("load model",)), _table(steps, advice)]
     if len(steps) > 1:
         chart = _chart(sorted(steps, key=level_of), width)
         parts += [Text.from_ansi(chart) if color else Text(plotext.uncolorize(chart)), ""]
@@ -52,7 +57,7 @@ def render_calibration(runs: Sequence[RunResult], *, width: int = 80, color: boo
     if not below:  # it tells why
         return render_run(full, width=width, color=color)
     capacity = (
-        f"At full speed, {let_in_by(full)}: {full.throughput:,.0f} operations/s. "
+        f"At full speed, {load_model(full)}: {full.throughput:,.0f} operations/s. "
         "The latencies of that run hold our own queue; those below it do not."
     )
     text = printed([capacity, ""], width=min(width, 100), color=color)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from ..tracebacks import without_varying
+from ..failures.tracebacks import without_varying
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Self
 
-from ..histogram import Histogram, sum_of
+from .histogram import Histogram, sum_of
 from .machine import MachineResult
 from .time_split import TimeSplit
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from ..histogram import Histogram, sum_of
+from .histogram import Histogram, sum_of
 from .changes import Comparison
 from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..histogram import Histogram, sum_of
+from .histogram import Histogram, sum_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..histogram import Histogram, sum_of
+from .histogram import Histogram, sum_of
 
 PARTS: Mapping[str, str] = {
     "pool_wait": "pool wait",

@@ -50,14 +50,21 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from . import problems, routes_jobs, routes_meta, routes_pages, routes_results, routes_runs
-from .desk import BEARER, Desk
+from . import (
+    problems,
+    routes_jobs,
+    routes_meta,
+    routes_pages,
+    routes_results,
+    routes_runs,
+)
+from .state import BEARER, ServiceState
 
 # What the guard, or a defect, may answer whatever is asked.
 _ANYWHERE = problems.responses(400, 401, 403, 408, 413, 421, 429, 500, 503)
 
 
-def make_app(desk: Desk) -> FastAPI:
+def make_app(service: ServiceState) -> FastAPI:
     """Return the application, which the guard is to stand before."""
     app = FastAPI(
         title="async_loader",
@@ -70,18 +77,18 @@ def make_app(desk: Desk) -> FastAPI:
         redirect_slashes=False,
         responses=_ANYWHERE,
     )
-    app.state.desk = desk
+    app.state.service = service
     problems.install(app)
-    needed = [Depends(BEARER)] if desk.tokens.are_needed else []
+    needed = [Depends(BEARER)] if service.tokens.are_needed else []
     for routes in (routes_runs, routes_results, routes_jobs, routes_meta):
         app.include_router(routes.router, dependencies=needed)
     for router in (routes_meta.open_router, routes_pages.router):
         app.include_router(router)
-    app.openapi = lambda: _openapi(app, desk)  # type: ignore[method-assign]  # FastAPI's own way
+    app.openapi = lambda: _openapi(app, service)  # type: ignore[method-assign]  # FastAPI's own way
     return app
 
 
-def _openapi(app: FastAPI, desk: Desk) -> dict[str, Any]:
+def _openapi(app: FastAPI, service: ServiceState) -> dict[str, Any]:
     """Return the OpenAPI document, with what a problem is, and with this server's bounds."""
     if app.openapi_schema is None:
         document = get_openapi(
@@ -99,7 +106,7 @@ def _openapi(app: FastAPI, desk: Desk) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         overrides = schemas["Overrides"]["properties"]
-        for name, most in desk.bounds.model_dump().items():
+        for name, most in service.bounds.model_dump().items():
             overrides[name]["anyOf"][0]["maximum"] = most
         app.openapi_schema = document
     return app.openapi_schema

@@ -7,11 +7,11 @@ import socket
 import ssl
 
 from ..errors import ConfigurationError, MissingExtraError
-from ..outputs import DONE, complain
-from ..runtime import run_until_stopped
+from ..runtime.outputs import DONE, complain
+from ..runtime.process import run_until_stopped
 from ..settings.serve import ServeSettings
-from ..stop import Stop
-from ..streams import stderr, stdout
+from ..concurrency.stop import Stop
+from ..runtime.streams import stderr, stdout
 
 _PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")
 
@@ -35,18 +35,18 @@ def run_serve_command(settings: ServeSettings) -> int:
 
 
 async def _serve(settings: ServeSettings, stop: Stop) -> None:
-    from .desk import open_desk  # noqa: PLC0415  needs the extra
+    from .state import lifespan  # noqa: PLC0415  needs the extra
     from .server import serve  # noqa: PLC0415  as above
 
     stop.heeded = True  # a signal drains
     _check_certificate(settings)
     with _listening(settings) as listener:
-        async with open_desk(settings) as desk:
+        async with lifespan(settings) as service:
             host, port = listener.getsockname()[:2]
             scheme = "https" if settings.tls_certificate else "http"
             shown = f"[{host}]" if ":" in host else host
             complain(f"listening on {scheme}://{shown}:{port}", DONE)
-            await serve(desk, listener, stop)
+            await serve(service, listener, stop)
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..settings.serve import NAME
-from ..specs.load_test import Mode
+from ..load.specs.load_test import Mode
 from .history import ACTIVE, State
 from .live import Live
 

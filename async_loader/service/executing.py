@@ -9,9 +9,9 @@ from typing import Any
 
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
-from ..redaction import redacted
-from ..specs.load_test import LoadTestSpec
-from ..tasks import answer_of
+from ..failures.redaction import redacted
+from ..load.specs.load_test import LoadTestSpec
+from ..concurrency.tasks import answer_of
 from ..workers import Message, ProcessWorkers
 from .work import perform
 

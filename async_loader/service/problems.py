@@ -14,8 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
-from .discretion import without_folders
+from ..errors import (
+    AsyncLoaderError,
+    ConfigurationError,
+    DatabaseError,
+    JobError,
+)
+from .path_redaction import without_folders
 from .history import NO_HISTORY, TargetBusyError
 from .scenarios import UnknownScenarioError
 

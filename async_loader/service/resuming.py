@@ -10,7 +10,7 @@ from ..errors import AsyncLoaderError, JobError
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
 from ..jobs.targets import SHIPPED
-from ..tasks import answer_of
+from ..concurrency.tasks import answer_of
 from ..workers import ProcessWorkers
 from .history import History
 from .targets import Targets

@@ -15,7 +15,7 @@ from ..reports.forms import COMPARE_FORMS, RUN_FORMS
 from ..reports.page_data import chart_data
 from ..results.run import RunResult
 from ..verdict.regression import compare_with
-from .desk import Desk, TheDesk
+from .state import ServiceState, StateDep
 from .documents import MOST_ID, ComparisonDocument, RunSummary
 from .problems import Problem, responses
 
@@ -56,25 +56,25 @@ Runs = Annotated[
     summary="A run's report",
 )
 async def report(
-    number: Annotated[int, Path(ge=1, le=MOST_ID)], suffix: Suffix, desk: TheDesk
+    number: Annotated[int, Path(ge=1, le=MOST_ID)], suffix: Suffix, service: StateDep
 ) -> Response:
     """Return the report of a run that has a result: a page, the result, JUnit or Markdown."""
-    (result,) = await _results(desk, [number])
+    (result,) = await _results(service, [number])
     return await _rendered(RUN_FORMS[_FORMS[suffix]], result, suffix)
 
 
 @router.get("/runs/{number}/charts", responses=responses(404, 409, 422), summary="A run's charts")
-async def charts(number: Annotated[int, Path(ge=1, le=MOST_ID)], desk: TheDesk) -> dict[str, Any]:
+async def charts(number: Annotated[int, Path(ge=1, le=MOST_ID)], service: StateDep) -> dict[str, Any]:
     """Return what the report's charts draw of a run."""
-    (result,) = await _results(desk, [number])
+    (result,) = await _results(service, [number])
     return await asyncio.to_thread(chart_data, {_label(number): [result]})
 
 
 @router.get("/compare", responses=responses(404, 409, 422), summary="Compare runs")
-async def compare(desk: TheDesk, numbers: Runs) -> ComparisonDocument:
+async def compare(service: StateDep, numbers: Runs) -> ComparisonDocument:
     """Return runs side by side, and of two what changed from the first to the second."""
-    results = await _results(desk, numbers)
-    rows = [await desk.history.get(number) for number in numbers]
+    results = await _results(service, numbers)
+    rows = [await service.history.get(number) for number in numbers]
     ways = {_label(n): [result] for n, result in zip(numbers, results, strict=True)}
     changes, differences = [], []
     if len(results) == 2:
@@ -97,21 +97,21 @@ async def compare(desk: TheDesk, numbers: Runs) -> ComparisonDocument:
     response_class=Response,
     summary="A comparison's report",
 )
-async def compare_report(desk: TheDesk, suffix: Suffix, numbers: Runs) -> Response:
+async def compare_report(service: StateDep, suffix: Suffix, numbers: Runs) -> Response:
     """Return the report of several runs, as `async_loader report` writes it."""
-    results = await _results(desk, numbers)
+    results = await _results(service, numbers)
     ways = {_label(n): [result] for n, result in zip(numbers, results, strict=True)}
     return await _rendered(COMPARE_FORMS[_FORMS[suffix]], ways, suffix)
 
 
-async def _results(desk: Desk, numbers: Sequence[int]) -> list[RunResult]:
+async def _results(service: ServiceState, numbers: Sequence[int]) -> list[RunResult]:
     if len(set(numbers)) != len(numbers):
         raise Problem(422, "run: a run is compared with others, not with itself")
     found = []
     for number in numbers:
-        document = await desk.history.document(number)
+        document = await service.history.document(number)
         if document is None:
-            if number in desk.runs.running:
+            if number in service.runs.running:
                 raise Problem(409, f"run {number} goes on: it has no result yet")
             raise Problem(404, f"there is no result of a run {number}")
         found.append(await asyncio.to_thread(_loaded, document))

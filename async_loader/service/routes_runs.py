@@ -8,8 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from .desk import Desk, TheDesk, Who
-from .documents import MOST_ID, Name, RunDocument, RunList, RunRequest, RunSummary
+from .state import ServiceState, StateDep, Who
+from .documents import (
+    MOST_ID,
+    Name,
+    RunDocument,
+    RunList,
+    RunRequest,
+    RunSummary,
+)
 from .history import Filter, State
 from .live import ENDED, ended
 from .problems import Problem, responses
@@ -33,25 +40,25 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
     responses=responses(404, 409, 422),
     summary="Start a run",
 )
-async def start(request: RunRequest, response: Response, desk: TheDesk, who: Who) -> RunDocument:
+async def start(request: RunRequest, response: Response, service: StateDep, who: Who) -> RunDocument:
     """
     Start a run of a scenario on a target and return it, as `Location` does.
 
     One at a time on a target: 409 names in `run` the one that goes on. 422 is for overrides
     beyond the bounds, or that do not go with the scenario.
     """
-    if request.target not in desk.targets:
+    if request.target not in service.targets:
         raise Problem(404, f"no target {request.target!r}")
     overrides = request.overrides.values()
-    _check_bounds(desk, request.overrides.model_dump(exclude_none=True))
-    number = await desk.runs.start(request.scenario, request.target, overrides, by=who)
+    _check_bounds(service, request.overrides.model_dump(exclude_none=True))
+    number = await service.runs.start(request.scenario, request.target, overrides, by=who)
     response.headers["Location"] = f"/api/runs/{number}"
-    return await _run(desk, number)
+    return await _run(service, number)
 
 
 @router.get("", responses=responses(422), summary="List runs")
 async def list_runs(  # noqa: PLR0917  FastAPI names them
-    desk: TheDesk,
+    service: StateDep,
     scenario: Annotated[Name | None, Query()] = None,
     target: Annotated[Name | None, Query()] = None,
     state: Annotated[State | None, Query()] = None,
@@ -59,7 +66,7 @@ async def list_runs(  # noqa: PLR0917  FastAPI names them
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> RunList:
     """Return a page of runs, the latest first."""
-    rows = await desk.history.page(
+    rows = await service.history.page(
         Filter(scenario=scenario, target=target, state=state, before=before, limit=limit)
     )
     following = rows[-1]["id"] if len(rows) == limit else None
@@ -67,9 +74,9 @@ async def list_runs(  # noqa: PLR0917  FastAPI names them
 
 
 @router.get("/{number}", responses=responses(404, 422), summary="Look at a run")
-async def get_run(number: RunId, desk: TheDesk) -> RunDocument:
+async def get_run(number: RunId, service: StateDep) -> RunDocument:
     """Return a run as it is now."""
-    return await _run(desk, number)
+    return await _run(service, number)
 
 
 @router.get(
@@ -80,7 +87,7 @@ async def get_run(number: RunId, desk: TheDesk) -> RunDocument:
 )
 async def watch(
     number: RunId,
-    desk: TheDesk,
+    service: StateDep,
     last_event_id: Annotated[
         str | None, Header(description="the `id` of the last event that the watcher has seen")
     ] = None,
@@ -91,43 +98,43 @@ async def watch(
     Of a run that has ended only `end` is sent; who has seen that gets 204, which tells an
     EventSource not to come again.
     """
-    running = desk.runs.running.get(number)
+    running = service.runs.running.get(number)
     if running is None:
-        row = await _row(desk, number)
+        row = await _row(service, number)
         if last_event_id == ENDED:
             return Response(status_code=204)
         return Response(ended(row["state"], row["reasons"]), media_type="text/event-stream")
-    desk.watchers.join()
+    service.watchers.join()
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-    return EventStream(running.live.watch(seen), desk.watchers)
+    return EventStream(running.live.watch(seen), service.watchers)
 
 
 @router.post("/{number}/stop", status_code=202, responses=responses(404, 409, 422), summary="Stop")
-async def stop(number: RunId, desk: TheDesk, who: Who) -> RunDocument:
+async def stop(number: RunId, service: StateDep, who: Who) -> RunDocument:
     """
     Ask a run to end: no more operations start, and those in flight have its `grace`.
 
     Asked again, it does not wait for them either. 409: it has ended.
     """
-    if not await desk.runs.stop(number, by=who):
-        await _row(desk, number)
+    if not await service.runs.stop(number, by=who):
+        await _row(service, number)
         raise Problem(409, f"run {number} has ended")
-    return await _run(desk, number)
+    return await _run(service, number)
 
 
-async def _run(desk: Desk, number: int) -> RunDocument:
-    running = desk.runs.running.get(number)
-    return RunDocument.of_run(await _row(desk, number), running.live if running else None)
+async def _run(service: ServiceState, number: int) -> RunDocument:
+    running = service.runs.running.get(number)
+    return RunDocument.of_run(await _row(service, number), running.live if running else None)
 
 
-async def _row(desk: Desk, number: int) -> Mapping[str, Any]:
-    row = await desk.history.get(number)
+async def _row(service: ServiceState, number: int) -> Mapping[str, Any]:
+    row = await service.history.get(number)
     if row is None:
         raise Problem(404, f"no run {number}")
     return row
 
 
-def _check_bounds(desk: Desk, asked: Mapping[str, Any]) -> None:
-    for name, most in desk.bounds.model_dump().items():
+def _check_bounds(service: ServiceState, asked: Mapping[str, Any]) -> None:
+    for name, most in service.bounds.model_dump().items():
         if asked.get(name, 0) > most:
             raise Problem(422, f"overrides.{name}: at most {most:g} on this server")

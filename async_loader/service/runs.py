@@ -13,7 +13,7 @@ from ..settings.run import RunSettings
 from ..settings.serve import ServeSettings
 from ..settings.spec import spec_of
 from ..workers import Message
-from .discretion import discreet, without_folders
+from .path_redaction import discreet, without_folders
 from .executing import Answer, Execution
 from .history import NO_HISTORY, History, Row
 from .live import Live

@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from ..settings.run import RunSettings
 from ..settings.serve import NAME, ScenarioSettings
 from ..settings.sources import Layer, file_layer, settings_of
-from .discretion import without_folders
+from .path_redaction import without_folders
 
 # What is the service's own: where a run's data is, and where its results go.
 _IGNORED = ("out", "html", "junit", "progress", "config", "debug")

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from ..rates import parse_rate
+from ..concurrency.rates import parse_rate
 from ..settings.serve import LOOPBACK, ServeSettings
-from ..stop import Stop
-from ..tasks import cancel, first_of
+from ..concurrency.stop import Stop
+from ..concurrency.tasks import cancel, first_of
 from .app import make_app
-from .desk import Desk
+from .state import ServiceState
 from .guard import Guard
 from .protocol import guarded_protocol
 
@@ -34,14 +34,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(desk: Desk, listener: socket.socket, stop: Stop) -> None:
+async def serve(service: ServiceState, listener: socket.socket, stop: Stop) -> None:
     """Answer until a stop is requested; then let the runs end, and go."""
-    settings = desk.settings
+    settings = service.settings
     port = listener.getsockname()[1]
     guarded = Guard(
-        make_app(desk),
+        make_app(service),
         hosts=allowed_hosts(settings, port),
-        tokens=desk.tokens,
+        tokens=service.tokens,
         rate=parse_rate(settings.request_rate),
     )
     server = _Server(
@@ -63,19 +63,19 @@ async def serve(desk: Desk, listener: socket.socket, stop: Stop) -> None:
     serving = asyncio.create_task(server.serve([listener]))
     await first_of(serving, stop.requested)
     if not serving.done():
-        await _drain(desk, stop)
+        await _drain(service, stop)
         server.should_exit = True
     await serving
 
 
-async def _drain(desk: Desk, stop: Stop) -> None:
-    for number in desk.runs.running:
+async def _drain(service: ServiceState, stop: Stop) -> None:
+    for number in service.runs.running:
         log.info("run %d is to end, and is waited for: once more, and it is not", number)
-    draining = asyncio.create_task(desk.runs.drain())
+    draining = asyncio.create_task(service.runs.drain())
     hurrying = asyncio.create_task(stop.at_once.wait())
     await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
-        desk.runs.hurry()
+        service.runs.hurry()
         await draining
     await cancel(hurrying)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..tasks import cancel
+from ..concurrency.tasks import cancel
 from .problems import Problem
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -17,10 +17,10 @@ from ..database.backends import backend_of
 from ..database.postgresql import closing, unreachable
 from ..database.urls import parse_url
 from ..errors import AsyncLoaderError, ConfigurationError
-from ..run_database import server_url
+from ..load.run_database import server_url
 from ..settings.serve import EMBEDDED
-from ..specs.load_test import DatabaseSpec
-from .discretion import place_of
+from ..load.specs.load_test import DatabaseSpec
+from .path_redaction import place_of
 
 # What looks at a target: a list, a status, a move.
 _CONNECTIONS = 2

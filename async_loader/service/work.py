@@ -12,24 +12,24 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from ..app import Finished
-from ..commands.baselines import held_against, read_baselines
+from ..load.app import Finished
+from ..load.baselines import held_against, read_baselines
 from ..database.backends import backend_of
 from ..database.postgresql import closing
 from ..database.urls import parse_url
 from ..errors import AsyncLoaderError
 from ..jobs import BatchJob
 from ..jobs.targets import load_job
-from ..metrics.metrics import Snapshot
-from ..reports.console import let_in_by
+from ..load.metrics.metrics import Snapshot
+from ..reports.console import load_model
 from ..results.run import RunResult
-from ..runtime import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..shards import run_as_asked
-from ..specs.load_test import LoadTestSpec
-from ..stop import Stop
+from ..runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
+from ..load.shards import run_as_asked
+from ..load.specs.load_test import LoadTestSpec
+from ..concurrency.stop import Stop
 from ..verdict.verdict import document_of, judge
 from ..workers import Link, Message
-from .discretion import published
+from .path_redaction import published
 
 # A little less than a second: what is told every half second is passed on every other time.
 _TELL_EVERY = 0.9
@@ -130,7 +130,7 @@ def figures_of(result: RunResult) -> dict[str, Any]:
     return {
         "outcome": result.outcome,
         "workload": result.workload,
-        "load": let_in_by(result),
+        "load": load_model(result),
         "seconds": result.seconds,
         "completed": result.completed,
         "failed": result.failed,

@@ -12,18 +12,18 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..errors import ConfigurationError
-from ..limits import MOST_SECONDS, Limit
-from ..rates import parse_rate
-from ..schedules import Stage
+from ..load.pacing.limits import MOST_SECONDS, Limit
+from ..concurrency.rates import parse_rate
+from ..load.pacing.schedules import Stage
 from ..verdict import regression, thresholds
-from ..workloads import BUILT_IN
+from ..load.workloads import BUILT_IN
 
 # Ours stays what the command was started with, while the process's is stderr.
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 OUTPUTS = ("html", "json", "junit", "markdown")
 
 # A comparison's rows: the modes, and the first of them with SQLAlchemy's own inserts.
-Way = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
+CompareMode = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]
 
 _UNITS = {
     "us": 1e-6,

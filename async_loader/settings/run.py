@@ -15,10 +15,10 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from ..parts import Part
-from ..specs.load_test import SYNC_MODES, UNBOUNDED_POOL, Mode
-from ..workloads import BUILT_IN
-from ..workloads.mixed import ReadFrom, ReadVia
+from ..load.partition import Partition
+from ..load.specs.load_test import SYNC_MODES, UNBOUNDED_POOL, Mode
+from ..load.workloads import BUILT_IN
+from ..load.workloads.mixed import ReadFrom, ReadVia
 from .baseline import BaselineOptions
 from .load import LoadOptions, ModeOptions, VerdictOptions
 from .option_group import GeneralOptions, Group
@@ -27,7 +27,7 @@ from .option_types import (
     Output,
     Seconds,
     Share,
-    Way,
+    CompareMode,
     file_to_write,
     split_commas,
     workload_target,
@@ -262,7 +262,7 @@ class RunSettings(
             )
         if self.is_open and self.cluster is None:
             self.load_model.throttle(
-                Part(0, self.number_of_processes)
+                Partition(0, self.number_of_processes)
             )  # which refuses too high a rate
         if self.profile is not None:
             if self.is_split or self.mode in SYNC_MODES or not self.time_split:
@@ -281,7 +281,7 @@ class CompareOptions(Group):
     title: ClassVar[str] = "Comparison"
 
     modes: Annotated[
-        list[Way],
+        list[CompareMode],
         NoDecode,
         BeforeValidator(split_commas),
         Field(
@@ -290,7 +290,7 @@ class CompareOptions(Group):
             "stock is semaphore without --batch-inserts",
         ),
         Metavar("MODE"),
-    ] = Field(default_factory=lambda: list[Way](get_args(Mode)))
+    ] = Field(default_factory=lambda: list[CompareMode](get_args(Mode)))
     rounds: Annotated[
         int, Field(ge=1, le=100, description="how often each way is run, in turns"), Metavar("N")
     ] = 3

@@ -25,18 +25,14 @@ from pydantic_settings import CliSettingsSource, DotEnvSettingsSource, EnvSettin
 from pydantic_settings.exceptions import SettingsError
 
 from ..errors import ConfigurationError
-from ..streams import stdout
+from ..runtime.streams import stdout
 from .ingest import IngestSettings
 from .jobs import JOB_COMMANDS
 from .mistakes import closest, in_our_words, value_hint
 from .option_group import ENV_PREFIX, GeneralOptions, Group
 from .option_types import Metavar
 from .report import ReportSettings, SchemaSettings
-from .run import (
-    CompareSettings,
-    InsertsSettings,
-    RunSettings,
-)
+from .run import CompareSettings, InsertsSettings, RunSettings
 from .serve import ScenarioOptions, ServeSettings
 from .sweep import SweepSettings
 

@@ -6,14 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..specs.load_test import (
+from ..load.specs.load_test import (
     BaselineSpec,
     DatabaseSpec,
     LoadTestSpec,
     ShardingSpec,
     WorkloadSpec,
 )
-from ..specs.run import InstrumentSpec, LoadSpec, SamplingSpec, TimeoutSpec, VerdictSpec
+from ..load.specs.run import (
+    InstrumentSpec,
+    LoadSpec,
+    SamplingSpec,
+    TimeoutSpec,
+    VerdictSpec,
+)
 from ..verdict.regression import parse_check
 from ..verdict.thresholds import parse
 from .run import RunSettings, ServerOptions

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from ..limits import Limit
+from ..load.pacing.limits import Limit
 from ..verdict.knee import By
 from .load import LoadOptions
 from .option_group import GeneralOptions, Group

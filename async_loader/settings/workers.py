@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..metrics.process_meter import usable_cores
-from ..specs.load_test import SYNC_MODES
+from ..load.metrics.process_meter import usable_cores
+from ..load.specs.load_test import SYNC_MODES
 from ..workers.cluster import cluster_address
 from .option_group import Group
 from .option_types import Metavar

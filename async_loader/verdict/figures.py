@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..histogram import Histogram, sum_of
+from ..results.histogram import Histogram, sum_of
 from ..results.parts import OperationResult
 from ..results.run import RunResult
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..rates import parse_rate
+from ..concurrency.rates import parse_rate
 from ..results.run import RunResult
 from .validity import Doubt, doubts, is_at_full_speed
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..histogram import Histogram
+from ..results.histogram import Histogram
 from ..results.run import RunResult
 from ..results.shards import ShardResult
 from .diagnosis import BUSY, SHORTEST, starvation

@@ -10,7 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from ..streams import flush_all
+from ..runtime.streams import flush_all
 from .contract import Message, Worked, encoded
 from .inbox import Heard, Inbox
 

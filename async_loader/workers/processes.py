@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Self, TypeVar
 
 from ..errors import WorkerLostError
-from ..tasks import answer_of
+from ..concurrency.tasks import answer_of
 from . import inside
 from .contract import Message, Worked, encoded
 

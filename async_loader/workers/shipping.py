@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import WorkloadError
-from ..user_modules import load_module, stand_in
+from ..runtime.user_modules import load_module, stand_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import RunResult
-from async_loader.postgres.locks import is_held
+from async_loader.database.embedded.locks import is_held
 
 from .conftest import Command, environment
 

@@ -17,9 +17,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from async_loader.jobs import BatchJob
-from async_loader.postgres import EmbeddedServer
-from async_loader.stop import Stop
-from async_loader.user_modules import load_module
+from async_loader.database.embedded import EmbeddedServer
+from async_loader.concurrency.stop import Stop
+from async_loader.runtime.user_modules import load_module
 from tests.browser import MISSING, REASON, Browser, browser
 from tests.service.process import ServiceProcess, service_process
 from tests.service.test_deaths import gone

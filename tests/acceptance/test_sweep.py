@@ -73,7 +73,7 @@ def test_a_calibration_measures_latencies_below_the_throughput_that_it_finds(
         "--progress", "none", "--out", "json=x", "--out", "junit=y",
     )  # fmt: skip
     assert done.returncode in (0, 112), done.stderr  # the machine may be too busy to tell
-    assert "At full speed, semaphore, concurrency 4: " in done.stdout
+    assert "At full speed, closed, 4 users: " in done.stdout
     full, *below = json.loads((tmp_path / "x").read_text())["runs"]
     assert [run["mode"] for run in (full, *below)] == ["semaphore", "open", "open", "open"]
     for run, share in zip(below, (0.5, 0.7, 0.9), strict=True):

@@ -13,9 +13,9 @@ import pytest
 
 from async_loader.database.urls import parse_url
 from async_loader.ingest.demo import make_pairs
-from async_loader.ingest.ways import Measure, measure_ways
-from async_loader.runtime import loop_factory
-from async_loader.stop import Stop
+from async_loader.ingest.strategies import Measure, measure_ways
+from async_loader.runtime.process import loop_factory
+from async_loader.concurrency.stop import Stop
 from tests.acceptance.conftest import environment
 
 from .conftest import ROUNDS, quote
@@ -30,7 +30,7 @@ import asyncio, json, resource, sys
 from async_loader.database.backends import backend_of
 from async_loader.database.urls import parse_url
 from async_loader.ingest import ingest
-from async_loader.runtime import run_until_stopped
+from async_loader.runtime.process import run_until_stopped
 
 async def lag(lags):
     loop = asyncio.get_running_loop()

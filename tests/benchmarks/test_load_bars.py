@@ -24,8 +24,8 @@ from async_loader import (
     run,
 )
 from async_loader.database.postgresql import closing, create_engine, session_factories
-from async_loader.schedules import Profile, arrival_times
-from async_loader.workloads import mixed
+from async_loader.load.pacing.schedules import Profile, arrival_times
+from async_loader.load.workloads import mixed
 
 from .conftest import load, quote
 

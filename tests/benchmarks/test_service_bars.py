@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from async_loader.database.backends import backend_of
 from async_loader.database.postgresql import closing
 from async_loader.database.urls import parse_url
-from async_loader.service.opening import open_history
+from async_loader.service.history_database import open_history
 from async_loader.service.tables import run
 from tests.service.process import service_process
 
@@ -148,7 +148,7 @@ async def _fill(url: str, settings: dict[str, Any]) -> None:
     async with open_history(parsed):
         pass
     figures = {
-        "outcome": "done", "workload": "mixed", "load": "semaphore, concurrency 40",
+        "outcome": "done", "workload": "mixed", "load": "closed, 40 users",
         "seconds": 30.0, "completed": 35_000, "failed": 0, "indeterminate": 0, "dropped": 0,
         "throughput": 1072.0, "error_rate": 0.0, "p50_ms": 30.1, "p95_ms": 41.5, "p99_ms": 90.2,
     }  # fmt: skip

@@ -34,7 +34,7 @@ import asyncpg
 import sqlalchemy
 from sqlalchemy.engine import make_url
 
-from async_loader.postgres import embedded_server
+from async_loader.database.embedded import embedded_server
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy
 
-from async_loader.postgres import EmbeddedServer
+from async_loader.database.embedded import EmbeddedServer
 from tests.compliance.differential.campaign import Campaign
 from tests.compliance.differential.mutants import MUTANTS
 from tests.compliance.differential.performing import Performer

@@ -8,7 +8,7 @@ import struct
 
 from sqlalchemy.engine import URL
 
-from async_loader.proxy import Link, Proxy
+from async_loader.database.proxy import Link, Proxy
 
 # asyncpg's transactions end with a simple query, alone in its packet.
 COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"

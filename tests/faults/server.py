@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from async_loader.postgres import cluster
-from async_loader.postgres.home import Home
-from async_loader.postgres.installation import Account, find_wheel
-from async_loader.postgres.lease import EmbeddedServer, acquire
-from async_loader.postgres.locks import is_held
+from async_loader.database.embedded import cluster
+from async_loader.database.embedded.home import Home
+from async_loader.database.embedded.installation import Account, find_wheel
+from async_loader.database.embedded.lease import EmbeddedServer, acquire
+from async_loader.database.embedded.locks import is_held
 from tests.folders import in_memory, short_folder
 
 

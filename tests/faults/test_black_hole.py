@@ -10,12 +10,18 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from async_loader import OperationContext, RunResult, Stop, Workload, run
+from async_loader import (
+    OperationContext,
+    RunResult,
+    Stop,
+    Workload,
+    run,
+)
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 from async_loader.database.run_schema import run_schema
 from async_loader.errors import DatabaseError
-from async_loader.runner.in_flight import FlightTask
-from async_loader.server_side import ANSWER, SAMPLE_EVERY
+from async_loader.load.runner.in_flight import FlightTask
+from async_loader.load.server.statistics import ANSWER, SAMPLE_EVERY
 from tests.faults.ledger import Ledger, by_kind, make_table, no_backend_is_left, under_load
 from tests.faults.proxy import FaultProxy
 

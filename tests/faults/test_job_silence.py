@@ -19,9 +19,15 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from async_loader.errors import DatabaseError
-from async_loader.jobs import BatchJob, cancel, list_runs, pause, status
-from async_loader.proxy import Link
-from async_loader.stop import Stop
+from async_loader.jobs import (
+    BatchJob,
+    cancel,
+    list_runs,
+    pause,
+    status,
+)
+from async_loader.database.proxy import Link
+from async_loader.concurrency.stop import Stop
 from tests.acceptance.test_job_kills import start
 from tests.counting import Counter, counting, fill, tally
 from tests.faults.proxy import FaultProxy

@@ -9,7 +9,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from async_loader import Chunks, OperationContext, Workload, run
+from async_loader import (
+    Chunks,
+    OperationContext,
+    Workload,
+    run,
+)
 from async_loader.database.backends import backend_of
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 
@@ -105,8 +110,8 @@ async def test_a_sync_twin_is_tried_again_too(database_url: str, engine: AsyncEn
     from sqlalchemy.orm import Session
 
     from async_loader.database.postgresql import Namespace
-    from async_loader.runner.sync_runner import run_sync
-    from async_loader.specs.run import RunSpec
+    from async_loader.load.runner.sync_runner import run_sync
+    from async_loader.load.specs.run import RunSpec
 
     workload = Workload("twins")
     tried: list[int] = []

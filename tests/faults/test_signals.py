@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import RunResult
-from async_loader.postgres.locks import is_held
+from async_loader.database.embedded.locks import is_held
 from tests.faults.command import Process
 from tests.faults.ledger import no_backend_is_left
 from tests.faults.proxy import FaultProxy

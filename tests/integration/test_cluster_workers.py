@@ -231,7 +231,7 @@ async def test_what_cannot_be_imported_names_the_worker(
 
 def reading(link: Link, place: str) -> tuple[str, str]:
     """Return what a module says, found by its path and by its name."""
-    from async_loader.user_modules import load_module
+    from async_loader.runtime.user_modules import load_module
 
     by_path = load_module(place).TEXT
     import sent  # type: ignore[import-not-found]  # it was sent

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from async_loader.failures import classify
+from async_loader.failures.classification import classify
 from async_loader.jobs.transient import is_transient
 
 NAMES = {

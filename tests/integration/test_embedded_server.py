@@ -21,9 +21,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from async_loader.errors import EmbeddedServerError
-from async_loader.postgres import EmbeddedServer, acquire, embedded_server
-from async_loader.postgres.cluster import Postmaster
-from async_loader.postgres.locks import is_held, locked
+from async_loader.database.embedded import EmbeddedServer, acquire, embedded_server
+from async_loader.database.embedded.cluster import Postmaster
+from async_loader.database.embedded.locks import is_held, locked
 from tests.folders import in_memory, short_folder
 
 pytestmark = pytest.mark.root
@@ -51,8 +51,8 @@ import dataclasses, json, os, sys
 from pathlib import Path
 import platformdirs
 from async_loader.errors import AsyncLoaderError
-from async_loader.postgres import acquire
-from async_loader.postgres.installation import find_wheel
+from async_loader.database.embedded import acquire
+from async_loader.database.embedded.installation import find_wheel
 
 platformdirs.user_data_path("x"), find_wheel()
 directory, uid = json.loads(sys.argv[1])

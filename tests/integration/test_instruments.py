@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from async_loader import ConfigurationError
-from async_loader.instruments import (
+from async_loader.load.instruments import (
     Instruments,
     OperationTimes,
     PoolWatch,

@@ -35,7 +35,7 @@ from async_loader.jobs import (
     status,
 )
 from async_loader.testing import FakeClock, Interrupted, interrupt_after
-from async_loader.workloads import music
+from async_loader.load.workloads import music
 from tests.counting import Counter, counting, fill, tally
 
 Sessions = async_sessionmaker[AsyncSession]

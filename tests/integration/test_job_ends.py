@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from async_loader.errors import JobError
 from async_loader.jobs import BatchJob, status
-from async_loader.runtime import loop_factory
+from async_loader.runtime.process import loop_factory
 from tests.counting import Counter, fill, tally
 
 ENDS = {

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from async_loader.jobs import BatchJob, JobStatus
-from async_loader.proxy import Link
-from async_loader.stop import Stop
+from async_loader.database.proxy import Link
+from async_loader.concurrency.stop import Stop
 from tests.counting import Counter, counting, fill, tally
 from tests.faults.proxy import COMMIT, FaultProxy
 

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from async_loader.jobs import BatchJob
-from async_loader.postgres import EmbeddedServer
+from async_loader.database.embedded import EmbeddedServer
 from tests.counting import Counter, counting, fill, tally
 from tests.folders import in_memory, short_folder
 

@@ -137,8 +137,8 @@ def test_without_a_database_an_embedded_one_is_shared_and_stopped(
     home.mkdir()
     home.chmod(0o777)
     tests = """
-    import async_loader.load_test as module
-    from async_loader.postgres import embedded_server
+    import async_loader.testing.load_test as module
+    from async_loader.database.embedded import embedded_server
     from pathlib import Path
 
     async def test_once(load_test, monkeypatch):

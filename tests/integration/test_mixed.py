@@ -8,7 +8,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader import Chunks, Semaphore, Throttle, run
+from async_loader import (
+    Chunks,
+    Semaphore,
+    Throttle,
+    run,
+)
 from async_loader.database.postgresql import (
     Namespace,
     create_engine,
@@ -17,8 +22,8 @@ from async_loader.database.postgresql import (
 )
 from async_loader.database.run_schema import run_schema
 from async_loader.database.urls import parse_url
-from async_loader.workloads import mixed
-from async_loader.workloads.mixed import ReadFrom, ReadVia
+from async_loader.load.workloads import mixed
+from async_loader.load.workloads.mixed import ReadFrom, ReadVia
 
 
 async def rows(engine: AsyncEngine) -> tuple[int, int]:

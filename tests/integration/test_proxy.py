@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from async_loader.proxy import Proxy
+from async_loader.database.proxy import Proxy
 
 
 async def test_counts_one_round_trip_for_a_warm_statement(database_url: str) -> None:

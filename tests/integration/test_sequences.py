@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import run
 from async_loader.database.postgresql import create_sessions
-from async_loader.workloads import sequences
+from async_loader.load.workloads import sequences
 
 
 async def test_every_operation_does_what_it_says(engine: AsyncEngine) -> None:

@@ -25,8 +25,13 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from async_loader import ConfigurationError, OperationContext, Workload, run
-from async_loader.session_factories import engines_of
+from async_loader import (
+    ConfigurationError,
+    OperationContext,
+    Workload,
+    run,
+)
+from async_loader.database.session_factories import engines_of
 
 
 class Base(DeclarativeBase): ...

@@ -20,9 +20,9 @@ from async_loader.database.sqlite import (
     sync_session_factories,
 )
 from async_loader.database.urls import parse_url
-from async_loader.runner.sync_runner import run_sync
-from async_loader.specs.run import RunSpec
-from async_loader.workloads import mixed
+from async_loader.load.runner.sync_runner import run_sync
+from async_loader.load.specs.run import RunSpec
+from async_loader.load.workloads import mixed
 
 KILLED = """
 import asyncio, os, signal, sys

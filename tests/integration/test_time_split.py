@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import run
 from async_loader.database.postgresql import create_sessions
-from async_loader.workloads import mixed
+from async_loader.load.workloads import mixed
 
 CALLS = text(
     "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements s"

@@ -14,8 +14,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from async_loader import Workload, run
 from async_loader.database.postgresql import create_sessions
-from async_loader.source_lines import short_path
-from async_loader.tracebacks import sample_of
+from async_loader.failures.source_lines import short_path
+from async_loader.failures.tracebacks import sample_of
 
 HERE = short_path(__file__)
 SECRET = "hunter2"

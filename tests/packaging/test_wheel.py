@@ -141,5 +141,5 @@ def test_each_extra_alone(extra: str, tmp_path: Path, wheel: Path) -> None:
 @pytest.mark.soak
 def test_a_worker_of_a_cluster_needs_its_extra_alone(tmp_path: Path, wheel: Path) -> None:
     python = installed(tmp_path, wheel, "[cluster]")
-    imports = "import async_loader.shards.shard, distributed"
+    imports = "import async_loader.load.shards.shard, distributed"
     ran(str(python), "-W", "error::ImportWarning", "-c", imports, cwd=tmp_path)

@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from async_loader.results.run import RunResult
-from async_loader.service.desk import Desk, open_desk
+from async_loader.service.state import ServiceState, lifespan
 from async_loader.service.server import serve
 from async_loader.service.work import figures_of
 from async_loader.settings.serve import ServeSettings
-from async_loader.stop import Stop
+from async_loader.concurrency.stop import Stop
 
 PROOF = {"X-Async-Loader": "1"}
 SCENARIOS = {
@@ -37,7 +37,7 @@ class Service:
     """A service that answers."""
 
     client: httpx.AsyncClient
-    desk: Desk
+    desk: ServiceState
     stop: Stop
 
     async def start(self, scenario: str, target: str = "one", **overrides: Any) -> int:
@@ -104,7 +104,7 @@ def serving(tmp_path: Path, scenarios: Path, database_url: str) -> Serving:
         stop = Stop()
         with socket.create_server((settings.host, 0)) as listener:
             port = listener.getsockname()[1]
-            async with open_desk(settings) as desk:
+            async with lifespan(settings) as desk:
                 task = asyncio.create_task(serve(desk, listener, stop))
                 url = f"http://127.0.0.1:{port}"
                 async with httpx.AsyncClient(base_url=url, headers=PROOF, timeout=30) as client:

@@ -19,7 +19,7 @@ def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 def serve(*argv: str, before: str = "") -> str:
     return (
-        f"import sys\n{before}\nfrom async_loader.cli import main\n"
+        f"import sys\n{before}\nfrom async_loader.cli.main import main\n"
         f"sys.exit(main(['serve', *{argv!r}]))"
     )
 
@@ -35,8 +35,8 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 
 def test_the_other_commands_import_none_of_it(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom async_loader.cli import main\nmain(['--ops', '1', '--workload', 'noop',"
-        " '--progress', 'none'])\n"
+        "import sys\nfrom async_loader.cli.main import main\n"
+        "main(['--ops', '1', '--workload', 'noop', '--progress', 'none'])\n"
         "wanted = {'fastapi', 'uvicorn', 'alembic', 'prometheus_client', 'psutil', 'starlette'}\n"
         "sys.exit(str(wanted & set(sys.modules)) if wanted & set(sys.modules) else 0)"
     )
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
         ],
     }  # fmt: skip
     code = (
-        "from async_loader.cli import main\n"
+        "from async_loader.cli.main import main\n"
         f"for argv in {list(mistakes.values())!r}:\n"
         "    print(main(['serve', '--history-url', 'sqlite:///history.sqlite', *argv]))"
     )

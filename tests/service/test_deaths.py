@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader.database.urls import parse_url
 from async_loader.service.history import Filter
-from async_loader.service.opening import open_history
+from async_loader.service.history_database import open_history
 
 from .conftest import Service, Serving
 from .process import ServiceProcess, service_process

@@ -18,10 +18,10 @@ from async_loader.database.backends import backend_of
 from async_loader.database.postgresql import closing
 from async_loader.database.urls import parse_url
 from async_loader.errors import ConfigurationError
-from async_loader.service import opening
+from async_loader.service import history_database
 from async_loader.service.history import Filter, History, TargetBusyError
 from async_loader.service.migrations import VERSION_TABLE, migrate
-from async_loader.service.opening import history_url, open_history
+from async_loader.service.history_database import history_url, open_history
 from async_loader.service.tables import metadata
 
 from .conftest import Serving
@@ -136,7 +136,7 @@ async def test_a_service_outlives_its_historys_restart(
     serving: Serving, database_url: str, admin: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every connection of the history is cut while a run goes on: the run is kept all the same."""
-    monkeypatch.setattr(opening, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(history_database, "_LOOK_EVERY", 0.1)
     target = parse_url(database_url).database
     cut = text(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"

@@ -7,7 +7,7 @@ from collections import Counter
 from math import exp, sqrt
 
 from async_loader import Histogram, OperationResult, RunResult
-from async_loader.metrics.slice_tally import FIRST_WIDTH_NS, SliceTally
+from async_loader.load.metrics.slice_tally import FIRST_WIDTH_NS, SliceTally
 from async_loader.results.parts import ProcessResult, Series
 
 _SECOND = 10**9

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from async_loader.failures import (
+from async_loader.failures.classification import (
     CANCELLED,
     CLOSED,
     DROPPED,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.unitofwork import UOWTransaction
 
-from async_loader.inserts.lane import lane
+from async_loader.inserts.flush_order import lane
 
 # ruff: noqa: RUF012  # how SQLAlchemy's declarative classes are written
 

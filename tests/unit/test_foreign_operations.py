@@ -11,9 +11,16 @@ from typing import Any
 
 import pytest
 
-from async_loader import ConfigurationError, OperationContext, RunResult, SetupError, Workload, run
+from async_loader import (
+    ConfigurationError,
+    OperationContext,
+    RunResult,
+    SetupError,
+    Workload,
+    run,
+)
 from async_loader.errors import TeardownError
-from async_loader.runner import in_flight, preparation
+from async_loader.load.runner import in_flight, preparation
 
 Operation = Callable[[OperationContext], Awaitable[object]]
 OPS = 40
@@ -352,6 +359,6 @@ def test_a_second_hook_is_refused(role: str) -> None:
 
 
 def test_the_noop_is_not_isolated() -> None:
-    from async_loader.workloads import noop
+    from async_loader.load.workloads import noop
 
     assert [o.isolated for o in noop.build().operations.values()] == [False]

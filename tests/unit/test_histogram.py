@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from async_loader import Histogram
-from async_loader.histogram import HIGHEST_NS, PERCENTILES
+from async_loader.results.histogram import HIGHEST_NS, PERCENTILES
 
 
 def histogram_of(values: list[int]) -> Histogram:

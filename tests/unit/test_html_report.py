@@ -135,7 +135,7 @@ def test_the_verdict_is_first_and_has_its_reasons() -> None:
     started = {"started": "2026-03-01T12:30:05+00:00"}
     result = replace(result_of(10**6, failed=1), settings=settings, environment=started)
     words = Text(html.render(result)).words
-    subject = "mixed, let in by semaphore, concurrency ?, started 2026-03-01 12:30 UTC"
+    subject = "mixed, load model closed, ? users, started 2026-03-01 12:30 UTC"
     assert f"Failed 1 of 2 operations in 2.00 s {subject}" in words
     assert "50.00% of the operations failed, more than 1.00%" in words
     unsure = (

@@ -22,7 +22,7 @@ from async_loader.jobs.plan import plan
 from async_loader.jobs.report import listing, progress_line, summary
 from async_loader.jobs.states import ACTIVE, TRANSITIONS, check
 from async_loader.jobs.status import JobStatus
-from async_loader.jobs.transient import Patience, is_transient
+from async_loader.jobs.transient import RetryBudget, is_transient
 from async_loader.testing import FakeClock
 
 PROMISE = (
@@ -178,7 +178,7 @@ def test_a_missing_file_of_the_user_is_no_missing_server() -> None:
 
 async def test_patience_ends() -> None:
     clock = FakeClock()
-    patience = Patience(clock, 10.0)
+    patience = RetryBudget(clock, 10.0)
 
     async def wait_on() -> None:
         while True:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from async_loader import Snapshot
-from async_loader.progress import _figures, progress_view, seconds_left
+from async_loader.load.progress import _figures, progress_view, seconds_left
 
 SNAPSHOT = Snapshot(
     seconds=10.0,
@@ -26,7 +26,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("async_loader.progress.LINE_EVERY", 0.0)
+    monkeypatch.setattr("async_loader.load.progress.LINE_EVERY", 0.0)
     stream = io.StringIO()
     with progress_view(stream) as view:
         view.phase("connecting")

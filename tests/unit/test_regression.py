@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from async_loader import ConfigurationError, Histogram, RunResult
-from async_loader.metrics.slice_tally import SliceTally
+from async_loader.load.metrics.slice_tally import SliceTally
 from async_loader.results.changes import Change, Comparison
 from async_loader.verdict import regression
 from async_loader.verdict.bootstrap import correlation_time, draws

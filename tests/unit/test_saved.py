@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, RunResult
-from async_loader.commands.report import labelled
+from async_loader.cli.report import labelled
 from async_loader.reports.json import render, render_comparison
 from async_loader.results.saved import read_results, read_saved
 

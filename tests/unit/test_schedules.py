@@ -9,7 +9,12 @@ from itertools import islice, pairwise, takewhile
 
 import pytest
 
-from async_loader.schedules import Arrivals, Profile, Stage, arrival_times
+from async_loader.load.pacing.schedules import (
+    Arrivals,
+    Profile,
+    Stage,
+    arrival_times,
+)
 
 
 def random_profile(rng: random.Random) -> Profile:

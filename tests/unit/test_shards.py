@@ -14,10 +14,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
-from async_loader.commands.sweep import run_settings as step_settings
+from async_loader import (
+    ConfigurationError,
+    Histogram,
+    Limit,
+    OperationResult,
+    Workload,
+)
+from async_loader.cli.sweep import run_settings as step_settings
 from async_loader.database.postgresql import Namespace
-from async_loader.parts import Part
+from async_loader.load.partition import Partition
 from async_loader.reports import console, html, markdown
 from async_loader.results.errors import ErrorResult
 from async_loader.results.parts import CheckResult, ProcessResult, Series
@@ -27,10 +33,10 @@ from async_loader.results.shards import ShardResult
 from async_loader.settings.run import CompareSettings, RunSettings
 from async_loader.settings.spec import spec_of
 from async_loader.settings.sweep import SweepSettings
-from async_loader.shards import number_of_shards
-from async_loader.shards.shard import Task
-from async_loader.shards.snapshots import Standings, snapshot
-from async_loader.throttles import ArrivalRate, Ramp
+from async_loader.load.shards import number_of_shards
+from async_loader.load.shards.shard import Task
+from async_loader.load.shards.snapshots import Standings, snapshot
+from async_loader.load.pacing.throttles import ArrivalRate, Ramp
 from async_loader.verdict.validity import doubts
 from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
 
@@ -46,7 +52,7 @@ def test_a_task_shows_no_secret() -> None:
     told = spec.for_worker()
     assert told.database.url is None
     assert b"hunter2" not in pickle.dumps(told)
-    task = Task(told, Part(1, 2), b"hunter2", url, Namespace("run"), 5)
+    task = Task(told, Partition(1, 2), b"hunter2", url, Namespace("run"), 5)
     assert "hunter2" not in repr(task)
     assert pickle.loads(pickle.dumps(task)) == task
 
@@ -58,7 +64,7 @@ def made(model: Callable[..., T], **given: Any) -> T:
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 @pytest.mark.parametrize("total", [0, 1, 6, 7, 35_000])
 def test_parts_add_up_to_the_whole(parts: int, total: int) -> None:
-    divided = [Part(number, parts) for number in range(parts)]
+    divided = [Partition(number, parts) for number in range(parts)]
     shares = [part.of(total) for part in divided]
     assert sum(shares) == total
     assert max(shares) - min(shares) <= 1
@@ -84,7 +90,7 @@ def test_parts_add_up_to_the_whole(parts: int, total: int) -> None:
 )
 def test_a_throttle_is_divided_exactly(given: dict[str, Any]) -> None:
     model = made(RunSettings, **given).load_model
-    throttles: list[Any] = [model.throttle(Part(number, 4)) for number in range(4)]
+    throttles: list[Any] = [model.throttle(Partition(number, 4)) for number in range(4)]
     assert sum(t.concurrency for t in throttles) == model.throttle().concurrency
     assert {t.mode for t in throttles} == {model.throttle().mode}
     if isinstance(throttles[0], ArrivalRate | Ramp):

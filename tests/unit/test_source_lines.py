@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from async_loader.redaction import shortened
-from async_loader.runner import runner
-from async_loader.source_lines import origin_of, short_path, user_line
-from async_loader.workloads import mixed
+from async_loader.failures.redaction import shortened
+from async_loader.load.runner import runner
+from async_loader.failures.source_lines import origin_of, short_path, user_line
+from async_loader.load.workloads import mixed
 
 SITE = f"{Path(sqlalchemy.__file__).parent.parent}"
 

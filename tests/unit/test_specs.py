@@ -13,12 +13,18 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from async_loader import ArrivalRate, ConfigurationError, Limit, Semaphore, Stage
-from async_loader.parts import Part
+from async_loader import (
+    ArrivalRate,
+    ConfigurationError,
+    Limit,
+    Semaphore,
+    Stage,
+)
+from async_loader.load.partition import Partition
 from async_loader.settings.run import RunSettings
 from async_loader.settings.spec import spec_of
-from async_loader.specs.load_test import LoadTestSpec
-from async_loader.specs.run import (
+from async_loader.load.specs.load_test import LoadTestSpec
+from async_loader.load.specs.run import (
     InstrumentSpec,
     LoadSpec,
     RunOptions,
@@ -116,13 +122,13 @@ def test_a_part_does_its_share_and_leaves_judging_to_who_leads() -> None:
     whole = asked(ops=10, warmup=5, threshold=["errors:rate<1%"], abort_on_fail=3, concurrency=7)
     assert whole.run_spec().verdict.abort_on_fail == 3
     assert whole.run_spec().instruments.server_side
-    part = whole.part_spec(Part(1, 4))
+    part = whole.part_spec(Partition(1, 4))
     assert (part.load.limit, part.load.warmup) == (Limit(ops=3), Limit(ops=1))
     assert part.throttle == Semaphore(2)
     assert part.verdict.abort_on_fail is None
     assert not part.instruments.server_side
     assert part.timeouts == whole.timeouts
-    assert asked(duration=4).part_spec(Part(1, 4)).load.limit == Limit(duration=4)
+    assert asked(duration=4).part_spec(Partition(1, 4)).load.limit == Limit(duration=4)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from async_loader import Workload, run
-from async_loader.instruments.speedscope import speedscope
+from async_loader.load.instruments.speedscope import speedscope
 
 
 def test_stacks_share_their_frames_and_weigh_what_they_were_seen() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from async_loader.stacks import stack_of
+from async_loader.concurrency.stacks import stack_of
 
 
 def deep(levels: int, there: threading.Event, go: threading.Event) -> None:

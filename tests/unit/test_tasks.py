@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from async_loader.errors import WorkerLostError
-from async_loader.tasks import answer_of
+from async_loader.concurrency.tasks import answer_of
 
 
 async def test_an_answer_that_is_waited_for() -> None:

@@ -18,7 +18,7 @@ from async_loader import (
     Stage,
     Throttle,
 )
-from async_loader.schedules import Arrivals, Profile, arrival_times
+from async_loader.load.pacing.schedules import Arrivals, Profile, arrival_times
 
 
 class VirtualClock:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from async_loader import ConfigurationError, OperationContext, Workload
-from async_loader.workload import Mix
+from async_loader.load.workload import Mix
 
 
 def shop() -> Workload:

@@ -18,7 +18,7 @@ from ..contract import Link, Message
 from ..inbox import Heard, Inbox
 from ..shipping import Shipped
 from .identity import Identity, identity
-from .sealed import Sealed
+from .opaque import OpaquePickle
 
 # How often a call looks whether somebody still waits for its answer.
 _LOOK = 1.0
@@ -39,8 +39,8 @@ class Ticket:
 class Answer:
     """How a call ended: nothing is raised, as Dask would log the call with what it was given."""
 
-    value: Sealed | None = None
-    error: Sealed | None = None
+    value: OpaquePickle | None = None
+    error: OpaquePickle | None = None
     refused: bool = False
 
 
@@ -67,7 +67,7 @@ _begun: set[str] = set()
 _inboxes: dict[str, Inbox] = {}
 
 
-def perform(ticket: Ticket, call: Sealed) -> Answer:
+def perform(ticket: Ticket, call: OpaquePickle) -> Answer:
     """
     Perform a call, unless it was meant for another process, or has been begun before.
 
@@ -85,8 +85,8 @@ def perform(ticket: Ticket, call: Sealed) -> Answer:
     )
     watch.start()
     try:
-        function, args = call.opened()
-        return Answer(value=Sealed(function(ClusterLink(ticket, worker, inbox), *args)))
+        function, args = call.load()
+        return Answer(value=OpaquePickle(function(ClusterLink(ticket, worker, inbox), *args)))
     except Exception as error:
         return Answer(error=_sealed(error))
     finally:
@@ -103,12 +103,12 @@ def _watch(worker: Any, key: str, inbox: Inbox, over: threading.Event) -> None:
             return
 
 
-def _sealed(error: Exception) -> Sealed:
+def _sealed(error: Exception) -> OpaquePickle:
     try:
-        sealed = Sealed(error)
-        sealed.opened()
+        sealed = OpaquePickle(error)
+        sealed.load()
     except Exception:  # an exception of anybody's, which cannot be pickled, or not unpickled
-        return Sealed(AsyncLoaderError(f"{type(error).__name__}: {error}"))
+        return OpaquePickle(AsyncLoaderError(f"{type(error).__name__}: {error}"))
     return sealed
 
 

@@ -10,13 +10,13 @@ from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from ...errors import AsyncLoaderError, ClusterError, WorkerLostError
-from ...tasks import answer_of
+from ...concurrency.tasks import answer_of
 from ..contract import Message, Worked
 from ..shipping import Shipped
 from . import inside
 from .inside import Answer, Ticket
 from .joining import Cluster, Member
-from .sealed import Sealed
+from .opaque import OpaquePickle
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ class _Worker:
         self._task = self._client.submit(
             inside.perform,
             ticket,
-            Sealed((function, args)),
+            OpaquePickle((function, args)),
             key=f"async_loader-{ticket.call}",
             pure=False,
             workers=[self.member.address],
@@ -186,10 +186,10 @@ class _Worker:
         if found.refused:
             self.lose("was started again")
         elif found.error is not None:
-            answer.set_exception(found.error.opened())
+            answer.set_exception(found.error.load())
         else:
             assert found.value is not None
-            answer.set_result(found.value.opened())
+            answer.set_result(found.value.load())
 
     def lose(self, how: str) -> None:
         """Take it for dead: nothing is asked of it any more, and what was is dropped."""

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy
 
 import tests.compliance.differential as package
-from async_loader.postgres import embedded_server
+from async_loader.database.embedded import embedded_server
 from tests.compliance.differential.campaign import Campaign, Failure, report
 from tests.compliance.differential.comparing import DifferenceError
 from tests.compliance.differential.mutants import MUTANTS

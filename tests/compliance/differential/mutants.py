@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from async_loader.inserts import calls, lane, save, tree
+from async_loader.inserts import (
+    calls,
+    flush_order,
+    save,
+    tree,
+)
 from async_loader.inserts.insert import Insert
 
 
@@ -101,14 +106,14 @@ def _far_errors(patch: Patch) -> None:
 
 def _lost_friends(patch: Patch) -> None:
     """A class that many-to-many connects with itself is taken for a tree."""
-    original = lane.Carry.run
+    original = flush_order.KeyPropagation.run
 
     def run(self: Any, uow: Any, processor: Any) -> None:
         if processor.prop._is_self_referential:
             self.later.pop(processor, None)
         original(self, uow, processor)
 
-    patch.setattr(lane.Carry, "run", run)
+    patch.setattr(flush_order.KeyPropagation, "run", run)
 
 
 def _levels_at_once(patch: Patch) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from async_loader.errors import ConfigurationError
-from async_loader.inserts_bench import SHAPES, WAYS, measure_inserts
+from async_loader.inserts.bench import SHAPES, WAYS, measure_inserts
 
 
 @pytest.mark.usefixtures("light_heap")

@@ -1,0 +1,191 @@
+"""The commands `job ...`: jobs run, seen and steered from a shell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from ...database.backends import SQLITE, backend_of
+from ...database.postgresql import closing, unreachable
+from ...database.urls import parse_url
+from ...errors import AsyncLoaderError, ConfigurationError
+from ...jobs import (
+    BatchJob,
+    JobStatus,
+    control,
+    report,
+)
+from ...jobs.targets import load_job, place_of
+from ...load.run_database import server_url
+from ...runtime.process import leave_errors_to_the_report, run_until_stopped
+from ...settings.jobs import (
+    JobCancelSettings,
+    JobListSettings,
+    JobPauseSettings,
+    JobRetryErrorsSettings,
+    JobRunSettings,
+    JobSettings,
+    JobStatusSettings,
+)
+from ...settings.run import ServerOptions
+from ...settings.spec import server_of
+from ...concurrency.stop import Stop
+from ...runtime.streams import stderr, stdout
+from ...workers import Message, ProcessWorkers, Workers
+from ...workers.cluster import DaskWorkers, is_local, joined
+from ...workers.shipping import Shipped
+from ..progress import HowFar, ProgressView, progress_view
+from .spread import SPARE_CONNECTIONS, Order, spread
+
+DONE = 0
+STILL_FAILING = 1
+STOPPED = 105
+
+
+def run_job_command(settings: JobSettings) -> int:
+    """Run one of the commands; return its exit code."""
+    match settings:
+        case JobRunSettings():
+            return _run(settings)
+        case JobRetryErrorsSettings():
+            return run_until_stopped(lambda _stop: _retry_errors(settings), loop="auto")
+        case _:
+            return asyncio.run(_look_or_steer(settings))
+
+
+def _run(settings: JobRunSettings) -> int:
+    job = load_job(settings.target)
+    if not settings.debug:
+        leave_errors_to_the_report()
+    with progress_view(stderr(), settings.progress, _how_far) as view:
+        status = run_until_stopped(lambda stop: _run_job(job, settings, stop, view), loop="auto")
+    stdout().write(report.summary(status))
+    stdout().flush()
+    return DONE if status.state == "done" else STOPPED
+
+
+def _how_far(status: JobStatus) -> HowFar:
+    done = status.rows_read + status.rows_skipped
+    return HowFar(done, status.total, report.progress_line(status), status.job)
+
+
+async def _run_job(
+    job: BatchJob, settings: JobRunSettings, stop: Stop, view: ProgressView[JobStatus]
+) -> JobStatus:
+    if settings.is_spread:
+        return await _run_spread(job, settings, stop, view)
+    async with _engine(settings, settings.workers + SPARE_CONNECTIONS) as engine:
+        return await job.run(
+            _sessions(engine),
+            workers=settings.workers,
+            arguments=settings.arguments,
+            resume_changed=settings.resume_changed,
+            idempotency_key=settings.idempotency_key,
+            stop=stop,
+            on_progress=view.update,
+        )
+
+
+async def _run_spread(
+    job: BatchJob, settings: JobRunSettings, stop: Stop, view: ProgressView[JobStatus]
+) -> JobStatus:
+    """Share the run between processes, none of which is this one."""
+    _check_spread(settings)
+    async with _workers(settings) as workers, _engine(settings, 1 + SPARE_CONNECTIONS) as engine:
+        order = partial(
+            Order,
+            settings.target,
+            engine.url.render_as_string(hide_password=False),
+            settings.workers,
+            debug=settings.debug,
+        )
+        tasks = settings.workers * len(workers.names)
+        async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
+            return await spread(
+                part, workers, order,
+                begin=partial(
+                    part.begin, settings.arguments, resume_changed=settings.resume_changed,
+                    idempotency_key=settings.idempotency_key,
+                ),
+                stop=stop, on_progress=view.update, say=view.say,
+            )  # fmt: skip
+
+
+def _check_spread(settings: JobRunSettings) -> None:
+    """Raise `ConfigurationError` for a database that other processes cannot share."""
+    url = settings.database_url
+    if url is None and settings.cluster is not None and not is_local(settings.cluster):
+        raise ConfigurationError(
+            "--cluster needs --database-url: the embedded server is this machine's alone"
+        )
+    if url is not None and backend_of(parse_url(url.get_secret_value())) is SQLITE:
+        raise ConfigurationError("SQLite has one writer: run the job in one process")
+
+
+@asynccontextmanager
+async def _workers(settings: JobRunSettings) -> AsyncIterator[Workers]:
+    """Yield the processes, here or on a cluster, that are to share a run."""
+    if settings.cluster is None:
+        async with ProcessWorkers(settings.number_of_processes, _ignore) as processes:
+            yield processes
+        return
+    shipped = Shipped.of(place_of(settings.target)[0])
+    async with (
+        joined(settings.cluster) as cluster,
+        DaskWorkers(cluster, _ignore, shipped=shipped) as members,
+    ):
+        yield members
+
+
+def _ignore(_index: int, _message: Message) -> None:
+    """Hear nothing: how far the run is, the database knows."""
+
+
+def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    sessions, _ = backend_of(engine.url).session_factories(engine, reads_autocommit=False)
+    return sessions
+
+
+async def _retry_errors(settings: JobRetryErrorsSettings) -> int:
+    job = load_job(settings.target)
+    async with _engine(settings, 2) as engine:
+        retried = await job.retry_errors(_sessions(engine), arguments=settings.arguments)
+    stdout().write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
+    return STILL_FAILING if retried.failing else DONE
+
+
+async def _look_or_steer(
+    settings: JobListSettings | JobStatusSettings | JobPauseSettings | JobCancelSettings,
+) -> int:
+    async with _engine(settings, 2) as engine:
+        if isinstance(settings, JobListSettings):
+            stdout().write(report.listing(await control.list_runs(engine)))
+            return DONE
+        act = {
+            JobStatusSettings: control.status,
+            JobPauseSettings: control.pause,
+            JobCancelSettings: control.cancel,
+        }[type(settings)]
+        stdout().write(report.summary(await act(engine, settings.target, settings.arguments)))
+    return DONE
+
+
+@asynccontextmanager
+async def _engine(settings: ServerOptions, connections: int) -> AsyncIterator[AsyncEngine]:
+    """Yield an engine on the user's server, or on ours."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(server_url(server_of(settings), lambda _phase: None))
+        engine = await stack.enter_async_context(
+            closing(backend_of(url).create_engine(url, pool_size=connections))
+        )
+        try:
+            yield engine
+        except AsyncLoaderError:
+            raise
+        except (DBAPIError, OSError) as error:
+            raise unreachable(error, url) from error

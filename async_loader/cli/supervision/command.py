@@ -1,0 +1,226 @@
+"""The outside of a supervised run: the command, which waits for it and outlives it."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import re
+import select
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import IO, Any
+
+from ...results.run import Outcome, RunResult
+from ...load.runner.under_way import BOUNDED
+from ...runtime.process import heeded_signals
+from ...failures.source_lines import user_line
+from ...runtime.streams import flush_all
+from .inside import Line
+
+# How long a run that has said that it ended may take to do so, with what its process has left.
+_LAST_SECONDS = 5.0
+# Beyond what an operation, or the end of a run, was given: the run's own thread comes first.
+_MORE = 3.0
+_KILLED_AT = 4  # requests; the run itself heeds three
+# Writes the stack of a process whose interpreter is held up. Nobody else's signal, as a rule.
+_DUMP = signal.SIGUSR1
+_DUMPED = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A run that could not report itself: what is known of it, and how it ended, in words."""
+
+    result: RunResult | None
+    how: str
+    stage: str
+    own_server: bool
+
+
+def supervise(
+    work: Callable[[Line], int],
+    report: Callable[[Lost], int],
+    *,
+    op_timeout: float,
+    grace: float,
+) -> int:
+    """
+    Perform `work` in a process of its own and return its exit code.
+
+    Where that process does not end, or does not say how, `report` is called here with what it has
+    told, and returns the exit code. Signals are passed on.
+    """
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as dump:
+        flush_all()
+        gc.freeze()  # pages that both have stay as they are
+        process = os.fork()
+        if process == 0:
+            os.close(reading)
+            return work(_begin(writing, dump))
+        gc.unfreeze()
+        os.close(writing)
+        try:
+            return _Supervisor(process, reading, dump, op_timeout, grace).watch(report)
+        finally:
+            os.close(reading)
+
+
+def _begin(writing: int, dump: IO[bytes]) -> Line:
+    """Make this process the run's: a terminal's signals come through the command, once."""
+    os.setpgid(0, 0)
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)  # it may write there, and reading fails
+    faulthandler.register(_DUMP, file=dump, all_threads=False)
+    return Line(writing)
+
+
+class _Supervisor:
+    def __init__(
+        self, process: int, reading: int, dump: IO[bytes], op_timeout: float, grace: float
+    ) -> None:
+        self._process = process
+        self._reading = reading
+        self._dump = dump
+        self._patience = op_timeout + grace
+        self._grace = grace
+        self._buffer = b""
+        self._heard = time.monotonic()
+        self._asked: list[float] = []
+        self._asked_by: str | None = None  # the first signal's name
+        self._stage: str = "starting"
+        self._own_server = False
+        self._so_far: RunResult | None = None
+        self._code: int | None = None  # as it has told
+        self._hung: tuple[str, str | None] | None = None
+        self._status: int | None = None
+
+    def watch(self, report: Callable[[Lost], int]) -> int:
+        """Wait for the end of the process, or make it; return the exit code."""
+        how = None
+        with self._passing_signals_on():
+            while not self._has_ended():
+                self._read(0.25)
+                if (how := self._overdue()) is not None:
+                    break
+            if how is not None:
+                self._kill()
+            self._read(0.0)
+            if self._code is not None:
+                return self._code
+            return report(self._lost(how))
+
+    def _lost(self, how: str | None) -> Lost:
+        outcome: Outcome = "interrupted" if self._asked else "hung"
+        if self._hung is not None:
+            how, where = self._hung
+            how = f"{how}{f' at {where}' if where else ''}"
+        elif how is not None:
+            where = self._dumped_line()
+            how = f"{how}{f', at {where}' if where else ''}"
+        else:
+            outcome, how = "lost", f"its process {_ended(self._status or 0)} before its end"
+        result = self._so_far
+        if result is not None and not (self._hung and self._stage == "running"):
+            finished = self._stage in ("tear-down", "over")
+            if not finished:
+                result = replace(result, outcome=outcome, stopped_by=self._asked_by)
+        return Lost(result, how, self._stage, self._own_server)
+
+    def _read(self, seconds: float) -> None:
+        """Take what the process tells, waiting so long for something."""
+        while select.select([self._reading], [], [], seconds)[0]:
+            chunk = os.read(self._reading, 1 << 16)
+            if not chunk:
+                time.sleep(min(seconds, 0.02))  # it is ending
+                return
+            self._buffer += chunk
+            *lines, self._buffer = self._buffer.split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+            seconds = 0.0
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._heard = time.monotonic()
+        self._stage = message.get("stage", self._stage)
+        self._own_server = message.get("own_server", self._own_server)
+        if (found := message.get("so_far")) is not None:
+            self._so_far = RunResult.from_dict(found)
+        if "hung" in message:
+            self._hung = (message["hung"], message["where"])
+        self._code = message.get("ended", self._code)
+
+    def _overdue(self) -> str | None:
+        """Return why the process is not waited for any longer."""
+        now = time.monotonic()
+        silent = now - self._heard
+        if self._code is not None:
+            return "it did not end" if silent > _LAST_SECONDS else None
+        if len(self._asked) >= _KILLED_AT:
+            return "it was asked to end again and again"
+        if self._asked and self._heard < self._asked[0]:
+            bound = self._grace if len(self._asked) == 1 else 0.0
+            if now - self._asked[0] > bound + _MORE:
+                return f"its interpreter has stood still for {silent:.1f} s"
+        if self._stage in BOUNDED and silent > self._patience + _MORE:
+            return f"its interpreter has stood still for {silent:.1f} s"
+        return None
+
+    def _has_ended(self) -> bool:
+        if self._status is None:
+            process, status = os.waitpid(self._process, os.WNOHANG)
+            self._status = status if process else None
+        return self._status is not None
+
+    def _kill(self) -> None:
+        """End the process, which first writes where it is, without its interpreter's doing."""
+        os.kill(self._process, _DUMP)
+        time.sleep(0.2)
+        os.kill(self._process, signal.SIGCONT)
+        os.kill(self._process, signal.SIGKILL)
+        _, self._status = os.waitpid(self._process, 0)
+
+    def _dumped_line(self) -> str | None:
+        self._dump.seek(0)
+        frames = _DUMPED.finditer(self._dump.read().decode(errors="replace"))
+        return user_line((f["file"], int(f["line"]), f["name"]) for f in frames)
+
+    @contextmanager
+    def _passing_signals_on(self) -> Iterator[None]:
+        def pass_on(number: int, _frame: FrameType | None) -> None:
+            self._asked.append(time.monotonic())
+            self._asked_by = self._asked_by or signal.Signals(number).name
+            self._send(number)
+
+        def pause(_number: int, _frame: FrameType | None) -> None:
+            self._send(signal.SIGSTOP)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self._heard = time.monotonic()
+            self._send(signal.SIGCONT)
+
+        handlers = dict.fromkeys(heeded_signals(), pass_on) | {signal.SIGTSTP: pause}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _send(self, number: int) -> None:
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process, number)
+
+
+def _ended(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"

@@ -1,0 +1,187 @@
+"""The inside of a supervised run: its line to the command, and the thread that watches its loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from ...runtime.event_loop import tasks_left, threads_left
+from ...load.runner.under_way import BOUNDED, under_way
+from ...runtime.process import Signals
+from ...failures.source_lines import line_of, user_line
+from ...runtime.streams import flush_all, tell
+
+ALIVE_EVERY = 0.25
+# Of the time, one part in so many goes to telling the figures.
+_SHARE = 400
+# Beyond what an operation, or the end of a run, was given.
+_MORE = 1.0
+HUNG = 70
+_exit_at_once = os._exit  # by which others' code is told of, too
+
+
+class Line:
+    """What a run tells the command that started it, one JSON document a line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._sending = threading.Lock()
+
+    def tell(self, **message: Any) -> None:
+        """Send a message; from any thread. Raises `OSError` where nobody is there any more."""
+        text = json.dumps(message).encode() + b"\n"
+        with self._sending:
+            while text:
+                text = text[os.write(self._descriptor, text) :]
+
+    def tell_stage(self) -> None:
+        """Send where the run is, and what is known of it."""
+        found = under_way.result()
+        with suppress(OSError):
+            self.tell(
+                stage=under_way.stage,
+                own_server=under_way.own_server,
+                so_far=found.to_dict() if found else None,
+            )
+
+    def tell_exit(self, code: int) -> None:
+        """Send that somebody's code ends the process, and at which line."""
+        where = user_line(line_of(frame) for frame, _ in traceback.walk_stack(sys._getframe(1)))
+        result = under_way.result("lost", where)
+        with suppress(OSError):
+            self.tell(
+                hung=f"os._exit({code}) ended its process",
+                where=where,
+                stage=under_way.stage,
+                so_far=result.to_dict() if result is not None else None,
+            )
+
+
+@contextmanager
+def watched_by(
+    line: Line | None, signals: Signals, op_timeout: float, grace: float
+) -> Iterator[None]:
+    """Have a thread watch the loop of a run, where somebody is to be told of it."""
+    if line is None:
+        yield
+        return
+    under_way.on_stage = line.tell_stage
+    process = os.getpid()
+
+    def exit_and_tell(status: int) -> NoReturn:
+        if os.getpid() == process:
+            line.tell_exit(status)
+        _exit_at_once(status)
+
+    os._exit = exit_and_tell
+    watchdog = Watchdog(line, signals, op_timeout=op_timeout, grace=grace)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        os._exit = _exit_at_once
+        under_way.on_stage = None
+        watchdog.stop()
+
+
+def ended(code: int, line: Line) -> int:
+    """
+    Tell that all is done and said; threads that would keep the process are named, and left.
+
+    With a task that did not end, the interpreter's own end would go through its code once more.
+    """
+    left = threads_left()
+    if left:
+        tell(f"async_loader: left behind: {', '.join(left)}")
+    flush_all()
+    with suppress(OSError):
+        line.tell(ended=code)
+    if left or tasks_left:
+        os._exit(code)
+    return code
+
+
+class Watchdog(threading.Thread):
+    """
+    The thread that tells that the process is alive, and ends it where its event loop is not.
+
+    `op_timeout` and `grace` bound what an operation and the end of the run may take, in seconds.
+    """
+
+    def __init__(self, line: Line, signals: Signals, *, op_timeout: float, grace: float) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._line = line
+        self._signals = signals
+        self._patience = op_timeout + grace
+        self._grace = grace
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._over.set()
+
+    def run(self) -> None:
+        """See `threading.Thread.run`."""
+        due = 0.0
+        while not self._over.wait(ALIVE_EVERY):
+            try:
+                self._line.tell(alive=True)
+                if time.monotonic() > due and under_way.stage == "running":
+                    due = self._tell_figures()
+            except OSError:  # the command is gone: nobody waits for a report
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if (why := self._hangs()) is not None:
+                self._end(why)
+
+    def _tell_figures(self) -> float:
+        """Tell what is known so far, and return when it is worth its time again."""
+        began = time.thread_time()
+        self._line.tell_stage()
+        return time.monotonic() + _SHARE * (time.thread_time() - began)
+
+    def _hangs(self) -> str | None:
+        """Return for how long the loop, or the end of the run, has kept us waiting too long."""
+        beat, now = self._signals.last_beat, time.monotonic()
+        if beat is None:
+            return None
+        asked = self._signals.asked_at
+        if asked:
+            bound = self._grace if len(asked) == 1 else 0.0
+            if beat < asked[-1] and now - asked[-1] > bound + _MORE:
+                return f"the event loop has stood still for {now - beat:.1f} s"
+            if now - asked[0] > self._patience + 4 * _MORE:
+                return f"it has not ended {now - asked[0]:.1f} s after it was asked to"
+        if under_way.stage in BOUNDED and now - beat > self._patience + _MORE:
+            return f"the event loop has stood still for {now - beat:.1f} s"
+        return None
+
+    def _end(self, why: str) -> None:
+        """Say where the process is, tell what is known, and end it: nothing else can."""
+        main = threading.main_thread().ident or 0
+        frame = sys._current_frames().get(main)
+        stack = list(traceback.walk_stack(frame)) if frame is not None else []
+        where = user_line(line_of(f) for f, _ in stack)
+        tell(f"async_loader: {why}; the stack of its thread:")
+        tell("".join(traceback.format_stack(frame)).rstrip())
+        result = under_way.result("interrupted" if self._signals.asked_at else "hung", where)
+        if result is not None:
+            result = replace(result, stopped_by=self._signals.stop.by)
+        with suppress(OSError):
+            self._line.tell(
+                hung=why,
+                where=where,
+                stage=under_way.stage,
+                so_far=result.to_dict() if result is not None else None,
+            )
+        _exit_at_once(HUNG)

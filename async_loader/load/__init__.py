@@ -1,0 +1,1 @@
+"""One load test, from a spec to a result."""

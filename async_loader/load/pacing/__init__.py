@@ -1,0 +1,1 @@
+"""When operations are let in, and until when."""

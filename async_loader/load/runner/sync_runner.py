@@ -1,0 +1,280 @@
+"""
+The ways that async is compared with: the same operations over a plain `Session`, in one
+thread or in several.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+from ...concurrency.clock import SECOND_NS, SYSTEM_CLOCK
+from ..effects import Effects, current_effects, watched
+from ...errors import ConfigurationError
+from ..instruments import Instruments, attached, current_times
+from ..pacing.limits import Limit
+from ..metrics.metrics import Metrics, Snapshot
+from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
+from ...results.run import Outcome, RunResult
+from ..specs.run import RunSpec
+from ...concurrency.stop import Stop
+from ...verdict.thresholds import broken_so_far
+from ..workload import Mix, Operation, Workload
+from .calls import (
+    SyncSessions,
+    sessions_by_kind,
+    sync_call_of,
+    sync_retrying,
+)
+from .work_done import check_work, effects_so_far, failure_of
+
+_SAMPLE_EVERY = 0.05
+_PROGRESS_EVERY = 0.5
+_JUDGE_EVERY = 1.0
+
+
+def run_sync(
+    workload: Workload,
+    spec: RunSpec,
+    *,
+    sessions: SyncSessions | None,
+    read_sessions: SyncSessions | None = None,
+    threads: int | None = None,
+    shared: Any = None,
+    stop: Stop | None = None,
+    on_progress: Callable[[Snapshot], None] | None = None,
+) -> RunResult:
+    """
+    Run the sync twins of a workload's operations; blocks until the limit or the stop.
+
+    `threads` None is one thread (mode `sync`), a number that many (mode `threads`). `shared`
+    is what the workload's set-up returned: it is a coroutine function, and the caller's to
+    run. An operation cannot be cancelled here: what bounds it is the server's
+    statement_timeout, and neither throttle nor timeouts of the spec are asked. Raises
+    `ConfigurationError` for an operation without a twin.
+    """
+    mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
+    require_twins(workload.name, mix)
+    stop = stop or Stop()
+    stop.heeded = True
+    load = spec.load
+    with ExitStack() as stack:
+        stack.enter_context(watched(raw_drivers=load.max_tries > 1))
+        instruments = attached(
+            sessions,
+            stack,
+            time_split=spec.instruments.time_split,
+            n_plus_one=spec.instruments.n_plus_one,
+            on_loop=False,
+        )
+        crew = _ThreadedRunner(
+            mix,
+            spec,
+            sessions=sessions,
+            read_sessions=read_sessions or sessions,
+            shared=shared,
+            instruments=instruments,
+            stop=stop,
+        )
+        warm_up = None
+        if load.warmup is not None:
+            warming, seconds, _ = crew.perform_all(threads or 1, load.warmup, count(-1, -1), None)
+            warm_up = warming.warm_up(seconds)
+        meter = ProcessMeter()
+        crew.judged_from = spec.verdict.abort_on_fail
+        metrics, seconds, busy = crew.perform_all(threads or 1, load.limit, count(), on_progress)
+        result = metrics.result(
+            outcome=_outcome(crew, stop),
+            mode="sync" if threads is None else "threads",
+            workload=workload.name,
+            seconds=seconds,
+            planned=load.limit.ops,
+            pool=instruments.pool,
+            process=meter.result(metrics.loop_lag, busy),
+        )
+    by = stop.by or ("a KeyboardInterrupt" if crew.asked else None)
+    return replace(
+        result, warm_up=warm_up, stopped_by=by if result.outcome == "interrupted" else None
+    )
+
+
+def _outcome(crew: _ThreadedRunner, stop: Stop) -> Outcome:
+    if crew.failed:
+        return "failed"
+    return "interrupted" if stop.requested.is_set() or crew.asked else "done"
+
+
+def require_twins(workload: str, mix: Mix) -> None:
+    """Raise `ConfigurationError` where an operation has no sync twin."""
+    for operation in mix.operations:
+        if operation.twin is None:
+            raise ConfigurationError(
+                f"operation {operation.name!r} of workload {workload!r} has no sync twin, which "
+                f"the modes sync and threads need: add one with @{operation.name}.sync"
+            )
+
+
+class _ThreadedRunner:
+    """Threads that take operations from one stream, and the counts they share."""
+
+    def __init__(
+        self,
+        mix: Mix,
+        spec: RunSpec,
+        *,
+        sessions: SyncSessions | None,
+        read_sessions: SyncSessions | None,
+        shared: Any,
+        instruments: Instruments,
+        stop: Stop,
+    ) -> None:
+        self._mix = mix
+        by_kind = sessions_by_kind(sessions, read_sessions)
+        self._calls = {
+            o.name: sync_retrying(
+                sync_call_of(o, mix, by_kind, shared, self._check),
+                spec.load.max_tries,
+                partial(self._retried, o.name),
+            )
+            for o in mix.operations
+        }
+        self._verdict = spec.verdict
+        self.judged_from: float | None = None
+        self.failed = False
+        self.asked = False  # by an operation that raised KeyboardInterrupt
+        self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
+        self._instruments = instruments
+        self._pool = instruments.pool
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._left = self._until_ns = math.inf
+
+    def perform_all(
+        self,
+        threads: int,
+        limit: Limit,
+        numbers: Iterator[int],
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> tuple[Metrics, float, float]:
+        """Perform until the limit; return counts, seconds, and how busy Python was (0 to 1)."""
+        cpu = time.process_time()
+        metrics = self._metrics = Metrics(
+            self._mix.operations, SYSTEM_CLOCK, latency_limit=self._verdict.latency_limit
+        )
+        feed = limit.cut(numbers, SYSTEM_CLOCK, self._is_closed)
+        self._left = math.inf if limit.ops is None else limit.ops
+        duration = math.inf if limit.duration is None else limit.duration
+        self._until_ns = metrics.started_ns + duration * SECOND_NS
+        busy: list[float] = []
+        crew = [
+            threading.Thread(target=self._work, args=(feed, busy), daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in crew:
+            thread.start()
+        self._watch(crew, metrics, limit, on_progress)
+        seconds = (SYSTEM_CLOCK.now_ns() - metrics.started_ns) / SECOND_NS
+        # One thread at a time runs Python: together they are as busy as one can be.
+        together = max([time.process_time() - cpu, *busy])
+        return metrics, seconds, min(together / (seconds or 1.0), 1.0)
+
+    def _watch(
+        self,
+        crew: list[threading.Thread],
+        metrics: Metrics,
+        limit: Limit,
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> None:
+        """Sample the pool and show progress until all threads have ended."""
+        shown = judged = 0.0
+        for thread in crew:
+            while thread.is_alive():
+                with self._lock:
+                    metrics.sample_pool(self._pool)
+                    if on_progress is not None and time.monotonic() - shown > _PROGRESS_EVERY:
+                        shown = time.monotonic()
+                        on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+                    if time.monotonic() - judged > _JUDGE_EVERY:
+                        judged = time.monotonic()
+                        self._judge(metrics)
+                thread.join(_SAMPLE_EVERY)
+        if on_progress is not None:
+            on_progress(metrics.snapshot(self._pool, limit.ops, limit.duration))
+
+    def _judge(self, metrics: Metrics) -> None:
+        """Let no more operations in when a threshold is broken, from a time on."""
+        if self.judged_from is not None:
+            interim = metrics.interim()
+            late_enough = interim.seconds >= self.judged_from
+            self.failed = late_enough and bool(broken_so_far(interim, self._verdict.thresholds))
+
+    def _is_closed(self) -> bool:
+        return self.failed or self.asked or self._stop.requested.is_set()
+
+    def _work(self, feed: Iterator[int], busy: list[float]) -> None:
+        started = thread_busy_seconds()
+        while True:
+            with self._lock:  # a generator serves one thread at a time
+                index = next(feed, None)
+                self._left -= 1
+            if index is None:
+                busy.append(thread_busy_seconds() - started)
+                return
+            contextvars.copy_context().run(self._perform, index)
+            if think := self._mix.think_time(index):
+                self._think(think)
+
+    def _think(self, seconds: float) -> None:
+        """Wait before the next operation, but not when there will be none."""
+        until_ns = min(SYSTEM_CLOCK.now_ns() + seconds * SECOND_NS, self._until_ns)
+        while self._left > 0 and not self._is_closed():
+            left_ns = until_ns - SYSTEM_CLOCK.now_ns()
+            if left_ns <= 0:
+                return
+            time.sleep(min(left_ns / SECOND_NS, _SAMPLE_EVERY))
+
+    def _perform(self, index: int) -> None:
+        operation = self._mix.choose(index)
+        name = operation.name
+        times = self._instruments.times(name)
+        current_effects.set(Effects())
+        started = SYSTEM_CLOCK.now_ns()
+        try:
+            value = self._calls[name](index)
+            ended = SYSTEM_CLOCK.now_ns()
+            check_work(operation, [value], effects_so_far())
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self.asked = True
+            committed = effects_so_far().committed
+            with self._lock:
+                self._note_kind(operation)
+                self._metrics.failed(name, failure_of(error), error, after_commit=committed)
+        else:
+            with self._lock:
+                self._note_kind(operation)
+                self._metrics.succeeded(name, started, ended, times)
+        finally:
+            effects_so_far().over = True
+
+    def _note_kind(self, operation: Operation) -> None:
+        if operation.kind is None and effects_so_far().wrote:
+            self._metrics.wrote(operation.name)
+
+    def _check(self, name: str, passed: bool) -> None:
+        with self._lock:
+            self._metrics.checked(name, passed)
+
+    def _retried(self, name: str, first: bool) -> None:
+        with self._lock:
+            self._metrics.retried(name, first)
+        if (times := current_times.get()) is not None:
+            times.tried_again()
