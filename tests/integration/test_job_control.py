@@ -42,6 +42,7 @@ Sessions = async_sessionmaker[AsyncSession]
 WAITING = text(
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    " AND application_name = 'elsewhere'"
 )
 
 
@@ -80,7 +81,8 @@ async def test_pausing_waits_for_the_chunk_under_way_and_admits_no_more(
 
     running = asyncio.create_task(job.run(async_sessionmaker(engine)))
     await begun.wait()
-    elsewhere = create_async_engine(database_url)
+    named = {"server_settings": {"application_name": "elsewhere"}}
+    elsewhere = create_async_engine(database_url, connect_args=named)
     pausing = asyncio.create_task(pause(elsewhere, "counting"))
     async with elsewhere.connect() as connection:
         while not await connection.scalar(WAITING):
