@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .concurrency.stop import Stop
     from .errors import (
         AsyncLoaderError,
         ConfigurationError,
@@ -17,23 +18,16 @@ if TYPE_CHECKING:
         SetupError,
         TeardownError,
     )
-    from .results.histogram import Histogram
     from .inserts import enable_batch_inserting, insert_rows
-    from .load.pacing.limits import Limit
     from .load.metrics.metrics import Snapshot
+    from .load.pacing.limits import Limit
+    from .load.pacing.schedules import Stage
+    from .load.pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
+    from .load.runner.library import run
+    from .load.workload import Operation, OperationContext, Workload
+    from .results.histogram import Histogram
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
-    from .load.runner.library import run
-    from .load.pacing.schedules import Stage
-    from .concurrency.stop import Stop
-    from .load.pacing.throttles import (
-        ArrivalRate,
-        Chunks,
-        Ramp,
-        Semaphore,
-        Throttle,
-    )
-    from .load.workload import Operation, OperationContext, Workload
 
 __all__ = [
     "ArrivalRate",

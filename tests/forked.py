@@ -92,8 +92,8 @@ def _read(pipes: Sequence[int], timeout: float) -> list[str]:
 
 def _serve(requests: socket.socket) -> int:
     """Fork for each request; in the child, run the command and return its exit code."""
-    from async_loader.cli import main as _command  # noqa: F401  what the command imports when it runs
     from async_loader.__main__ import main
+    from async_loader.cli import main as _command  # noqa: F401  what the command imports when it runs
 
     gc.freeze()
     while True:

@@ -161,9 +161,9 @@ REACHES = {
     "async_loader.failures.tracebacks": "traceback's own text of an exception",
     **dict.fromkeys(
         [f"async_loader.inserts.{name}" for name in (
-            "adding", "array_types", "bulk.copying", "column_types", "equated", "execute", "insert",
-            "keys", "flush_order", "persistent", "plans", "prefetch", "resending", "reserve", "save",
-            "unit_of_work",
+            "adding", "array_types", "bulk.copying", "column_types", "equated", "execute",
+            "flush_order", "insert", "keys", "persistent", "plans", "prefetch", "resending",
+            "reserve", "save", "unit_of_work",
         )],
         "in loops over objects, where each accessor is a call an object: to be moved one by one",
     ),

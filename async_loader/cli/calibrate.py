@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from ..database.urls import parse_url
 from ..database.embedded import embedded_server
+from ..database.urls import parse_url
 from ..results.run import RunResult
 from ..settings.run import RunSettings
 from ..verdict.knee import rate_text

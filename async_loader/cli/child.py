@@ -20,24 +20,18 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..load.app import Finished, give_back
+from ..concurrency.stop import Stop
 from ..errors import AsyncLoaderError, WorkerLostError
+from ..load.app import Finished, give_back
 from ..load.progress import Style, progress_view
+from ..load.shards import run_as_asked
+from ..load.workloads import BUILT_IN
 from ..results.run import RunResult
 from ..runtime.process import SIGNALS, Signals, leave_errors_to_the_report
+from ..runtime.streams import flush_all, stderr, tell
 from ..settings.run import RunSettings
 from ..settings.spec import spec_of
-from ..load.shards import run_as_asked
-from ..concurrency.stop import Stop
-from ..runtime.streams import flush_all, stderr, tell
-from .supervision import (
-    Line,
-    Lost,
-    ended,
-    supervise,
-    watched_by,
-)
-from ..load.workloads import BUILT_IN
+from .supervision import Line, Lost, ended, supervise, watched_by
 
 
 class ChildError(AsyncLoaderError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+from ..database.embedded import embedded_server
 from ..database.urls import parse_url
 from ..errors import ConfigurationError
-from ..database.embedded import embedded_server
 from ..results.run import RunResult
 from ..settings.option_types import CompareMode
 from ..settings.run import CompareSettings, RunSettings

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ..concurrency.stop import Stop
 from ..database.backends import backend_of
 from ..database.postgresql import closing, unreachable
 from ..database.sqlite import check_file
@@ -25,9 +26,8 @@ from ..database.urls import parse_url, place
 from ..errors import AsyncLoaderError, ConfigurationError, MissingExtraError
 from ..runtime.outputs import DONE, complain, show
 from ..runtime.process import leave_errors_to_the_report, run_until_stopped
-from ..settings.ingest import IngestSettings
-from ..concurrency.stop import Stop
 from ..runtime.streams import stderr, stdout
+from ..settings.ingest import IngestSettings
 from .progress import HowFar, progress_view
 
 if TYPE_CHECKING:

@@ -20,43 +20,24 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..errors import AsyncLoaderError, WorkloadError
 from ..load.app import Finished, give_back
 from ..load.baselines import held_against, read_baselines
-from .calibrate import calibrate
-from .compare import check, compare
-from .ingest import run_ingest_command
-from .inserts import measure
-from .jobs import run_job_command
-from .report import print_schema, run_report
-from .sweep import sweep
-from ..errors import AsyncLoaderError, WorkloadError
-from ..runtime.outputs import (
-    DONE,
-    check_outputs,
-    complain,
-    show,
-    write_outputs,
-)
 from ..load.progress import progress_view
+from ..load.runner.under_way import under_way
+from ..load.shards import run_as_asked
+from ..load.specs.load_test import LoadTestSpec
+from ..load.workloads import BUILT_IN
 from ..reports import comparison as comparison_report
 from ..reports import console as console_report
 from ..reports import inserts as inserts_report
 from ..reports import sweep as sweep_report
 from ..reports.comparison import group
-from ..reports.forms import (
-    COMPARE_FORMS,
-    RUN_FORMS,
-    SWEEP_FORMS,
-    Forms,
-)
+from ..reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from ..results.run import RunResult
-from ..load.runner.under_way import under_way
-from ..runtime.process import (
-    Signals,
-    Work,
-    leave_errors_to_the_report,
-    run_until_stopped,
-)
+from ..runtime.outputs import DONE, check_outputs, complain, show, write_outputs
+from ..runtime.process import Signals, Work, leave_errors_to_the_report, run_until_stopped
+from ..runtime.streams import give_up, kept_streams, stderr, stdout, tell
 from ..service.command import run_serve_command
 from ..settings.ingest import IngestSettings
 from ..settings.jobs import JOB_COMMANDS
@@ -67,33 +48,16 @@ from ..settings.serve import ServeSettings
 from ..settings.sources import COMMANDS, load
 from ..settings.spec import spec_of
 from ..settings.sweep import SweepSettings
-from ..load.shards import run_as_asked
-from ..load.specs.load_test import LoadTestSpec
-from ..runtime.streams import (
-    give_up,
-    kept_streams,
-    stderr,
-    stdout,
-    tell,
-)
-from .supervision import (
-    Line,
-    Lost,
-    ended,
-    supervise,
-    watched_by,
-)
 from ..verdict.knee import advise, is_undecided
-from ..verdict.verdict import (
-    FAILED,
-    LOST,
-    NOT_MEASURED,
-    STOPPED,
-    TOO_MANY_FAILED,
-    judge,
-    worst,
-)
-from ..load.workloads import BUILT_IN
+from ..verdict.verdict import FAILED, LOST, NOT_MEASURED, STOPPED, TOO_MANY_FAILED, judge, worst
+from .calibrate import calibrate
+from .compare import check, compare
+from .ingest import run_ingest_command
+from .inserts import measure
+from .jobs import run_job_command
+from .report import print_schema, run_report
+from .supervision import Line, Lost, ended, supervise, watched_by
+from .sweep import sweep
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
 

@@ -9,12 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..runtime.outputs import (
-    DONE,
-    check_outputs,
-    show,
-    write_outputs,
-)
 from ..reports import comparison as comparison_report
 from ..reports import console as console_report
 from ..reports import sweep as sweep_report
@@ -23,8 +17,9 @@ from ..reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS
 from ..results.document import json_schema
 from ..results.run import RunResult
 from ..results.saved import Saved, read_saved
-from ..settings.report import ReportSettings, SchemaSettings
+from ..runtime.outputs import DONE, check_outputs, show, write_outputs
 from ..runtime.streams import stdout
+from ..settings.report import ReportSettings, SchemaSettings
 
 
 def run_report(settings: ReportSettings) -> int:

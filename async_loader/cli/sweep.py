@@ -6,17 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import sqrt
 
-from ..database.urls import parse_url
 from ..database.embedded import embedded_server
+from ..database.urls import parse_url
 from ..results.run import RunResult
 from ..settings.run import RunSettings
 from ..settings.sweep import SweepSettings
-from ..verdict.knee import (
-    advise,
-    fault,
-    is_past,
-    level_of,
-)
+from ..verdict.knee import advise, fault, is_past, level_of
 from .child import Stopped, run_in_child
 
 Say = Callable[[str], object]

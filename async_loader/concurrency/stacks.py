@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import os
 import selectors
 import sys
 from collections.abc import Collection, Iterator

@@ -26,16 +26,10 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..failures.error_attributes import attribute, class_name
-from ..errors import DatabaseError, MissingExtraError
-from ..failures.classification import (
-    NO_SERVER,
-    REFUSED,
-    TIMEOUT,
-    classify,
-    sqlstate_of,
-)
 from ..concurrency.tasks import to_the_end
+from ..errors import DatabaseError, MissingExtraError
+from ..failures.classification import NO_SERVER, REFUSED, TIMEOUT, classify, sqlstate_of
+from ..failures.error_attributes import attribute, class_name
 from .url_parameters import SQLALCHEMYS, asyncpg_arguments, psycopg_query
 from .urls import place
 

@@ -20,16 +20,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ..concurrency.tasks import cancel, to_the_end
 from ..errors import DatabaseError
 from ..failures.classification import sqlstate_of
-from ..concurrency.tasks import cancel, to_the_end
-from .postgresql import (
-    Namespace,
-    closing,
-    create_engine,
-    first_line,
-    unreachable,
-)
+from .postgresql import Namespace, closing, create_engine, first_line, unreachable
 
 PREFIX = "async_loader_run_"
 MARKER = "async_loader_marker"

@@ -9,12 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .error_attributes import MOST_LINKS, attribute, class_name
-from .redaction import (
-    hiding_parameters,
-    redacted,
-    related,
-    without_values,
-)
+from .redaction import hiding_parameters, redacted, related, without_values
 from .source_lines import user_line
 
 _MESSAGE_LENGTH = 500

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from async_loader.ingest.tally import Ingested, Progress
 from async_loader.ingest.strategies import Measure
+from async_loader.ingest.tally import Ingested, Progress
 from async_loader.reports.console import printed
 
 _NOTE = (

@@ -11,13 +11,7 @@ from sqlalchemy.orm import Session
 
 from async_loader.inserts.bulk.method import explained
 from async_loader.inserts.bulk.target import target_of
-from async_loader.inserts.plans import (
-    KeySource,
-    Level,
-    MapperPlan,
-    listens,
-    mapper_plan,
-)
+from async_loader.inserts.plans import KeySource, Level, MapperPlan, listens, mapper_plan
 
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 

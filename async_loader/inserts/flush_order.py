@@ -33,12 +33,7 @@ from async_loader.inserts._sqlalchemy import (
     topological,
 )
 from async_loader.inserts.keys import asks_ahead
-from async_loader.inserts.places import (
-    NotSimpleError,
-    Place,
-    place,
-    reached_in,
-)
+from async_loader.inserts.places import NotSimpleError, Place, place, reached_in
 
 State = Any
 

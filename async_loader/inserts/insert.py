@@ -18,18 +18,13 @@ from async_loader.inserts.garbage import gc_paused
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
     ColumnPlan,
-    MapperPlan,
     FastPathUnsupportedError,
+    MapperPlan,
     Returned,
     Role,
     TablePlan,
 )
-from async_loader.inserts.rows import (
-    Group,
-    Pending,
-    Values,
-    collect,
-)
+from async_loader.inserts.rows import Group, Pending, Values, collect
 from async_loader.inserts.sizes import cut
 from async_loader.inserts.statements import InsertText
 

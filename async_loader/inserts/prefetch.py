@@ -15,14 +15,18 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import collect_insert_commands, emit_insert_statements, finalize_insert_update
+from async_loader.inserts._sqlalchemy import (
+    collect_insert_commands,
+    emit_insert_statements,
+    finalize_insert_update,
+)
 from async_loader.inserts.catalogue import TableFacts, facts_of
 from async_loader.inserts.keys import Wanted, draw
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import (
+    FastPathUnsupportedError,
     KeySource,
     Level,
-    FastPathUnsupportedError,
     Role,
     TablePlan,
     listens,

@@ -22,13 +22,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import FlushError
 
-from async_loader.inserts._sqlalchemy import UOWTransaction, collect_insert_commands, emit_insert_statements
+from async_loader.inserts._sqlalchemy import (
+    UOWTransaction,
+    collect_insert_commands,
+    emit_insert_statements,
+)
 from async_loader.inserts.execute import execute
 from async_loader.inserts.insert import Insert, rows_missing
 from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError
 
 Command = tuple[Any, ...]
-SavedState = tuple[Any, dict[str, Any], dict[str, Any], set[str]]  # a state and copies of what it has
+SavedState = tuple[
+    Any, dict[str, Any], dict[str, Any], set[str]
+]  # a state and copies of what it has
 _NAME = "async_loader_batch"
 # Of values, of constraints, of names and types, raised by a function. What is left, such as a
 # deadlock or a timeout, says nothing of the rows.

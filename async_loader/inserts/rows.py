@@ -20,12 +20,7 @@ from sqlalchemy.sql import ClauseElement
 
 from async_loader.inserts.expressions import Expression, Template, understood
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import (
-    ColumnPlan,
-    FastPathUnsupportedError,
-    Role,
-    TablePlan,
-)
+from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError, Role, TablePlan
 
 Values = list[Any]
 
@@ -244,7 +239,9 @@ def _expressions(column: ColumnPlan, values: Values, names: Names) -> dict[int, 
         if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             expression = None if column.column.primary_key else understood(value, names)
             if expression is None:
-                raise FastPathUnsupportedError(f"column {column.column.name} is given a SQL expression")
+                raise FastPathUnsupportedError(
+                    f"column {column.column.name} is given a SQL expression"
+                )
             found[row] = expression
     return found
 

@@ -29,26 +29,10 @@ from async_loader.inserts.equated import copy_keys_down
 from async_loader.inserts.execute import NotSentError
 from async_loader.inserts.garbage import gc_paused
 from async_loader.inserts.insert import Insert, inserts_of
-from async_loader.inserts.keys import (
-    Wanted,
-    come_sorted,
-    draw,
-    must_ask,
-)
+from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
 from async_loader.inserts.names import Names
-from async_loader.inserts.plans import (
-    MapperPlan,
-    FastPathUnsupportedError,
-    listens,
-    mapper_plan,
-)
-from async_loader.inserts.resending import (
-    Levels,
-    Resending,
-    Savepoint,
-    is_of_rows,
-    refuse_to_try,
-)
+from async_loader.inserts.plans import FastPathUnsupportedError, MapperPlan, listens, mapper_plan
+from async_loader.inserts.resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
 from async_loader.inserts.rows import Pending, collect
 from async_loader.inserts.sizes import refuse_long
 
@@ -361,7 +345,9 @@ def _one_after_another(inserts: list[Insert]) -> list[Insert]:
         spans.append((min(orders), max(orders), insert))
     spans.sort(key=lambda span: span[:2])
     if any(this[1] > following[0] for this, following in pairwise(spans)):
-        raise FastPathUnsupportedError("rows of several mappers that the server counts came in turns")
+        raise FastPathUnsupportedError(
+            "rows of several mappers that the server counts came in turns"
+        )
     return [insert for *_, insert in spans]
 
 
@@ -395,7 +381,9 @@ def as_statement_error(connection: Any, error: Exception, sql: str) -> None:
 
 def _refuse_connection(connection: Any) -> None:
     if is_autocommit(connection):
-        raise FastPathUnsupportedError("each statement of an AUTOCOMMIT connection is kept by itself")
+        raise FastPathUnsupportedError(
+            "each statement of an AUTOCOMMIT connection is kept by itself"
+        )
     if "compiled_cache" in connection._execution_options:
         raise FastPathUnsupportedError("the connection has a compiled_cache of its own")
     if connection._has_events or connection.engine._has_events:

@@ -21,15 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
 from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
+from async_loader.inserts.flush_order import Carried, Edge, KeyPropagation, Link, carry_keys
 from async_loader.inserts.insert import Insert
 from async_loader.inserts.keys import Wanted
-from async_loader.inserts.flush_order import (
-    Carried,
-    KeyPropagation,
-    Edge,
-    Link,
-    carry_keys,
-)
 from async_loader.inserts.places import NotSimpleError, Place
 from async_loader.inserts.plans import FastPathUnsupportedError
 from async_loader.inserts.resending import Resending
@@ -104,7 +98,9 @@ class Tree:
         for edge in self.edges:
             for mapper in edge.children.self_and_descendants:
                 if any(mapper.class_manager[right].impl.dispatch.set for _, right in edge.pairs):
-                    raise FastPathUnsupportedError("somebody listens to what refers to its own table")
+                    raise FastPathUnsupportedError(
+                        "somebody listens to what refers to its own table"
+                    )
 
     def _brings_references(self, insert: Insert) -> bool:
         """Tell whether objects refer to rows by values of their own, which may be wrong."""

@@ -23,13 +23,8 @@ from async_loader.inserts._sqlalchemy import (
     states_of,
     topological,
 )
+from async_loader.inserts.flush_order import KeyPropagation, Order, lane, plan_carry
 from async_loader.inserts.keys import Wanted, asks_ahead, draw
-from async_loader.inserts.flush_order import (
-    KeyPropagation,
-    Order,
-    lane,
-    plan_carry,
-)
 from async_loader.inserts.persistent import register_persistent
 from async_loader.inserts.places import NotSimpleError
 from async_loader.inserts.plans import FastPathUnsupportedError, listens

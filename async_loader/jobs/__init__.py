@@ -31,23 +31,11 @@ A partition's chunk, from one position to the next, each line a transaction:
     targets.py              finding a job by its name
 """
 
-from .control import (
-    cancel,
-    list_runs,
-    pause,
-    status,
-)
+from .control import cancel, list_runs, pause, status
 from .definition import Chunk
 from .job import BatchJob
 from .status import JobStatus
-from .throttles import (
-    ActiveBackends,
-    FlagFile,
-    NiceRatio,
-    Pace,
-    ThrottleHook,
-    Wait,
-)
+from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
 
 __all__ = [
     "ActiveBackends",

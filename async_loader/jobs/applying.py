@@ -20,20 +20,8 @@ from ..failures.classification import sqlstate_of
 from .connections import AUTOCOMMIT
 from .definition import Apply, Chunk, Sessions
 from .fence import Fence, Names, is_fenced
-from .outcomes import (
-    ApplyFailed,
-    ApplyRefusedError,
-    EndRaisedError,
-    Retry,
-    TakenOver,
-    ends_told,
-)
-from .transaction import (
-    CAUGHT,
-    NOT_YOURS,
-    ChunkTransaction,
-    gave_up,
-)
+from .outcomes import ApplyFailed, ApplyRefusedError, EndRaisedError, Retry, TakenOver, ends_told
+from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_of_no_row, is_transient
 
 Within = Callable[[AsyncSession, ChunkTransaction], Awaitable[None]]

@@ -30,35 +30,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from ..database.postgresql import first_line
+from ..database.sqlalchemy_private import lock_of
 from ..errors import AsyncLoaderError, ConfigurationError
 from ..failures.classification import sqlstate_of
-from ..database.sqlalchemy_private import lock_of
-from .catalog import (
-    INTEGERS,
-    NO_KEYS,
-    ColumnFacts,
-    facts_of,
-)
+from .catalog import INTEGERS, NO_KEYS, ColumnFacts, facts_of
 from .connections import begin
 from .definition import Sessions
-from .identity import (
-    Target,
-    meaning_of,
-    target_of,
-    translation,
-)
+from .identity import Target, meaning_of, target_of, translation
 from .keyset import Keyset
 from .movers import movers_of
 from .ordering import KeyTable, Ordering
 from .rows import read_rows
 from .selects import refuse_functions
 from .transient import is_transient
-from .uniqueness import (
-    Facts,
-    Graph,
-    check_key,
-    tables_of,
-)
+from .uniqueness import Facts, Graph, check_key, tables_of
 
 
 @dataclass(frozen=True, slots=True)

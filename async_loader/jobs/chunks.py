@@ -16,21 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ConfigurationError
 from .applying import Fenced
-from .definition import (
-    Apply,
-    Chunk,
-    Definition,
-    Sessions,
-)
+from .definition import Apply, Chunk, Definition, Sessions
 from .fence import Advance, Counts, values_of
 from .keyset import Keyset, encode
 from .moves import KeyWatch
-from .rows import (
-    check_objects,
-    our_settings,
-    read_rows,
-    read_with_keys,
-)
+from .rows import check_objects, our_settings, read_rows, read_with_keys
 from .store import Store
 from .transaction import ChunkTransaction
 
@@ -95,7 +85,9 @@ class Chunks:
     def advance_of(self, claimed: ClaimedPartition, ahead: str | None, counts: Counts) -> Advance:
         """Return how the partition moves behind the next chunk."""
         end = claimed.ends[-1]
-        return Advance(end, ahead, done=end == claimed.upper, retried=claimed.retried, counts=counts)
+        return Advance(
+            end, ahead, done=end == claimed.upper, retried=claimed.retried, counts=counts
+        )
 
     async def commit_next(
         self, claimed: ClaimedPartition, ahead: str | None, busy: Callable[[], float]
@@ -123,11 +115,18 @@ class Chunks:
         try:
             await fenced.run(within, values)
         finally:
-            claimed.applied, claimed.elsewhere = fenced.applied, claimed.elsewhere or fenced.elsewhere
+            claimed.applied, claimed.elsewhere = (
+                fenced.applied,
+                claimed.elsewhere or fenced.elsewhere,
+            )
         return by
 
     async def _apply(
-        self, fenced: Fenced, session: AsyncSession, transaction: ChunkTransaction, claimed: ClaimedPartition
+        self,
+        fenced: Fenced,
+        session: AsyncSession,
+        transaction: ChunkTransaction,
+        claimed: ClaimedPartition,
     ) -> Sequence[Any]:
         """Read the chunk's rows, apply, and return them."""
         rows, keys = await self._rows(session, claimed)
@@ -141,7 +140,9 @@ class Chunks:
             await self._check_cleared(session, claimed, keys)
         return rows
 
-    def _watch_key(self, transaction: ChunkTransaction, claimed: ClaimedPartition) -> KeyWatch | None:
+    def _watch_key(
+        self, transaction: ChunkTransaction, claimed: ClaimedPartition
+    ) -> KeyWatch | None:
         if self.keyset is None:
             return None
         watch = KeyWatch(self.keyset, (claimed.cursor, claimed.ends[-1]))
@@ -154,7 +155,9 @@ class Chunks:
             return "its one transaction"
         return f"the rows {self.keyset.describe_range(claimed.cursor, claimed.ends[-1])}"
 
-    async def _rows(self, session: AsyncSession, claimed: ClaimedPartition) -> tuple[Sequence[Any], Sequence[str]]:
+    async def _rows(
+        self, session: AsyncSession, claimed: ClaimedPartition
+    ) -> tuple[Sequence[Any], Sequence[str]]:
         """Return the chunk's rows and, where rows are read again and again, their keys."""
         if self.keyset is None:
             return (), ()
@@ -171,7 +174,9 @@ class Chunks:
         await check_objects(session, self.keyset, span, rows)
         return rows, list(found)
 
-    async def _check_cleared(self, session: AsyncSession, claimed: ClaimedPartition, keys: Sequence[str]) -> None:
+    async def _check_cleared(
+        self, session: AsyncSession, claimed: ClaimedPartition, keys: Sequence[str]
+    ) -> None:
         """Refuse to read for ever what apply does not take out of the select."""
         assert self.keyset is not None
         async with our_settings(session, self.keyset):

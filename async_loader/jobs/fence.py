@@ -36,12 +36,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .outcomes import TakenOver
-from .tables import (
-    CHUNK_LOCK_CLASS,
-    FENCE,
-    Tables,
-    lock_key,
-)
+from .tables import CHUNK_LOCK_CLASS, FENCE, Tables, lock_key
 
 _SAVEPOINT = "async_loader_chunk"
 

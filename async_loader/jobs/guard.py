@@ -32,9 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..concurrency.tasks import within
 from ..database.postgresql import break_off
 from ..errors import JobError
-from ..concurrency.tasks import within
 from .connections import driver_of, is_direct
 from .links import GIVES_BACK
 from .states import SCHEMA

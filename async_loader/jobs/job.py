@@ -10,21 +10,13 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ..concurrency.clock import SYSTEM_CLOCK, Clock
-from ..errors import ConfigurationError
 from ..concurrency.stop import Stop
+from ..errors import ConfigurationError
 from .connections import check_transactions, engine_of
-from .definition import (
-    Apply,
-    Arguments,
-    Definition,
-    SelectOf,
-    Sessions,
-    Setup,
-    with_chunk,
-)
+from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
-from .run import OnProgress, JobSession, taking_part
+from .run import JobSession, OnProgress, taking_part
 from .status import JobStatus
 from .store import Store
 from .tables import make_tables

@@ -36,17 +36,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnClause, Grouping
 from sqlalchemy.types import TypeEngine
 
-from ..errors import ConfigurationError
 from ..database.sqlalchemy_private import with_condition, with_only_options, without_lock
+from ..errors import ConfigurationError
 from .catalog import ColumnFacts
 from .movers import Movers
-from .ordering import (
-    KeyTable,
-    Named,
-    Ordering,
-    operate,
-    raw_column,
-)
+from .ordering import KeyTable, Named, Ordering, operate, raw_column
 from .selects import refuse_what_has_no_pages
 
 Key = tuple[Any, ...]

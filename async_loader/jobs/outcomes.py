@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..database.postgresql import first_line
-from ..failures.error_attributes import class_name
 from ..errors import ConfigurationError, JobError
+from ..failures.error_attributes import class_name
 from ..failures.tracebacks import source_of
 from .checkpoints import Cut
 

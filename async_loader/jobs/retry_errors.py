@@ -22,13 +22,7 @@ from .applying import Fenced
 from .chunks import Chunks
 from .definition import Chunk
 from .fence import error_fence
-from .outcomes import (
-    ApplyFailed,
-    ApplyRefusedError,
-    Retry,
-    TakenOver,
-    again_elsewhere,
-)
+from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, again_elsewhere
 from .reader import Reader
 from .rows import read_rows
 from .transaction import ChunkTransaction

@@ -18,12 +18,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ConfigurationError
-from .keyset import (
-    SETTINGS,
-    Keyset,
-    Page,
-    encode,
-)
+from .keyset import SETTINGS, Keyset, Page, encode
 
 
 async def read_rows(session: AsyncSession, keyset: Keyset, page: Page) -> Sequence[Any]:

@@ -14,26 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..concurrency.clock import Clock
-from ..errors import (
-    AsyncLoaderError,
-    ConfigurationError,
-    DatabaseError,
-    JobError,
-)
 from ..concurrency.stop import Stop
 from ..concurrency.tasks import to_the_end
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from ..failures.tracebacks import source_of
 from .checks import Examined, examine
 from .chunks import Chunks
 from .connections import check_binds, check_transactions, engine_of
-from .definition import (
-    Apply,
-    Arguments,
-    Definition,
-    Sessions,
-    canonical,
-    check_arguments,
-)
+from .definition import Apply, Arguments, Definition, Sessions, canonical, check_arguments
 from .elsewhere import ours
 from .guard import Guard, alone
 from .idempotency import adopt, check_key, run_of_key
@@ -47,7 +35,7 @@ from .store import Names, Store
 from .tables import make_tables
 from .transaction import break_off_chunks, listening
 from .watchdog import watching
-from .worker import WorkerGroup, Worker
+from .worker import Worker, WorkerGroup
 
 OnProgress = Callable[[JobStatus], None]
 

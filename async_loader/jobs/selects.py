@@ -19,7 +19,6 @@ from sqlalchemy.sql.elements import ColumnClause, Over, TextClause
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import CTE, CompoundSelect, FromClause, Subquery, TableSample
 
-from ..errors import ConfigurationError
 from ..database.sqlalchemy_private import (
     added_ctes,
     clauses_of,
@@ -30,6 +29,7 @@ from ..database.sqlalchemy_private import (
     parts_of_joins,
     texts_around,
 )
+from ..errors import ConfigurationError
 from .parsed import parse
 
 _IN_TEXT = re.compile(

@@ -12,37 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import (
-    and_,
-    delete,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import and_, delete, func, insert, literal_column, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from .fence import (
-    Advance,
-    advancing,
-    partition_fence,
-    values_of,
-)
+from .fence import Advance, advancing, partition_fence, values_of
 from .plan import Plan
 from .reader import reading, writing
 from .states import ACTIVE, State, check
-from .tables import (
-    CHUNK_LOCK_CLASS,
-    LOCK_CLASS,
-    Tables,
-    lock_key,
-)
+from .tables import CHUNK_LOCK_CLASS, LOCK_CLASS, Tables, lock_key
 
 Executor = AsyncConnection | AsyncSession
 Ended = Callable[[AsyncConnection], Awaitable[None]]

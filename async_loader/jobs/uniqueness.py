@@ -17,8 +17,8 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList, Grouping
 from sqlalchemy.sql.selectable import CTE, FromGrouping
 
-from ..errors import ConfigurationError
 from ..database.sqlalchemy_private import annotations_of, groups_of, is_distinct
+from ..errors import ConfigurationError
 from .catalog import ColumnFacts, TableFacts
 
 Facts = Mapping[Table, TableFacts]

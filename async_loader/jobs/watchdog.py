@@ -20,18 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
+from ..concurrency.tasks import within
 from ..database.postgresql import break_off
 from ..database.urls import place
 from ..errors import AsyncLoaderError, DatabaseError
 from ..failures.classification import TIMEOUT, classify
-from ..concurrency.tasks import within
 from .connections import server_pid
-from .links import (
-    Link,
-    Links,
-    end_backends,
-    quiet_states,
-)
+from .links import Link, Links, end_backends, quiet_states
 
 # A process that stood still has heard nothing either: what it asks then gets its time.
 _LEAST_ANSWER = 2.0

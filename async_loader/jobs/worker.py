@@ -16,21 +16,14 @@ from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..concurrency.clock import Clock
+from ..concurrency.stop import Stop
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError, JobError
-from ..concurrency.stop import Stop
 from .chunks import Chunks, ClaimedPartition
 from .fence import Advance, Counts
 from .guard import Guard
 from .keyset import encode
-from .outcomes import (
-    ApplyFailed,
-    LeaseLostError,
-    Retry,
-    TakenOver,
-    again_elsewhere,
-    ends_told,
-)
+from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere, ends_told
 from .plan import Plan, plan
 from .reader import Reader, keys_reader
 from .retry_errors import told
@@ -126,7 +119,9 @@ class Worker:
             if row is None:
                 return None
             group.claimed.add(row["number"])
-        claimed = ClaimedPartition(row["number"], row["upper"], row["cursor"], row["chunk"], row["done"])
+        claimed = ClaimedPartition(
+            row["number"], row["upper"], row["cursor"], row["chunk"], row["done"]
+        )
         if row["ahead"] is not None or chunks.keyset is None:
             claimed.ends.append(row["ahead"])
         return claimed

@@ -14,32 +14,22 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..concurrency.stop import Stop
 from ..database.backends import backend_of
-from ..errors import (
-    AsyncLoaderError,
-    ConfigurationError,
-    DatabaseError,
-    TeardownError,
-)
+from ..database.embedded import stop_unused
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
 from ..inserts import enable_batch_inserting
+from ..results.run import RunResult
+from ..verdict.thresholds import check_names
 from .loading import load_workload
 from .partition import ShardCoordinator
-from ..database.embedded import stop_unused
-from ..results.run import RunResult
-from .run_database import (
-    Database,
-    Say,
-    open_database,
-    own_database,
-)
+from .run_database import Database, Say, open_database, own_database
 from .runner.phase import OnProgress
 from .runner.preparation import prepared
 from .runner.runner import perform
 from .runner.sync_runner import require_twins, run_sync
 from .runner.under_way import under_way
 from .specs.load_test import SYNC_MODES, LoadTestSpec, WorkloadSpec
-from ..concurrency.stop import Stop
-from ..verdict.thresholds import check_names
 from .workload import Workload
 from .workloads import mixed, noop, sequences
 

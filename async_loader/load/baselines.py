@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from ..results.run import RunResult
 from ..results.saved import read_results
-from .specs.load_test import BaselineSpec
 from ..verdict.regression import compare_with
+from .specs.load_test import BaselineSpec
 
 
 def read_baselines(spec: BaselineSpec) -> dict[str, RunResult]:

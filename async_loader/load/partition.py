@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
 
-from .pacing.limits import Limit
-from .metrics.tallies import PoolGauge
 from ..results.run import RunResult
+from .metrics.tallies import PoolGauge
+from .pacing.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,17 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ..concurrency.tasks import to_the_end
 from ..database.backends import Backend, backend_of
+from ..database.embedded import embedded_server
 from ..database.postgresql import Namespace, ServerInfo, closing
+from ..database.session_factories import Sessions, engines_of, why_unusable
 from ..database.urls import parse_url, place, redact
 from ..errors import WorkloadError
 from ..inserts import enable_batch_inserting
-from ..database.embedded import embedded_server
-from .runner.under_way import under_way
-from ..database.session_factories import Sessions, engines_of, why_unusable
-from .specs.load_test import DatabaseSpec, LoadTestSpec
-from ..concurrency.tasks import to_the_end
 from ..runtime.user_modules import called
+from .runner.under_way import under_way
+from .specs.load_test import DatabaseSpec, LoadTestSpec
 from .workload import Workload
 
 T = TypeVar("T")

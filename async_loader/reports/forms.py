@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from async_loader.reports import (
-    json,
-    junit,
-    markdown,
-    sweep,
-)
+from async_loader.reports import json, junit, markdown, sweep
 from async_loader.reports.comparison import RunsByMode
 from async_loader.results.run import RunResult
 

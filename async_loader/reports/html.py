@@ -23,12 +23,7 @@ from markupsafe import Markup
 from async_loader.reports import page_sweep
 from async_loader.reports import page_tables as tables
 from async_loader.reports.comparison import RunsByMode
-from async_loader.reports.console import (
-    load_model,
-    measurements,
-    milliseconds,
-    sentences,
-)
+from async_loader.reports.console import load_model, measurements, milliseconds, sentences
 from async_loader.reports.next_command import next_command
 from async_loader.reports.page_data import ALL, chart_data
 from async_loader.reports.sweep import advice_of, ways_of

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from async_loader.results.histogram import Histogram
 from async_loader.reports.comparison import RunsByMode
+from async_loader.results.histogram import Histogram
 from async_loader.results.run import RunResult
 from async_loader.results.slices import Slices, percentile_ns, sum_of_buckets
 

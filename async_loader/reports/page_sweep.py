@@ -7,19 +7,9 @@ from typing import Any
 
 from async_loader.reports.console import milliseconds
 from async_loader.reports.page_tables import Cell, Table
-from async_loader.reports.sweep import (
-    advice_lines,
-    headline,
-    latency_limit,
-    level_text,
-)
+from async_loader.reports.sweep import advice_lines, headline, latency_limit, level_text
 from async_loader.results.run import RunResult
-from async_loader.verdict.knee import (
-    Advice,
-    by_of,
-    fault,
-    level_of,
-)
+from async_loader.verdict.knee import Advice, by_of, fault, level_of
 
 _FIGURES = ("p50", "p95", "p99")
 

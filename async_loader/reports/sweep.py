@@ -11,12 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from async_loader.reports.console import (
-    circumstances,
-    load_model,
-    milliseconds,
-    printed,
-)
+from async_loader.reports.console import circumstances, load_model, milliseconds, printed
 from async_loader.reports.console import render as render_run
 from async_loader.results.run import RESULT_SCHEMA, RunResult
 from async_loader.verdict.knee import (

@@ -15,15 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from .document_process import Leak, LoopProfile, Process
-from .document_types import (
-    Count,
-    EncodedHistogram,
-    Milliseconds,
-    PerSecond,
-    Share,
-    Summary,
-    exact,
-)
+from .document_types import Count, EncodedHistogram, Milliseconds, PerSecond, Share, Summary, exact
 from .document_verdict import Baseline, Verdict
 
 

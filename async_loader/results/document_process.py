@@ -7,14 +7,7 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
-from .document_types import (
-    Count,
-    EncodedHistogram,
-    Milliseconds,
-    Share,
-    Summary,
-    exact,
-)
+from .document_types import Count, EncodedHistogram, Milliseconds, Share, Summary, exact
 
 
 @exact

@@ -11,19 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from .histogram import Histogram, sum_of
 from .changes import Comparison
 from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
+from .histogram import Histogram, sum_of
 from .loop_profile import Leak, LoopProfile
-from .parts import (
-    CheckResult,
-    OperationResult,
-    PoolResult,
-    ProcessResult,
-    Series,
-    optional,
-)
+from .parts import CheckResult, OperationResult, PoolResult, ProcessResult, Series, optional
 from .schedule import ScheduleResult
 from .shards import ShardResult
 from .slices import Slices

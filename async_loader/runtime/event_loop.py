@@ -18,8 +18,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
-from ..failures.source_lines import line_of, user_line
 from ..concurrency.tasks import frames_of, owned_tasks
+from ..failures.source_lines import line_of, user_line
 from ..failures.tracebacks import source_of
 
 T = TypeVar("T")

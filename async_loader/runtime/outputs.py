@@ -9,12 +9,7 @@ from typing import Any, TextIO
 
 from ..errors import ConfigurationError
 from ..failures.redaction import printable
-from .streams import (
-    give_up,
-    stderr,
-    stdout,
-    tell,
-)
+from .streams import give_up, stderr, stdout, tell
 
 DONE = 0
 NOT_WRITTEN = 1

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
+from ..concurrency.stop import Stop
 from ..errors import MissingExtraError
 from .event_loop import LoopRunner
-from ..concurrency.stop import Stop
 
 T = TypeVar("T")
 Work = Callable[[Stop], Coroutine[Any, Any, T]]

@@ -50,14 +50,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from . import (
-    problems,
-    routes_jobs,
-    routes_meta,
-    routes_pages,
-    routes_results,
-    routes_runs,
-)
+from . import problems, routes_jobs, routes_meta, routes_pages, routes_results, routes_runs
 from .state import BEARER, ServiceState
 
 # What the guard, or a defect, may answer whatever is asked.

@@ -6,12 +6,12 @@ import logging
 import socket
 import ssl
 
+from ..concurrency.stop import Stop
 from ..errors import ConfigurationError, MissingExtraError
 from ..runtime.outputs import DONE, complain
 from ..runtime.process import run_until_stopped
-from ..settings.serve import ServeSettings
-from ..concurrency.stop import Stop
 from ..runtime.streams import stderr, stdout
+from ..settings.serve import ServeSettings
 
 _PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")
 
@@ -35,8 +35,8 @@ def run_serve_command(settings: ServeSettings) -> int:
 
 
 async def _serve(settings: ServeSettings, stop: Stop) -> None:
-    from .state import lifespan  # noqa: PLC0415  needs the extra
     from .server import serve  # noqa: PLC0415  as above
+    from .state import lifespan  # noqa: PLC0415  needs the extra
 
     stop.heeded = True  # a signal drains
     _check_certificate(settings)

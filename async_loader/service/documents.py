@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..settings.serve import NAME
 from ..load.specs.load_test import Mode
+from ..settings.serve import NAME
 from .history import ACTIVE, State
 from .live import Live
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from ..concurrency.tasks import answer_of
 from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
 from ..failures.redaction import redacted
 from ..load.specs.load_test import LoadTestSpec
-from ..concurrency.tasks import answer_of
 from ..workers import Message, ProcessWorkers
 from .work import perform
 

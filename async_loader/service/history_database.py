@@ -16,11 +16,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ..concurrency.tasks import cancel
 from ..database.backends import backend_of
 from ..database.postgresql import closing, first_line, unreachable
 from ..database.urls import parse_url, place
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError
-from ..concurrency.tasks import cancel
 from .history import NO_HISTORY, History
 from .migrations import migrate
 

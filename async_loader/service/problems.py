@@ -14,14 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from ..errors import (
-    AsyncLoaderError,
-    ConfigurationError,
-    DatabaseError,
-    JobError,
-)
-from .path_redaction import without_folders
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from .history import NO_HISTORY, TargetBusyError
+from .path_redaction import without_folders
 from .scenarios import UnknownScenarioError
 
 log = logging.getLogger("async_loader.service")

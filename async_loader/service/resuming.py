@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from ..concurrency.tasks import answer_of
 from ..errors import AsyncLoaderError, JobError
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
 from ..jobs.targets import SHIPPED
-from ..concurrency.tasks import answer_of
 from ..workers import ProcessWorkers
 from .history import History
 from .targets import Targets

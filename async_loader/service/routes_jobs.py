@@ -9,15 +9,10 @@ from fastapi import APIRouter, Path
 
 from ..errors import JobError
 from ..jobs import JobStatus, control
-from .state import ServiceState, StateDep, Who
+from .documents import MOST_ID, JobDocument, Jobs, Name
 from .path_redaction import discreet
-from .documents import (
-    MOST_ID,
-    JobDocument,
-    Jobs,
-    Name,
-)
 from .problems import Problem, responses
+from .state import ServiceState, StateDep, Who
 
 router = APIRouter(prefix="/api/jobs/{target}", tags=["jobs"])
 

@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from .state import ServiceState, StateDep
 from .documents import (
     MOST_ID,
     Audit,
@@ -28,6 +27,7 @@ from .history import NO_HISTORY
 from .problems import Problem, responses
 from .runs import shown
 from .scenarios import Scenario, read_scenarios
+from .state import ServiceState, StateDep
 from .tokens import SESSION_SECONDS
 
 router = APIRouter()

@@ -15,9 +15,9 @@ from ..reports.forms import COMPARE_FORMS, RUN_FORMS
 from ..reports.page_data import chart_data
 from ..results.run import RunResult
 from ..verdict.regression import compare_with
-from .state import ServiceState, StateDep
 from .documents import MOST_ID, ComparisonDocument, RunSummary
 from .problems import Problem, responses
+from .state import ServiceState, StateDep
 
 router = APIRouter(prefix="/api", tags=["results"])
 
@@ -64,7 +64,9 @@ async def report(
 
 
 @router.get("/runs/{number}/charts", responses=responses(404, 409, 422), summary="A run's charts")
-async def charts(number: Annotated[int, Path(ge=1, le=MOST_ID)], service: StateDep) -> dict[str, Any]:
+async def charts(
+    number: Annotated[int, Path(ge=1, le=MOST_ID)], service: StateDep
+) -> dict[str, Any]:
     """Return what the report's charts draw of a run."""
     (result,) = await _results(service, [number])
     return await asyncio.to_thread(chart_data, {_label(number): [result]})

@@ -8,18 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from .state import ServiceState, StateDep, Who
-from .documents import (
-    MOST_ID,
-    Name,
-    RunDocument,
-    RunList,
-    RunRequest,
-    RunSummary,
-)
+from .documents import MOST_ID, Name, RunDocument, RunList, RunRequest, RunSummary
 from .history import Filter, State
 from .live import ENDED, ended
 from .problems import Problem, responses
+from .state import ServiceState, StateDep, Who
 from .streaming import EventStream
 
 router = APIRouter(prefix="/api/runs", tags=["runs"])
@@ -40,7 +33,9 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
     responses=responses(404, 409, 422),
     summary="Start a run",
 )
-async def start(request: RunRequest, response: Response, service: StateDep, who: Who) -> RunDocument:
+async def start(
+    request: RunRequest, response: Response, service: StateDep, who: Who
+) -> RunDocument:
     """
     Start a run of a scenario on a target and return it, as `Location` does.
 

@@ -13,10 +13,10 @@ from ..settings.run import RunSettings
 from ..settings.serve import ServeSettings
 from ..settings.spec import spec_of
 from ..workers import Message
-from .path_redaction import discreet, without_folders
 from .executing import Answer, Execution
 from .history import NO_HISTORY, History, Row
 from .live import Live
+from .path_redaction import discreet, without_folders
 from .processes import identity, wait_for_end
 from .scenarios import UnknownScenarioError, read_scenarios, settings_for
 from .targets import Targets

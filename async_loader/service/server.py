@@ -11,13 +11,13 @@ from contextlib import contextmanager
 import uvicorn
 
 from ..concurrency.rates import parse_rate
-from ..settings.serve import LOOPBACK, ServeSettings
 from ..concurrency.stop import Stop
 from ..concurrency.tasks import cancel, first_of
+from ..settings.serve import LOOPBACK, ServeSettings
 from .app import make_app
-from .state import ServiceState
 from .guard import Guard
 from .protocol import guarded_protocol
+from .state import ServiceState
 
 log = logging.getLogger("async_loader.service")
 

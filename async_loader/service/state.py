@@ -12,8 +12,8 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from ..concurrency.rates import parse_rate
-from ..settings.serve import ServeSettings, by_name
 from ..concurrency.tasks import cancel
+from ..settings.serve import ServeSettings, by_name
 from .documents import Bounds
 from .history import History
 from .history_database import history_url, open_history

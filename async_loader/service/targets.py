@@ -18,8 +18,8 @@ from ..database.postgresql import closing, unreachable
 from ..database.urls import parse_url
 from ..errors import AsyncLoaderError, ConfigurationError
 from ..load.run_database import server_url
-from ..settings.serve import EMBEDDED
 from ..load.specs.load_test import DatabaseSpec
+from ..settings.serve import EMBEDDED
 from .path_redaction import place_of
 
 # What looks at a target: a list, a status, a move.

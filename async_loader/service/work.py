@@ -12,21 +12,21 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from ..load.app import Finished
-from ..load.baselines import held_against, read_baselines
+from ..concurrency.stop import Stop
 from ..database.backends import backend_of
 from ..database.postgresql import closing
 from ..database.urls import parse_url
 from ..errors import AsyncLoaderError
 from ..jobs import BatchJob
 from ..jobs.targets import load_job
+from ..load.app import Finished
+from ..load.baselines import held_against, read_baselines
 from ..load.metrics.metrics import Snapshot
+from ..load.shards import run_as_asked
+from ..load.specs.load_test import LoadTestSpec
 from ..reports.console import load_model
 from ..results.run import RunResult
 from ..runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..load.shards import run_as_asked
-from ..load.specs.load_test import LoadTestSpec
-from ..concurrency.stop import Stop
 from ..verdict.verdict import document_of, judge
 from ..workers import Link, Message
 from .path_redaction import published

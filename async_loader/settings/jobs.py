@@ -8,12 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, NoDecode
 
 from .option_group import GeneralOptions, Group
-from .option_types import (
-    Argument,
-    Metavar,
-    each_once,
-    split_commas,
-)
+from .option_types import Argument, Metavar, each_once, split_commas
 from .run import ServerOptions
 from .workers import WorkerOptions
 

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from ..load.pacing.limits import MOST_OPS, Limit
-from ..load.metrics.repeats import LEAST
 from ..concurrency.rates import parse_rate
+from ..load.metrics.repeats import LEAST
+from ..load.pacing.limits import MOST_OPS, Limit
 from ..load.pacing.schedules import Arrivals, Profile, Stage
+from ..load.pacing.throttles import check_stages
 from ..load.specs.load_test import LoadModel, Loop, Mode
 from ..load.specs.run import CONCURRENCY
-from ..load.pacing.throttles import check_stages
 from .option_group import Group
 from .option_types import (
     Metavar,

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ..concurrency.rates import parse_rate
 from ..errors import ConfigurationError
 from ..load.pacing.limits import MOST_SECONDS, Limit
-from ..concurrency.rates import parse_rate
 from ..load.pacing.schedules import Stage
-from ..verdict import regression, thresholds
 from ..load.workloads import BUILT_IN
+from ..verdict import regression, thresholds
 
 # Ours stays what the command was started with, while the process's is stderr.
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")

@@ -23,11 +23,11 @@ from .baseline import BaselineOptions
 from .load import LoadOptions, ModeOptions, VerdictOptions
 from .option_group import GeneralOptions, Group
 from .option_types import (
+    CompareMode,
     Metavar,
     Output,
     Seconds,
     Share,
-    CompareMode,
     file_to_write,
     split_commas,
     workload_target,

@@ -10,12 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import NoDecode
 
 from .option_group import GeneralOptions, Group
-from .option_types import (
-    Metavar,
-    Rate,
-    Seconds,
-    split_commas,
-)
+from .option_types import Metavar, Rate, Seconds, split_commas
 from .run import EmbeddedOptions, RunSettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

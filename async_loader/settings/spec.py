@@ -13,13 +13,7 @@ from ..load.specs.load_test import (
     ShardingSpec,
     WorkloadSpec,
 )
-from ..load.specs.run import (
-    InstrumentSpec,
-    LoadSpec,
-    SamplingSpec,
-    TimeoutSpec,
-    VerdictSpec,
-)
+from ..load.specs.run import InstrumentSpec, LoadSpec, SamplingSpec, TimeoutSpec, VerdictSpec
 from ..verdict.regression import parse_check
 from ..verdict.thresholds import parse
 from .run import RunSettings, ServerOptions

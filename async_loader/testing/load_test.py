@@ -12,20 +12,20 @@ import pytest
 from sqlalchemy.engine import URL
 
 from ..concurrency.clock import SYSTEM_CLOCK, Clock
+from ..concurrency.stop import Stop
 from ..database.backends import backend_of
+from ..database.embedded import embedded_server
 from ..database.postgresql import closing
+from ..database.session_factories import Sessions, engines_of
 from ..database.urls import parse_url
 from ..inserts import enable_batch_inserting
-from ..database.embedded import embedded_server
-from ..results.run import RunResult
 from ..load.runner.library import run
 from ..load.runner.phase import OnProgress
-from ..database.session_factories import Sessions, engines_of
 from ..load.specs.run import RunOptions
-from ..concurrency.stop import Stop
+from ..load.workload import Workload
+from ..results.run import RunResult
 from ..verdict.criteria import Criterion, hold
 from ..verdict.thresholds import parse
-from ..load.workload import Workload
 
 # How long an operation waits for a connection is its own timeout's business.
 _POOL_TIMEOUT = 24 * 3600.0

@@ -21,13 +21,7 @@ from math import sqrt
 from operator import mul
 from statistics import NormalDist, fmean
 
-from ..results.slices import (
-    Slice,
-    Slices,
-    bounds_of,
-    mean_ns,
-    sum_of_buckets,
-)
+from ..results.slices import Slice, Slices, bounds_of, mean_ns, sum_of_buckets
 
 BLOCKS = 16
 FEWEST_BLOCKS = 6

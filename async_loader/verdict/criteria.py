@@ -23,12 +23,7 @@ from ..results.run import Outcome, RunResult
 from .figures import TRENDS, figure_of, figure_text
 from .hidden import Hidden, at_worst, hidden_of
 from .thresholds import Threshold, parse
-from .validity import (
-    Bias,
-    Doubt,
-    doubts,
-    few_samples,
-)
+from .validity import Bias, Doubt, doubts, few_samples
 
 Kind = Literal["run", "errors", "threshold", "baseline", "measurement"]
 Judgement = Literal["passed", "failed", "not measured"]

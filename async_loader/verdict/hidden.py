@@ -14,14 +14,7 @@ from dataclasses import dataclass
 
 from ..results.parts import OperationResult
 from ..results.run import RunResult
-from .figures import (
-    TRENDS,
-    Figure,
-    durations_of,
-    figure_of,
-    operations_of,
-    percentile_in,
-)
+from .figures import TRENDS, Figure, durations_of, figure_of, operations_of, percentile_in
 
 # No operation ended for so many medians, and half a second (which is what a run notes).
 _MEDIANS = 10

@@ -20,12 +20,7 @@ from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, sqrt
 from statistics import fmean
 
-from ..results.changes import (
-    Change,
-    Comparison,
-    Finding,
-    Unit,
-)
+from ..results.changes import Change, Comparison, Finding, Unit
 from ..results.run import RunResult
 from .bootstrap import (
     BLOCKS,

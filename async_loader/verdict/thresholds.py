@@ -17,14 +17,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..results.run import RunResult
-from .figures import (
-    AGGREGATES,
-    DURATIONS,
-    PERCENTILE,
-    SHARES,
-    Figure,
-    figure_of,
-)
+from .figures import AGGREGATES, DURATIONS, PERCENTILE, SHARES, Figure, figure_of
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,

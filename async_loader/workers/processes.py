@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Self, TypeVar
 
-from ..errors import WorkerLostError
 from ..concurrency.tasks import answer_of
+from ..errors import WorkerLostError
 from . import inside
 from .contract import Message, Worked, encoded
 

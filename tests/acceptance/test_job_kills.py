@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from async_loader.database.embedded import embedded_server
 from async_loader.errors import JobError
 from async_loader.jobs import status
-from async_loader.database.embedded import embedded_server
 from tests.counting import fill, tally
 
 from .conftest import environment

@@ -16,9 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from async_loader.jobs import BatchJob
-from async_loader.database.embedded import EmbeddedServer
 from async_loader.concurrency.stop import Stop
+from async_loader.database.embedded import EmbeddedServer
+from async_loader.jobs import BatchJob
 from async_loader.runtime.user_modules import load_module
 from tests.browser import MISSING, REASON, Browser, browser
 from tests.service.process import ServiceProcess, service_process

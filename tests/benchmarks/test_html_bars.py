@@ -12,12 +12,7 @@ import pytest
 from async_loader import Histogram, OperationResult, RunResult
 from async_loader.reports import html
 from async_loader.results.parts import PoolResult, Series
-from async_loader.results.slices import (
-    Buckets,
-    Slice,
-    Slices,
-    bucket_of,
-)
+from async_loader.results.slices import Buckets, Slice, Slices, bucket_of
 from async_loader.results.time_split import TimeSplit
 from tests.browser import MISSING, REASON, browser
 from tests.unit.test_results import result_of

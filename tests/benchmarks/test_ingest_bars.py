@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from async_loader.concurrency.stop import Stop
 from async_loader.database.urls import parse_url
 from async_loader.ingest.demo import make_pairs
 from async_loader.ingest.strategies import Measure, measure_ways
 from async_loader.runtime.process import loop_factory
-from async_loader.concurrency.stop import Stop
 from tests.acceptance.conftest import environment
 
 from .conftest import ROUNDS, quote

@@ -17,11 +17,11 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from async_loader.database.postgresql import closing, create_engine
+from async_loader.database.proxy import Proxy
 from async_loader.database.urls import parse_url
 from async_loader.inserts import enable_batch_inserting, insert_rows
 from async_loader.inserts.bench import measure_inserts
 from async_loader.inserts.bench.shapes import Base, Plain
-from async_loader.database.proxy import Proxy
 from async_loader.load.workloads import mixed, sequences
 
 from .conftest import ROUNDS, quote

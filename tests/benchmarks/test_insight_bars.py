@@ -12,8 +12,8 @@ from async_loader import Limit, RunResult, run
 from async_loader.database.postgresql import create_engine, session_factories
 from async_loader.database.urls import parse_url
 from async_loader.inserts import enable_batch_inserting
-from async_loader.runtime.process import spare_the_garbage_collector
 from async_loader.load.workloads import mixed
+from async_loader.runtime.process import spare_the_garbage_collector
 
 from .conftest import quote
 

@@ -18,13 +18,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from async_loader.jobs import JobStatus, Pace
-from async_loader.load.workloads.music import (
-    Song,
-    chords_of,
-    derive_chords,
-    make_songs,
-    tonic_of,
-)
+from async_loader.load.workloads.music import Song, chords_of, derive_chords, make_songs, tonic_of
 from tests.counting import Counter, counting, fill
 
 from .conftest import ROUNDS, in_turns, quote

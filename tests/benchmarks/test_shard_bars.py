@@ -13,14 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from async_loader import (
-    Histogram,
-    OperationResult,
-    RunResult,
-    Workload,
-)
-from async_loader.results.parts import ProcessResult, Series
+from async_loader import Histogram, OperationResult, RunResult, Workload
 from async_loader.load.shards.snapshots import Standings, snapshot
+from async_loader.results.parts import ProcessResult, Series
 from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
 
 from .conftest import in_turns, load, quote

@@ -27,9 +27,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.types import NullType
 
+from async_loader.database.embedded import EmbeddedServer
 from async_loader.errors import ConfigurationError
 from async_loader.jobs import BatchJob, list_runs
-from async_loader.database.embedded import EmbeddedServer
 from async_loader.testing import Interrupted, interrupt_after
 
 IN_CI, AT_FULL_COUNT = 15, 1_000

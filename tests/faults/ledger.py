@@ -19,12 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from async_loader import (
-    OperationContext,
-    RunResult,
-    Workload,
-    run,
-)
+from async_loader import OperationContext, RunResult, Workload, run
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 from async_loader.failures.classification import classify
 

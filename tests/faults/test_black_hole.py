@@ -10,13 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from async_loader import (
-    OperationContext,
-    RunResult,
-    Stop,
-    Workload,
-    run,
-)
+from async_loader import OperationContext, RunResult, Stop, Workload, run
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 from async_loader.database.run_schema import run_schema
 from async_loader.errors import DatabaseError

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from async_loader import run
-from async_loader.database.postgresql import closing, create_engine, create_sessions
 from async_loader.database.embedded import cluster
+from async_loader.database.postgresql import closing, create_engine, create_sessions
 from tests.faults.ledger import Ledger, make_table
 from tests.faults.server import Server, new_server
 

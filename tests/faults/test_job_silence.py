@@ -18,16 +18,10 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from async_loader.errors import DatabaseError
-from async_loader.jobs import (
-    BatchJob,
-    cancel,
-    list_runs,
-    pause,
-    status,
-)
-from async_loader.database.proxy import Link
 from async_loader.concurrency.stop import Stop
+from async_loader.database.proxy import Link
+from async_loader.errors import DatabaseError
+from async_loader.jobs import BatchJob, cancel, list_runs, pause, status
 from tests.acceptance.test_job_kills import start
 from tests.counting import Counter, counting, fill, tally
 from tests.faults.proxy import FaultProxy

@@ -9,12 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from async_loader import (
-    Chunks,
-    OperationContext,
-    Workload,
-    run,
-)
+from async_loader import Chunks, OperationContext, Workload, run
 from async_loader.database.backends import backend_of
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 

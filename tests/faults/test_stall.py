@@ -14,14 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from async_loader import (
-    ArrivalRate,
-    RunResult,
-    Semaphore,
-    Throttle,
-    Workload,
-    run,
-)
+from async_loader import ArrivalRate, RunResult, Semaphore, Throttle, Workload, run
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 
 pytestmark = pytest.mark.timeout(60)

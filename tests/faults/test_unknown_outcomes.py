@@ -9,14 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from async_loader import (
-    Chunks,
-    OperationContext,
-    Semaphore,
-    Stop,
-    Throttle,
-    run,
-)
+from async_loader import Chunks, OperationContext, Semaphore, Stop, Throttle, run
 from async_loader.database.postgresql import closing, create_engine, create_sessions
 from tests.faults.ledger import Ledger, make_table, no_backend_is_left
 from tests.faults.proxy import FaultProxy

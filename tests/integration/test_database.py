@@ -12,9 +12,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import ConfigurationError, DatabaseError
+from async_loader.database.embedded import EmbeddedServer
 from async_loader.database.postgresql import create_engine, create_sync_engine, probe
 from async_loader.database.urls import parse_url, redact
-from async_loader.database.embedded import EmbeddedServer
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from async_loader.load.effects import (
-    Effects,
-    current_effects,
-    sort_of,
-    watched,
-)
+from async_loader.load.effects import Effects, current_effects, sort_of, watched
 
 
 class Base(DeclarativeBase): ...

@@ -20,10 +20,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from async_loader.errors import EmbeddedServerError
 from async_loader.database.embedded import EmbeddedServer, acquire, embedded_server
 from async_loader.database.embedded.cluster import Postmaster
 from async_loader.database.embedded.locks import is_held, locked
+from async_loader.errors import EmbeddedServerError
 from tests.folders import in_memory, short_folder
 
 pytestmark = pytest.mark.root

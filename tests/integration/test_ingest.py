@@ -18,18 +18,10 @@ from async_loader.database.backends import backend_of
 from async_loader.database.postgresql import closing
 from async_loader.database.urls import parse_url
 from async_loader.errors import DatabaseError, JobError
-from async_loader.ingest import (
-    File,
-    Ingested,
-    Progress,
-    Track,
-    ingest,
-    listing,
-    loading,
-)
+from async_loader.ingest import File, Ingested, Progress, Track, ingest, listing, loading
 from async_loader.ingest.demo import jpeg, make_pairs, mp3
-from async_loader.ingest.tables import make_tables
 from async_loader.ingest.strategies import measure_ways
+from async_loader.ingest.tables import make_tables
 from async_loader.testing import Interrupted, interrupt_after
 
 Sessions = async_sessionmaker[AsyncSession]

@@ -34,8 +34,8 @@ from async_loader.jobs import (
     pause,
     status,
 )
-from async_loader.testing import FakeClock, Interrupted, interrupt_after
 from async_loader.load.workloads import music
+from async_loader.testing import FakeClock, Interrupted, interrupt_after
 from tests.counting import Counter, counting, fill, tally
 
 Sessions = async_sessionmaker[AsyncSession]

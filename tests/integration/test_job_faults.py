@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from async_loader.jobs import BatchJob, JobStatus
-from async_loader.database.proxy import Link
 from async_loader.concurrency.stop import Stop
+from async_loader.database.proxy import Link
+from async_loader.jobs import BatchJob, JobStatus
 from tests.counting import Counter, counting, fill, tally
 from tests.faults.proxy import COMMIT, FaultProxy
 

@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from async_loader.jobs import BatchJob
 from async_loader.database.embedded import EmbeddedServer
+from async_loader.jobs import BatchJob
 from tests.counting import Counter, counting, fill, tally
 from tests.folders import in_memory, short_folder
 

@@ -8,12 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader import (
-    Chunks,
-    Semaphore,
-    Throttle,
-    run,
-)
+from async_loader import Chunks, Semaphore, Throttle, run
 from async_loader.database.postgresql import (
     Namespace,
     create_engine,

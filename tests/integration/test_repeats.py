@@ -20,19 +20,14 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from async_loader import (
-    OperationContext,
-    RunResult,
-    Workload,
-    run,
-)
+from async_loader import OperationContext, RunResult, Workload, run
 from async_loader.database.postgresql import create_sessions
+from async_loader.failures.source_lines import short_path
 from async_loader.inserts import enable_batch_inserting
 from async_loader.load.metrics.repeats import LEAST
-from async_loader.results.findings import RepeatedStatement
 from async_loader.load.runner.sync_runner import run_sync
-from async_loader.failures.source_lines import short_path
 from async_loader.load.specs.run import RunSpec
+from async_loader.results.findings import RepeatedStatement
 
 SONGS = 12
 HERE = short_path(__file__)

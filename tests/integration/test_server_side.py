@@ -10,17 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from async_loader import (
-    Limit,
-    OperationContext,
-    RunResult,
-    Workload,
-    run,
-)
+from async_loader import Limit, OperationContext, RunResult, Workload, run
 from async_loader.database.postgresql import create_sessions, session_factories
-from async_loader.results.findings import ServerSide
 from async_loader.load.server.queries import HIDDEN, LATE, NO_EXTENSION
 from async_loader.load.workloads import mixed
+from async_loader.results.findings import ServerSide
 
 
 async def greet(engine: AsyncEngine) -> AsyncEngine:

@@ -25,12 +25,7 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from async_loader import (
-    ConfigurationError,
-    OperationContext,
-    Workload,
-    run,
-)
+from async_loader import ConfigurationError, OperationContext, Workload, run
 from async_loader.database.session_factories import engines_of
 
 

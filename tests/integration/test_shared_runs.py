@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from async_loader.concurrency.stop import Stop
 from async_loader.errors import JobError
 from async_loader.jobs import BatchJob, list_runs
-from async_loader.concurrency.stop import Stop
 from tests.counting import Counter, counting, fill, tally
 
 

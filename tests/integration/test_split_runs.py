@@ -15,16 +15,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader import (
-    ConfigurationError,
-    RunResult,
-    Snapshot,
-    Stop,
-)
+from async_loader import ConfigurationError, RunResult, Snapshot, Stop
 from async_loader.errors import WorkerLostError
+from async_loader.load.shards import ShardError, run_as_asked
 from async_loader.settings.run import RunSettings
 from async_loader.settings.spec import spec_of
-from async_loader.load.shards import ShardError, run_as_asked
 
 LEDGER = """
 import asyncio, os

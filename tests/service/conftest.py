@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from async_loader.concurrency.stop import Stop
 from async_loader.results.run import RunResult
-from async_loader.service.state import ServiceState, lifespan
 from async_loader.service.server import serve
+from async_loader.service.state import ServiceState, lifespan
 from async_loader.service.work import figures_of
 from async_loader.settings.serve import ServeSettings
-from async_loader.concurrency.stop import Stop
 
 PROOF = {"X-Async-Loader": "1"}
 SCENARIOS = {

@@ -20,8 +20,8 @@ from async_loader.database.urls import parse_url
 from async_loader.errors import ConfigurationError
 from async_loader.service import history_database
 from async_loader.service.history import Filter, History, TargetBusyError
-from async_loader.service.migrations import VERSION_TABLE, migrate
 from async_loader.service.history_database import history_url, open_history
+from async_loader.service.migrations import VERSION_TABLE, migrate
 from async_loader.service.tables import metadata
 
 from .conftest import Serving

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from async_loader.jobs import BatchJob
 from async_loader.concurrency.stop import Stop
+from async_loader.jobs import BatchJob
 from async_loader.runtime.user_modules import load_module
 
 from .conftest import Service, Serving

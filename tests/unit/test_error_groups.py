@@ -7,11 +7,11 @@ from http import HTTPStatus
 import pytest
 
 from async_loader.failures.classification import Failure, classify
+from async_loader.failures.redaction import redacted
+from async_loader.failures.tracebacks import sample_of
 from async_loader.load.metrics.check_tally import MOST_NAMES, CheckTally
 from async_loader.load.metrics.error_tally import ErrorTally
-from async_loader.failures.redaction import redacted
 from async_loader.results.errors import ErrorResult, merged_errors
-from async_loader.failures.tracebacks import sample_of
 
 
 def raised(error: BaseException) -> BaseException:

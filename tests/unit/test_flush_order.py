@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, ForeignKey, Table, inspect
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    Session,
-    mapped_column,
-    relationship,
-)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.unitofwork import UOWTransaction
 
 from async_loader.inserts.flush_order import lane

@@ -11,14 +11,7 @@ from typing import Any
 
 import pytest
 
-from async_loader import (
-    ConfigurationError,
-    OperationContext,
-    RunResult,
-    SetupError,
-    Workload,
-    run,
-)
+from async_loader import ConfigurationError, OperationContext, RunResult, SetupError, Workload, run
 from async_loader.errors import TeardownError
 from async_loader.load.runner import in_flight, preparation
 

@@ -14,38 +14,17 @@ from PIL import Image, ImageDraw
 from async_loader.errors import ConfigurationError
 from async_loader.ingest import preparing
 from async_loader.ingest.demo import jpeg, make_pairs, mp3
-from async_loader.ingest.listing import (
-    Missing,
-    Pair,
-    Problem,
-    find,
-)
+from async_loader.ingest.listing import Missing, Pair, Problem, find
 from async_loader.ingest.loading import real_directory
 from async_loader.ingest.pictures import fit
 from async_loader.ingest.pipeline import Ahead
-from async_loader.ingest.preparing import (
-    CHANGED,
-    Prepared,
-    read_pair,
-    row_of,
-    unless_changed,
-)
+from async_loader.ingest.preparing import CHANGED, Prepared, read_pair, row_of, unless_changed
 from async_loader.ingest.reading import UnreadableError, read_within
-from async_loader.ingest.report import (
-    comparison,
-    progress_line,
-    shown,
-    summary,
-)
+from async_loader.ingest.report import comparison, progress_line, shown, summary
+from async_loader.ingest.strategies import Measure
 from async_loader.ingest.tables import FileName
 from async_loader.ingest.tags import Tags, tags_of
-from async_loader.ingest.tally import (
-    Counts,
-    Ingested,
-    Progress,
-    Tally,
-)
-from async_loader.ingest.strategies import Measure
+from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
 
 ORIENTATION = 0x0112
 

@@ -19,13 +19,7 @@ from async_loader.results.parts import PoolResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.settings.sources import load
 from async_loader.settings.sweep import SweepSettings
-from async_loader.verdict.knee import (
-    Advice,
-    advise,
-    fault,
-    is_past,
-    is_undecided,
-)
+from async_loader.verdict.knee import Advice, advise, fault, is_past, is_undecided
 
 from .test_results import histogram_of, result_of
 

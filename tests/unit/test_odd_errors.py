@@ -8,18 +8,8 @@ from typing import Any
 
 import pytest
 
-from async_loader import (
-    ConfigurationError,
-    OperationContext,
-    Workload,
-    run,
-)
-from async_loader.reports import (
-    console,
-    html,
-    junit,
-    markdown,
-)
+from async_loader import ConfigurationError, OperationContext, Workload, run
+from async_loader.reports import console, html, junit, markdown
 
 OPS = 10
 

@@ -14,20 +14,9 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.engine import make_url
 
-from async_loader.errors import EmbeddedServerError, MissingExtraError
-from async_loader.database.embedded import (
-    EmbeddedServer,
-    acquire,
-    home,
-    installation,
-)
+from async_loader.database.embedded import EmbeddedServer, acquire, home, installation
 from async_loader.database.embedded.cluster import Postmaster, make_data
-from async_loader.database.embedded.home import (
-    MAX_SOCKET_PATH,
-    SOCKET,
-    Home,
-    whole,
-)
+from async_loader.database.embedded.home import MAX_SOCKET_PATH, SOCKET, Home, whole
 from async_loader.database.embedded.installation import (
     Account,
     Installation,
@@ -35,12 +24,8 @@ from async_loader.database.embedded.installation import (
     find_wheel,
     last_line,
 )
-from async_loader.database.embedded.locks import (
-    is_held,
-    lock,
-    locked,
-    unlock,
-)
+from async_loader.database.embedded.locks import is_held, lock, locked, unlock
+from async_loader.errors import EmbeddedServerError, MissingExtraError
 
 pytestmark = pytest.mark.root
 

@@ -6,12 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from async_loader import (
-    Histogram,
-    OperationResult,
-    RunResult,
-    merge,
-)
+from async_loader import Histogram, OperationResult, RunResult, merge
 from async_loader.reports import json as json_report
 from async_loader.results.errors import ErrorResult
 from async_loader.results.parts import PoolResult, ProcessResult, Series

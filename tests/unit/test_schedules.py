@@ -9,12 +9,7 @@ from itertools import islice, pairwise, takewhile
 
 import pytest
 
-from async_loader.load.pacing.schedules import (
-    Arrivals,
-    Profile,
-    Stage,
-    arrival_times,
-)
+from async_loader.load.pacing.schedules import Arrivals, Profile, Stage, arrival_times
 
 
 def random_profile(rng: random.Random) -> Profile:

@@ -10,12 +10,7 @@ from async_loader.settings.option_group import Group
 from async_loader.settings.option_types import parse_seconds
 from async_loader.settings.run import RunSettings
 from async_loader.settings.serve import ScenarioSettings
-from async_loader.settings.sources import (
-    COMMANDS,
-    Layer,
-    load,
-    settings_of,
-)
+from async_loader.settings.sources import COMMANDS, Layer, load, settings_of
 
 
 @pytest.fixture(autouse=True)

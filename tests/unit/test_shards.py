@@ -14,16 +14,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from async_loader import (
-    ConfigurationError,
-    Histogram,
-    Limit,
-    OperationResult,
-    Workload,
-)
+from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
 from async_loader.cli.sweep import run_settings as step_settings
 from async_loader.database.postgresql import Namespace
+from async_loader.load.pacing.throttles import ArrivalRate, Ramp
 from async_loader.load.partition import Partition
+from async_loader.load.shards import number_of_shards
+from async_loader.load.shards.shard import Task
+from async_loader.load.shards.snapshots import Standings, snapshot
 from async_loader.reports import console, html, markdown
 from async_loader.results.errors import ErrorResult
 from async_loader.results.parts import CheckResult, ProcessResult, Series
@@ -33,10 +31,6 @@ from async_loader.results.shards import ShardResult
 from async_loader.settings.run import CompareSettings, RunSettings
 from async_loader.settings.spec import spec_of
 from async_loader.settings.sweep import SweepSettings
-from async_loader.load.shards import number_of_shards
-from async_loader.load.shards.shard import Task
-from async_loader.load.shards.snapshots import Standings, snapshot
-from async_loader.load.pacing.throttles import ArrivalRate, Ramp
 from async_loader.verdict.validity import doubts
 from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
 

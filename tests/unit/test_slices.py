@@ -10,10 +10,11 @@ import pytest
 
 from async_loader.concurrency.clock import SystemClock
 from async_loader.failures.classification import TIMEOUT
-from async_loader.results.histogram import HIGHEST_NS
 from async_loader.load.instruments import OperationTimes
 from async_loader.load.metrics.metrics import Metrics
 from async_loader.load.metrics.slice_tally import FIRST_WIDTH_NS, MOST_SLICES
+from async_loader.load.workload import Operation, Workload
+from async_loader.results.histogram import HIGHEST_NS
 from async_loader.results.slices import (
     Slice,
     Slices,
@@ -23,7 +24,6 @@ from async_loader.results.slices import (
     percentile_ns,
     sum_of_buckets,
 )
-from async_loader.load.workload import Operation, Workload
 
 SECOND = 1_000_000_000
 

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy
 
 from async_loader.failures.redaction import shortened
-from async_loader.load.runner import runner
 from async_loader.failures.source_lines import origin_of, short_path, user_line
+from async_loader.load.runner import runner
 from async_loader.load.workloads import mixed
 
 SITE = f"{Path(sqlalchemy.__file__).parent.parent}"

@@ -13,16 +13,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from async_loader import (
-    ArrivalRate,
-    ConfigurationError,
-    Limit,
-    Semaphore,
-    Stage,
-)
+from async_loader import ArrivalRate, ConfigurationError, Limit, Semaphore, Stage
 from async_loader.load.partition import Partition
-from async_loader.settings.run import RunSettings
-from async_loader.settings.spec import spec_of
 from async_loader.load.specs.load_test import LoadTestSpec
 from async_loader.load.specs.run import (
     InstrumentSpec,
@@ -33,6 +25,8 @@ from async_loader.load.specs.run import (
     TimeoutSpec,
     VerdictSpec,
 )
+from async_loader.settings.run import RunSettings
+from async_loader.settings.spec import spec_of
 from async_loader.verdict.regression import parse_check
 from async_loader.verdict.thresholds import parse
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from async_loader.errors import WorkerLostError
 from async_loader.concurrency.tasks import answer_of
+from async_loader.errors import WorkerLostError
 
 
 async def test_an_answer_that_is_waited_for() -> None:

@@ -6,18 +6,11 @@ import asyncio
 
 import pytest
 
-from async_loader import (
-    ConfigurationError,
-    Limit,
-    OperationContext,
-    Stop,
-    Workload,
-    run,
-)
+from async_loader import ConfigurationError, Limit, OperationContext, Stop, Workload, run
+from async_loader.load.pacing.throttles import ArrivalRate
 from async_loader.load.runner.sync_runner import run_sync
 from async_loader.load.specs.run import LoadSpec, RunSpec
 from async_loader.testing import FakeClock
-from async_loader.load.pacing.throttles import ArrivalRate
 
 
 def workload(think: float | tuple[float, float]) -> Workload:

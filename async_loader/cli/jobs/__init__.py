@@ -10,19 +10,16 @@ from functools import partial
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from ...concurrency.stop import Stop
 from ...database.backends import SQLITE, backend_of
 from ...database.postgresql import closing, unreachable
 from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
-from ...jobs import (
-    BatchJob,
-    JobStatus,
-    control,
-    report,
-)
+from ...jobs import BatchJob, JobStatus, control, report
 from ...jobs.targets import load_job, place_of
 from ...load.run_database import server_url
 from ...runtime.process import leave_errors_to_the_report, run_until_stopped
+from ...runtime.streams import stderr, stdout
 from ...settings.jobs import (
     JobCancelSettings,
     JobListSettings,
@@ -34,8 +31,6 @@ from ...settings.jobs import (
 )
 from ...settings.run import ServerOptions
 from ...settings.spec import server_of
-from ...concurrency.stop import Stop
-from ...runtime.streams import stderr, stdout
 from ...workers import Message, ProcessWorkers, Workers
 from ...workers.cluster import DaskWorkers, is_local, joined
 from ...workers.shipping import Shipped

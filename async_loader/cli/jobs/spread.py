@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ...concurrency.stop import Stop
+from ...concurrency.tasks import answer_of
 from ...database.backends import backend_of
 from ...database.postgresql import closing, create_sessions
 from ...database.urls import parse_url
 from ...errors import JobError, WorkerLostError
-from ...runtime.event_loop import LoopRunner
 from ...jobs import JobStatus
 from ...jobs.definition import Sessions
-from ...jobs.run import PROGRESS_EVERY, OnProgress, JobSession
+from ...jobs.run import PROGRESS_EVERY, JobSession, OnProgress
 from ...jobs.targets import load_job
+from ...runtime.event_loop import LoopRunner
 from ...runtime.process import leave_errors_to_the_report, loop_factory
-from ...concurrency.stop import Stop
-from ...concurrency.tasks import answer_of
 from ...workers import Link, Message, Workers
 
 Say = Callable[[str], None]

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import IO, Any
 
-from ...results.run import Outcome, RunResult
-from ...load.runner.under_way import BOUNDED
-from ...runtime.process import heeded_signals
 from ...failures.source_lines import user_line
+from ...load.runner.under_way import BOUNDED
+from ...results.run import Outcome, RunResult
+from ...runtime.process import heeded_signals
 from ...runtime.streams import flush_all
 from .inside import Line
 

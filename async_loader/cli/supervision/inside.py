@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from ...runtime.event_loop import tasks_left, threads_left
-from ...load.runner.under_way import BOUNDED, under_way
-from ...runtime.process import Signals
 from ...failures.source_lines import line_of, user_line
+from ...load.runner.under_way import BOUNDED, under_way
+from ...runtime.event_loop import tasks_left, threads_left
+from ...runtime.process import Signals
 from ...runtime.streams import flush_all, tell
 
 ALIVE_EVERY = 0.25

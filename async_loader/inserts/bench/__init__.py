@@ -4,4 +4,4 @@ from async_loader.inserts.bench.measure import Measure, measure_inserts
 from async_loader.inserts.bench.shapes import SHAPES, Shape
 from async_loader.inserts.bench.strategies import WAYS, InsertStrategy
 
-__all__ = ["SHAPES", "WAYS", "Measure", "Shape", "InsertStrategy", "measure_inserts"]
+__all__ = ["SHAPES", "WAYS", "InsertStrategy", "Measure", "Shape", "measure_inserts"]

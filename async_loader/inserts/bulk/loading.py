@@ -28,12 +28,7 @@ from async_loader.inserts.bulk.catalogue import ColumnFacts, TableFacts
 from async_loader.inserts.bulk.copying import binary_codecs, copy
 from async_loader.inserts.bulk.method import are_as_typed, reason_of_column, reason_of_rows
 from async_loader.inserts.bulk.pages import PAGE, insert_by_orm, insert_page
-from async_loader.inserts.bulk.records import (
-    ABSENT,
-    Values,
-    bound,
-    filled,
-)
+from async_loader.inserts.bulk.records import ABSENT, Values, bound, filled
 from async_loader.inserts.bulk.source import Shaped, dicts, shaped
 from async_loader.inserts.bulk.target import Field, Target
 

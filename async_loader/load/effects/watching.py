@@ -15,12 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
 from ...database.sqlalchemy_private import dialect_of, pool_of_proxy
-from .effects import (
-    Effects,
-    current_effects,
-    is_idle,
-    strays,
-)
+from .effects import Effects, current_effects, is_idle, strays
 from .statements import first_word, sort_of
 
 

@@ -15,9 +15,9 @@ import sqlalchemy.ext.asyncio.result
 import sqlalchemy.ext.asyncio.session
 from sqlalchemy.orm import Session, sessionmaker
 
+from ...database.session_factories import Sessions, sync_engine_of
 from ...errors import ConfigurationError
 from ...results.loop_profile import Leak, LoopProfile
-from ...database.session_factories import Sessions, sync_engine_of
 from .dialects import unattributed
 from .leaks import leaks_of
 from .loop_meter import LoopMeter

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 
-from ..effects.effects import is_idle
-from ...results.loop_profile import Leak
 from ...failures.source_lines import Place, written
+from ...results.loop_profile import Leak
+from ..effects.effects import is_idle
 from .pools import PoolWatch
 
 

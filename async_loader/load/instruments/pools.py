@@ -20,7 +20,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool, SingletonThreadPool
 
-from ...failures.source_lines import Place, user_place_here
+from ...concurrency.tasks import holder
 from ...database.sqlalchemy_private import (
     ConnectionRecord,
     dialect_of,
@@ -28,7 +28,7 @@ from ...database.sqlalchemy_private import (
     pool_of_proxy,
     pool_of_record,
 )
-from ...concurrency.tasks import holder
+from ...failures.source_lines import Place, user_place_here
 from .dialects import DialectPatches
 from .patches import Patches
 from .times import OperationTimes, current_times

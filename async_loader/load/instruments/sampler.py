@@ -12,14 +12,9 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from types import FrameType
 
-from ...results.loop_profile import Blocking, LoopProfile
-from ...failures.source_lines import (
-    Place,
-    place_in,
-    user_place_here,
-    written,
-)
 from ...concurrency.stacks import loop_frames, owner_of, stack_of
+from ...failures.source_lines import Place, place_in, user_place_here, written
+from ...results.loop_profile import Blocking, LoopProfile
 from .loop_meter import LoopMeter
 from .steps import stepped
 from .times import OperationTimes

@@ -6,13 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from ...failures.classification import Failure, constraint_in
+from ...failures.tracebacks import Sample, sample_of, shape_of, source_of
 from ...results.errors import ErrorResult, named
-from ...failures.tracebacks import (
-    Sample,
-    sample_of,
-    shape_of,
-    source_of,
-)
 
 # Messages of one line of code that are told apart, and faults in all.
 _MOST_MESSAGES = 5

@@ -9,36 +9,22 @@ from dataclasses import dataclass, field
 
 from ...concurrency.clock import SECOND_NS, Clock
 from ...failures.classification import Failure
-from ...results.histogram import Histogram
+from ...failures.tracebacks import Sample
 from ...results.errors import ErrorResult
-from ...results.parts import (
-    CheckResult,
-    OperationResult,
-    PoolResult,
-    ProcessResult,
-    Series,
-)
+from ...results.histogram import Histogram
+from ...results.parts import CheckResult, OperationResult, PoolResult, ProcessResult, Series
 from ...results.run import Outcome, RunResult
 from ...results.schedule import ScheduleResult
 from ...results.slices import Slices
 from ...results.time_split import PARTS
 from ...results.warm_up import WarmUpResult
-from ...failures.tracebacks import Sample
 from ..workload import Operation
 from .check_tally import CheckTally
 from .error_tally import ErrorTally
 from .repeats import RepeatTally
 from .slice_tally import RecentTally, SliceTally
 from .stall_tally import LEAST_STALL_NS, StallTally
-from .tallies import (
-    Look,
-    OperationTally,
-    PoolGauge,
-    SplitTally,
-    Times,
-    as_it_is,
-    pool_in_sight,
-)
+from .tallies import Look, OperationTally, PoolGauge, SplitTally, Times, as_it_is, pool_in_sight
 
 # Of which a snapshot tells: it is to be short, and their names are the application's.
 _MOST_ERRORS = 8

@@ -14,13 +14,8 @@ from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 from ...failures.redaction import shortened
+from ...failures.source_lines import frames_outwards, line_of, origin_of, user_line
 from ...results.findings import RepeatedStatement
-from ...failures.source_lines import (
-    frames_outwards,
-    line_of,
-    origin_of,
-    user_line,
-)
 
 LEAST = 5
 """

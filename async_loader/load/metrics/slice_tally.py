@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
-from ...results.slices import (
-    NOTHING,
-    Buckets,
-    Slice,
-    Slices,
-    bucket_of,
-    pairs,
-    percentile_ns,
-)
+from ...results.slices import NOTHING, Buckets, Slice, Slices, bucket_of, pairs, percentile_ns
 
 # Halves and doubles of a second: the slices of any two runs have one width that fits both.
 FIRST_WIDTH_NS = 125_000_000

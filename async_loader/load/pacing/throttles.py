@@ -18,12 +18,7 @@ from typing import ClassVar, Protocol
 from ...concurrency.clock import SECOND_NS, Clock
 from ...errors import ConfigurationError
 from .limits import Limit
-from .schedules import (
-    Arrivals,
-    Profile,
-    Stage,
-    arrival_times,
-)
+from .schedules import Arrivals, Profile, Stage, arrival_times
 
 # How soon a wait for the next arrival notices that the run is stopped.
 _LONGEST_SLEEP = 0.1

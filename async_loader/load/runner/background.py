@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ...concurrency.tasks import CLOSING, frames_of, owned_tasks, users_tasks
 from ...failures.classification import Failure, classify
 from ...failures.source_lines import user_line
-from ...concurrency.tasks import (
-    CLOSING,
-    frames_of,
-    owned_tasks,
-    users_tasks,
-)
 from ...failures.tracebacks import Sample
 from .in_flight import Flight
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..effects import Effects, current_effects
-from ...failures.classification import may_be_retried
 from ...database.session_factories import Sessions, opener_of
+from ...failures.classification import may_be_retried
+from ..effects import Effects, current_effects
 from ..workload import Kind, Mix, Operation
 from .try_checks import TryChecks, counted_when_kept, current_checks
 

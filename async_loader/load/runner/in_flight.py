@@ -7,11 +7,11 @@ from asyncio import CancelledError
 from collections.abc import Callable
 
 from ...concurrency.clock import SECOND_NS
+from ...concurrency.tasks import CLOSING
 from ...failures.classification import CANCELLED, TIMEOUT, Failure
+from ...failures.tracebacks import Sample
 from ..instruments import PoolWatch, break_off
 from ..metrics.metrics import Metrics
-from ...concurrency.tasks import CLOSING
-from ...failures.tracebacks import Sample
 
 BLOCKED = Failure("blocked the event loop", reply_lost=True)
 ABANDONED = Failure("abandoned", reply_lost=True)

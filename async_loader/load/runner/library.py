@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Unpack
 
 from ...concurrency.clock import SYSTEM_CLOCK, Clock
-from ...results.run import RunResult
-from ...database.session_factories import Sessions
-from ..specs.run import RunOptions, RunSpec
 from ...concurrency.stop import Stop
+from ...database.session_factories import Sessions
+from ...results.run import RunResult
+from ..specs.run import RunOptions, RunSpec
 from ..workload import Workload
 from .phase import OnProgress
 from .runner import perform

@@ -8,21 +8,16 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from ...concurrency.clock import Clock
-from ..effects import Effects, current_effects
-from ...failures.classification import Failure
-from ..instruments import Instruments
-from ..metrics.metrics import Metrics
-from ...failures.source_lines import user_line
 from ...concurrency.stop import Stop
 from ...concurrency.tasks import frames_of, holder
+from ...failures.classification import Failure
+from ...failures.source_lines import user_line
 from ...failures.tracebacks import Sample
+from ..effects import Effects, current_effects
+from ..instruments import Instruments
+from ..metrics.metrics import Metrics
 from ..workload import Operation
-from .in_flight import (
-    ABANDONED,
-    Flight,
-    FlightTask,
-    InFlight,
-)
+from .in_flight import ABANDONED, Flight, FlightTask, InFlight
 from .work_done import check_work, effects_so_far, failure_of
 
 Call = Callable[[int], Coroutine[Any, Any, Any]]

@@ -11,19 +11,19 @@ from itertools import count
 from typing import Any
 
 from ...concurrency.clock import SECOND_NS, Clock
+from ...concurrency.stop import Stop
+from ...concurrency.tasks import cancel, first_of
+from ...database.session_factories import Sessions
 from ...failures.classification import Backoff, Failure
 from ...results.histogram import Histogram
+from ...results.run import Outcome, RunResult
+from ...verdict.thresholds import broken_so_far
 from ..instruments import Instruments, current_times
-from ..pacing.limits import Limit
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, watch_loop
 from ..metrics.tallies import PoolGauge
-from ...results.run import Outcome, RunResult
-from ...database.session_factories import Sessions
+from ..pacing.limits import Limit
 from ..specs.run import RunSpec
-from ...concurrency.stop import Stop
-from ...concurrency.tasks import cancel, first_of
-from ...verdict.thresholds import broken_so_far
 from ..workload import Mix, Operation
 from .background import background_counted, end_background
 from .calls import call_of, retrying, sessions_by_kind

@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ...database.postgresql import first_line
-from ...errors import AsyncLoaderError, SetupError, TeardownError
-from ..instruments import attached, break_off
-from ...failures.redaction import redacted
-from ...database.session_factories import Sessions
-from ...failures.source_lines import user_line
 from ...concurrency.stop import Stop
-from ...concurrency.tasks import (
-    CLOSING,
-    first_of,
-    frames_of,
-    holder,
-)
+from ...concurrency.tasks import CLOSING, first_of, frames_of, holder
+from ...database.postgresql import first_line
+from ...database.session_factories import Sessions
+from ...errors import AsyncLoaderError, SetupError, TeardownError
+from ...failures.redaction import redacted
+from ...failures.source_lines import user_line
 from ...failures.tracebacks import source_of
+from ..instruments import attached, break_off
 from ..workload import Workload
 
 PATIENCE = 40.0

@@ -7,17 +7,17 @@ from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import replace
 
 from ...concurrency.clock import SYSTEM_CLOCK, Clock
-from ..effects import watched
+from ...concurrency.stop import Stop
+from ...database.session_factories import Sessions, engine_of, why_unusable
 from ...errors import ConfigurationError, TeardownError
+from ...results.run import RunResult
+from ...verdict.thresholds import check_names
+from ..effects import watched
 from ..instruments import attached
 from ..metrics.process_meter import ProcessMeter
 from ..partition import WHOLE, ShardCoordinator
-from ...results.run import RunResult
 from ..server.statistics import server_watch
-from ...database.session_factories import Sessions, engine_of, why_unusable
 from ..specs.run import RunSpec, VerdictSpec
-from ...concurrency.stop import Stop
-from ...verdict.thresholds import check_names
 from ..workload import Mix, Workload
 from .phase import OnProgress, Phase
 from .preparation import prepared

@@ -17,23 +17,18 @@ from itertools import count
 from typing import Any
 
 from ...concurrency.clock import SECOND_NS, SYSTEM_CLOCK
-from ..effects import Effects, current_effects, watched
+from ...concurrency.stop import Stop
 from ...errors import ConfigurationError
+from ...results.run import Outcome, RunResult
+from ...verdict.thresholds import broken_so_far
+from ..effects import Effects, current_effects, watched
 from ..instruments import Instruments, attached, current_times
-from ..pacing.limits import Limit
 from ..metrics.metrics import Metrics, Snapshot
 from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
-from ...results.run import Outcome, RunResult
+from ..pacing.limits import Limit
 from ..specs.run import RunSpec
-from ...concurrency.stop import Stop
-from ...verdict.thresholds import broken_so_far
 from ..workload import Mix, Operation, Workload
-from .calls import (
-    SyncSessions,
-    sessions_by_kind,
-    sync_call_of,
-    sync_retrying,
-)
+from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying
 from .work_done import check_work, effects_so_far, failure_of
 
 _SAMPLE_EVERY = 0.05

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..effects import Effects, current_effects
-from ...failures.error_attributes import class_name
-from ...failures.classification import CANCELLED, Failure, classify
-from ...failures.source_lines import short_path
 from ...concurrency.tasks import holder
+from ...failures.classification import CANCELLED, Failure, classify
+from ...failures.error_attributes import class_name
+from ...failures.source_lines import short_path
+from ..effects import Effects, current_effects
 from ..workload import Operation
 from .in_flight import Flight
 

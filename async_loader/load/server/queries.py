@@ -18,10 +18,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from ...database.postgresql import first_line
-from ..instruments.pools import leave_out
+from ...database.sqlalchemy_private import creator_of
 from ...failures.redaction import shortened
 from ...results.findings import DatabaseCounts, ServerStatement
-from ...database.sqlalchemy_private import creator_of
+from ..instruments.pools import leave_out
 
 # Our own look-ups are known by this.
 _MARK = "/* async_loader */"

@@ -18,11 +18,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ...database.postgresql import first_line
-from ..instruments import PoolWatch
-from ...results.findings import DatabaseCounts, ServerSide
-from .queries import Look, Totals, difference
 from ...concurrency.tasks import holder, within
+from ...database.postgresql import first_line
+from ...results.findings import DatabaseCounts, ServerSide
+from ..instruments import PoolWatch
+from .queries import Look, Totals, difference
 
 SAMPLE_EVERY = 0.25
 """Seconds between two looks at what connections wait for."""

@@ -16,21 +16,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from ..app import (
-    Finished,
-    RunPerformer,
-    check_workload,
-    run_workload,
-    uses_database,
-)
-from ...errors import ConfigurationError
-from ..run_database import Say
-from ..runner.phase import OnProgress
-from ..specs.load_test import LoadTestSpec
 from ...concurrency.stop import Stop
+from ...errors import ConfigurationError
 from ...workers import ProcessWorkers
 from ...workers.cluster import DaskWorkers, is_local, joined
 from ...workers.shipping import Shipped
+from ..app import Finished, RunPerformer, check_workload, run_workload, uses_database
+from ..run_database import Say
+from ..runner.phase import OnProgress
+from ..specs.load_test import LoadTestSpec
 from .coordinator import run_split
 from .split import ShardError
 

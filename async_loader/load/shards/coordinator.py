@@ -14,18 +14,18 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..app import build_workload
+from ...concurrency.stop import Stop
 from ...errors import ConfigurationError, TeardownError
-from ..partition import Partition
 from ...results.run import RunResult
+from ...runtime.user_modules import load_module
+from ...workers import Message, Workers
+from ..app import build_workload
+from ..partition import Partition
 from ..run_database import Database, Say
 from ..runner.phase import OnProgress
 from ..runner.preparation import prepared
 from ..server.statistics import server_watch
 from ..specs.load_test import LoadTestSpec
-from ...concurrency.stop import Stop
-from ...runtime.user_modules import load_module
-from ...workers import Message, Workers
 from .shard import Task
 from .split import Split
 
@@ -89,7 +89,9 @@ def _tasks(spec: LoadTestSpec, database: Database | None, shards: int, shared: A
     place = spec.workload.place
     module = load_module(place).__name__ if place.endswith(".py") else None
     told = spec.for_worker()
-    tasks = [Task(told, Partition(number, shards), pickled, module=module) for number in range(shards)]
+    tasks = [
+        Task(told, Partition(number, shards), pickled, module=module) for number in range(shards)
+    ]
     if database is None or database.connections is None:
         return tasks
     if database.connections < shards:

@@ -16,21 +16,21 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
-from ..app import check_workload, run_async
 from ...concurrency.clock import SECOND_NS
+from ...concurrency.stop import Stop
+from ...concurrency.tasks import first_of
 from ...database.postgresql import Namespace
 from ...errors import AsyncLoaderError, WorkloadError
+from ...results.run import RunResult
+from ...runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
+from ...runtime.user_modules import load_module
+from ...workers import Link, Message
+from ..app import check_workload, run_async
 from ..metrics.process_meter import ProcessMeter
 from ..metrics.tallies import PoolGauge
 from ..partition import Partition
-from ...results.run import RunResult
 from ..run_database import Database, connected, own_database
-from ...runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ..specs.load_test import LoadTestSpec
-from ...concurrency.stop import Stop
-from ...concurrency.tasks import first_of
-from ...runtime.user_modules import load_module
-from ...workers import Link, Message
 from .snapshots import snapshot
 
 # Operations are announced for about so long ahead: what a dead shard had begun is among them.

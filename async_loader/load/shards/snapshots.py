@@ -14,20 +14,15 @@ from dataclasses import replace
 from operator import add
 from typing import Any
 
-from ...results.histogram import Histogram
-from ..metrics.metrics import WATCHED, Snapshot
-from ..metrics.slice_tally import RecentTally
-from ..metrics.tallies import PoolGauge, pool_in_sight
 from ...results.errors import ErrorResult
-from ...results.parts import (
-    CheckResult,
-    OperationResult,
-    ProcessResult,
-    Series,
-)
+from ...results.histogram import Histogram
+from ...results.parts import CheckResult, OperationResult, ProcessResult, Series
 from ...results.run import RunResult
 from ...results.schedule import ScheduleResult
 from ...workers import SNAPSHOT_BYTES, Message, encoded
+from ..metrics.metrics import WATCHED, Snapshot
+from ..metrics.slice_tally import RecentTally
+from ..metrics.tallies import PoolGauge, pool_in_sight
 from ..workload import Operation
 
 # Significant bits of a latency, of the 11 that a shard keeps itself.

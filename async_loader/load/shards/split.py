@@ -11,19 +11,19 @@ from itertools import islice
 from typing import Any
 
 from ...concurrency.clock import SECOND_NS
+from ...concurrency.stop import Stop
+from ...concurrency.tasks import answer_of, cancel
 from ...errors import AsyncLoaderError, WorkerLostError
-from ..partition import Partition
 from ...results.errors import ErrorResult
 from ...results.run import Outcome, RunResult, merge
 from ...results.shards import ShardResult
+from ...verdict.thresholds import broken_so_far
+from ...workers import Message, Workers
+from ..partition import Partition
 from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..server.statistics import ServerWatch
 from ..specs.load_test import LoadTestSpec
-from ...concurrency.stop import Stop
-from ...concurrency.tasks import answer_of, cancel
-from ...verdict.thresholds import broken_so_far
-from ...workers import Message, Workers
 from ..workload import Mix
 from .shard import Task, perform
 from .snapshots import Standings, snapshot

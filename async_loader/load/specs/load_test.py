@@ -8,26 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..partition import WHOLE, Partition
-from ..pacing.schedules import Arrivals, Profile, Stage
-from ..pacing.throttles import (
-    ArrivalRate,
-    Chunks,
-    Ramp,
-    Semaphore,
-    Throttle,
-    Unbounded,
-)
 from ...verdict.regression import Check
+from ..pacing.schedules import Arrivals, Profile, Stage
+from ..pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle, Unbounded
+from ..partition import WHOLE, Partition
 from ..workloads import BUILT_IN
-from .run import (
-    InstrumentSpec,
-    LoadSpec,
-    RunSpec,
-    SamplingSpec,
-    TimeoutSpec,
-    VerdictSpec,
-)
+from .run import InstrumentSpec, LoadSpec, RunSpec, SamplingSpec, TimeoutSpec, VerdictSpec
 
 if TYPE_CHECKING:  # whoever runs a workload of their own needs no model of ours
     from ..workloads.mixed import ReadFrom, ReadVia

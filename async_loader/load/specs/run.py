@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from ...errors import ConfigurationError
-from ..pacing.limits import Limit
-from ..metrics.repeats import LEAST
-from ..pacing.throttles import Semaphore, Throttle
 from ...verdict.thresholds import Threshold, parse
+from ..metrics.repeats import LEAST
+from ..pacing.limits import Limit
+from ..pacing.throttles import Semaphore, Throttle
 
 CONCURRENCY = 40
 

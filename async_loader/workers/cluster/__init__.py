@@ -10,12 +10,7 @@ Workers on the machines of a Dask cluster: no scheduler and no protocol of our o
 Dask is imported when a cluster is joined, and not before.
 """
 
-from .joining import (
-    Cluster,
-    cluster_address,
-    is_local,
-    joined,
-)
+from .joining import Cluster, cluster_address, is_local, joined
 from .workers import DaskWorkers
 
 __all__ = ["Cluster", "DaskWorkers", "cluster_address", "is_local", "joined"]

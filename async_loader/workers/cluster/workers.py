@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
-from ...errors import AsyncLoaderError, ClusterError, WorkerLostError
 from ...concurrency.tasks import answer_of
+from ...errors import AsyncLoaderError, ClusterError, WorkerLostError
 from ..contract import Message, Worked
 from ..shipping import Shipped
 from . import inside

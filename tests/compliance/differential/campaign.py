@@ -19,11 +19,7 @@ from tests.compliance.differential.comparing import DifferenceError, Observed
 from tests.compliance.differential.generation import worlds
 from tests.compliance.differential.models import Example
 from tests.compliance.differential.operations import steps
-from tests.compliance.differential.performing import (
-    InvalidModelError,
-    Performer,
-    UnstableError,
-)
+from tests.compliance.differential.performing import InvalidModelError, Performer, UnstableError
 
 
 @st.composite

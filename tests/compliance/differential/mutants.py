@@ -6,12 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from async_loader.inserts import (
-    calls,
-    flush_order,
-    save,
-    tree,
-)
+from async_loader.inserts import calls, flush_order, save, tree
 from async_loader.inserts.insert import Insert
 
 

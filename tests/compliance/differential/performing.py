@@ -20,12 +20,7 @@ from sqlalchemy.util import await_only
 
 from async_loader.inserts import enable_batch_inserting
 from tests.compliance.differential import library
-from tests.compliance.differential.comparing import (
-    DifferenceError,
-    Numbers,
-    Observed,
-    compare,
-)
+from tests.compliance.differential.comparing import DifferenceError, Numbers, Observed, compare
 from tests.compliance.differential.conditions import LOG_TABLE, ROLE, SCHEMAS
 from tests.compliance.differential.mixing import mixed_up, seen_mixed_up, taken_back_mixed_up
 from tests.compliance.differential.models import Example, World

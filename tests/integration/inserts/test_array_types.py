@@ -10,12 +10,12 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
+from async_loader.database.proxy import Proxy
 from async_loader.inserts import enable_batch_inserting
 from async_loader.inserts.array_types import ARRAYS
 from async_loader.inserts.catalogue import facts_of
 from async_loader.inserts.names import Names
 from async_loader.inserts.plans import mapper_plan
-from async_loader.database.proxy import Proxy
 from tests.integration.inserts.models import Base, Plain, Types
 from tests.integration.inserts.test_round_trips import Make, big_family, plain, tree, uuid_keys
 

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
+from async_loader.database.proxy import Proxy
 from async_loader.errors import ConfigurationError
 from async_loader.inserts import enable_batch_inserting
 from async_loader.inserts.reserve import _RESERVES
-from async_loader.database.proxy import Proxy
 from tests.faults.server import new_server
 from tests.integration.inserts.models import Base, ByDefault, Node
 

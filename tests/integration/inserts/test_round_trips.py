@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from async_loader.inserts import enable_batch_inserting
 from async_loader.database.proxy import Proxy
+from async_loader.inserts import enable_batch_inserting
 from tests.integration.inserts.models import (
     Base,
     Boat,
