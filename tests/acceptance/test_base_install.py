@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import ROOT, environment
 
-BASE = ["sqlalchemy", "asyncpg", "greenlet", "hdrh", "pyhdrh", "typing_extensions", "pbr"]
+BASE = ["sqlalchemy", "asyncpg", "greenlet", "hdrh", "msgspec", "pyhdrh", "typing_extensions", "pbr"]
 
 LIBRARY = """
 import asyncio
