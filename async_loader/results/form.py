@@ -170,24 +170,22 @@ def form_of(kind: Any) -> Form:
 _FORMS: dict[Any, Form] = {}
 
 
-def json_schema_of(*kinds: Any, more: frozenset[str] = frozenset()) -> dict[str, Any]:
+def definitions_of(
+    *kinds: Any, more: frozenset[str] = frozenset(), where: str = "#/$defs/{name}"
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """
-    Return the JSON Schema (draft 2020-12) of a document that is one of these.
+    Return JSON Schemas (draft 2020-12) of these, and of their parts, by name, which are `where`.
 
     An object has the keys that are named and no others; only those in `more` may have others.
     """
     wires = [_codec_of(kind).wire for kind in kinds]
-    choices, definitions = msgspec.json.schema_components(wires, ref_template="#/$defs/{name}")
+    schemas, definitions = msgspec.json.schema_components(wires, ref_template=where)
     for name, definition in definitions.items():
         keys = definition["properties"]
         always = [key for key, described in keys.items() if described.pop(_ALWAYS, False)]
         definition["required"] += always
         definition["additionalProperties"] = name in more
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "anyOf": list(choices),
-        "$defs": definitions,
-    }
+    return list(schemas), definitions
 
 
 def _note(kind: type[NoteT], hint: Any) -> NoteT | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta
 
-from ..results.form import Part, json_schema_of
+from ..results.form import Part, definitions_of
 from ..results.notes import LATER, OMITTED, After, shown
 from ..results.run import RunResult
 from ..results.versions import RESULT_SCHEMA
@@ -55,6 +55,11 @@ class Results(Part):
         return RESULT_SCHEMA
 
 
+DOCUMENTS = (Result, Results)
+# The options, of which only those are named that reports look at.
+OPEN = frozenset({"Settings"})
+
+
 def document_of(result: RunResult) -> dict[str, Any]:
     """Return the JSON form of a result with the verdict on it."""
     return Result.of(result).to_dict()
@@ -67,5 +72,10 @@ def documents_of(results: Iterable[RunResult], sweep: Sweep | None = None) -> di
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of what `--out json=` writes."""
-    title = {"title": "A result of async_loader"}
-    return title | json_schema_of(Result, Results, more=frozenset({"Settings"}))
+    choices, definitions = definitions_of(*DOCUMENTS, more=OPEN)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A result of async_loader",
+        "anyOf": choices,
+        "$defs": definitions,
+    }

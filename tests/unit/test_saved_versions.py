@@ -73,5 +73,5 @@ def test_a_converter_takes_a_document_to_the_next_schema(monkeypatch: pytest.Mon
     convert = {0: lambda old: {**old, "schema": 1, "seconds": old["took"]}}
     monkeypatch.setattr(versions, "CONVERTERS", convert)
     assert RunResult.from_dict(renamed).seconds == 2.0
-    with pytest.raises(ValueError, match="^schema: expected `int`"):
+    with pytest.raises(ValueError, match=r"^schema: expected `int`"):
         RunResult.from_dict(renamed | {"schema": True})
