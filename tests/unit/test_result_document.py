@@ -227,3 +227,18 @@ def test_older_documents_are_valid() -> None:
     del document["schedule"]
     with pytest.raises(ValidationError, match="schedule"):
         SCHEMA.validate(document)
+
+
+def test_figures_are_rounded_in_the_document_alone() -> None:
+    process = replace(result_of(1).process, cpu_seconds=1.23456, loop_busy=0.123456)
+    machine = MachineResult(0.123456, 0.654321, others=None)
+    document = replace(
+        result_of(1, seconds=3.0),
+        process=replace(process, machine=machine),
+        server_side=ServerSide(total_ms=1.23456),
+    ).to_dict()
+    assert (process.cpu_seconds, document["process"]["cpu_seconds"]) == (1.23456, 1.235)
+    assert document["process"]["loop_busy"] == 0.1235
+    found = document["process"]["machine"]
+    assert (found["ran"], found["waited"], found["others"]) == (0.1235, 0.6543, None)
+    assert (document["throughput"], document["server_side"]["total_ms"]) == (0.333, 1.235)
