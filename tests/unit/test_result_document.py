@@ -171,6 +171,13 @@ LEAK = everything().to_dict()["leaks"][0]
             "by_operation.create.count: expected `int` >= 0",
         ),
         (
+            {
+                "by_operation": {"read": OPERATION, "create": OPERATION | {"count": -1}},
+                "checks": {"seen": 3},
+            },
+            "by_operation.create.count: expected `int` >= 0",
+        ),
+        (
             {"by_operation": {"create": OPERATION | {"histogram": "HIST"}}},
             "by_operation.create.histogram: not an encoded HDR histogram",
         ),
