@@ -161,11 +161,13 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
     """Return what came of a run; of one that was cancelled what is known of it."""
     try:
         return signals.run(work, loop)
-    except (asyncio.CancelledError, KeyboardInterrupt):
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
         partial = under_way.result("interrupted")
         if partial is None:
             raise
-        return Finished(replace(partial, stopped_by=signals.stop.by))
+        # Operations' own are counted: this one comes of somebody's handler of a signal.
+        by = "a SystemExit" if isinstance(error, SystemExit) else None
+        return Finished(replace(partial, stopped_by=signals.stop.by or by))
 
 
 def _report(

@@ -328,6 +328,40 @@ async def starts_a_thread(_op: OperationContext) -> None:
     threading.Thread(target=time.sleep, args=(3600,)).start()
 
 
+def ignore(*_: object) -> None: ...
+
+
+def heed(handler: Callable[..., object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+@kind
+async def ignores_signals(_op: OperationContext) -> None:
+    heed(ignore)
+
+
+@kind
+async def blocks_signals(_op: OperationContext) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
+@kind
+async def heeds_signals_by_its_loop(_op: OperationContext) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, ignore)
+
+
+@kind
+async def exits_when_it_is_asked(_op: OperationContext) -> None:
+    heed(lambda *_: sys.exit(0))
+
+
+@kind
+async def exits_at_once_when_it_is_asked(_op: OperationContext) -> None:
+    heed(lambda *_: os._exit(0))
+
+
 @kind
 async def does_not_commit(_op: OperationContext) -> None:
     async with Session() as session:
@@ -426,6 +460,37 @@ async def odd(op: OperationContext) -> object:
     if op.index == ODD:
         Path("began").touch()
     return await KINDS[KIND](op) if op.index == ODD and KIND in KINDS else None
+
+
+In_a_thread = Callable[[], object]
+SYNC_KINDS: dict[str, In_a_thread] = {}
+
+
+def sync_kind(function: In_a_thread) -> In_a_thread:
+    SYNC_KINDS[function.__name__.removeprefix("sync_")] = function
+    return function
+
+
+@sync_kind
+def sync_hangs() -> None:
+    threading.Event().wait()
+
+
+@sync_kind
+def sync_hangs_in_a_call() -> None:
+    time.sleep(3600)
+
+
+@sync_kind
+def sync_holds_the_interpreter() -> None:
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+@odd.sync
+def odd_in_a_thread(op: OperationContext) -> object:
+    if op.index == ODD:
+        Path("began").touch()
+    return SYNC_KINDS[KIND]() if op.index == ODD and KIND in SYNC_KINDS else None
 
 
 if KIND == "a session of the hook that exits":
