@@ -376,6 +376,39 @@ async def does_not_flush(_op: OperationContext) -> None:
 
 
 @kind
+async def never_closes_its_session(_op: OperationContext) -> None:
+    Session().add(Payment(amount=1))
+
+
+@kind
+async def expunges_what_it_added(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(amount=1))
+        session.expunge_all()
+
+
+@kind
+async def resets_its_session(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(amount=1))
+        await session.reset()
+
+
+@kind
+async def calls_what_writes_and_does_not_commit(_op: OperationContext) -> None:
+    async with Session() as session:
+        await session.execute(text("SELECT pay()"))
+
+
+@kind
+async def executes_what_it_prepared(_op: OperationContext) -> None:
+    async with Session() as session:
+        await session.execute(text("PREPARE pay AS INSERT INTO payment (amount) VALUES (1)"))
+        await session.execute(text("EXECUTE pay"))
+        await session.execute(text("DEALLOCATE pay"))
+
+
+@kind
 async def changes_and_does_not_flush(_op: OperationContext) -> None:
     async with Session() as session:
         payment = await session.get(Payment, 1)

@@ -83,6 +83,11 @@ OF_SEVERAL = [
 ON_A_DATABASE = [
     ("does_not_commit", FAILED, 1, ["not committed", "rolls_back=True"], 1),
     ("does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("never_closes_its_session", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("expunges_what_it_added", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("resets_its_session", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("calls_what_writes_and_does_not_commit", FAILED, 1, ["not committed"], 1),
+    ("executes_what_it_prepared", FAILED, 1, ["not committed"], 1),
     ("changes_and_does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
     ("rolls_back", PASSED, 0, [], 1),
     ("swallows_its_error", FAILED, 1, ["not committed", "23505 unique_violation"], 1),
@@ -100,6 +105,8 @@ ON_A_DATABASE = [
         1,
     ),
 ]
+PAYS = """CREATE FUNCTION pay() RETURNS int LANGUAGE sql
+AS 'INSERT INTO payment (amount) VALUES (1) RETURNING id'"""
 # What goes before and after: whether there is a report, and what is said.
 HOOKS = [
     ("set-up exits", UNUSABLE, False, ["the set-up", "SystemExit", "foreign.py:"]),
@@ -235,6 +242,7 @@ async def test_on_a_database_an_operation_that(
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE payment (id serial PRIMARY KEY, amount int)"))
         await connection.execute(text("INSERT INTO payment (amount) VALUES (1)"))
+        await connection.execute(text(PAYS))
     warnings = "error" if kind == "leaves_an_engine_open" else "ignore"
     options = {"KIND": kind, "SHOP_URL": database_url, "PYTHONWARNINGS": warnings}
     done = command(*ARGV, "--max-tries", "3", within=WITHIN, **options)

@@ -29,6 +29,7 @@ from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
 from ..pacing.limits import Limit
 from ..specs.run import RunSpec
 from ..workload import Mix, Operation, Workload
+from .aside import aside_counted, end_aside, settle
 from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying
 from .thread_flights import ThreadFlight, ThreadFlights
 from .under_way import under_way
@@ -68,6 +69,7 @@ def run_sync(
     with ExitStack() as stack:
         stack.enter_context(watched(raw_drivers=load.max_tries > 1))
         stack.enter_context(unawaited_noted())
+        stack.enter_context(aside_counted())
         instruments = attached(
             sessions,
             stack,
@@ -194,6 +196,7 @@ class _ThreadedRunner:
         crew = [self._started(feed) for _ in range(self._threads or 1)]
         self._watch(crew, feed, metrics, limit, on_progress)
         seconds = (SYSTEM_CLOCK.now_ns() - metrics.started_ns) / SECOND_NS
+        end_aside(metrics, 0.0 if self._is_closed() else self._timeouts.grace)
         # One thread at a time runs Python: together they are as busy as one can be.
         together = max([time.process_time() - cpu, *self._busy])
         return metrics, seconds, min(together / (seconds or 1.0), 1.0)
@@ -241,6 +244,7 @@ class _ThreadedRunner:
                     judged = time.monotonic()
                     self._judge(metrics)
                 lost = self._see_to_the_overdue()
+                settle(metrics)
             crew = [thread for thread in alive if thread.ident not in lost]
             crew += [self._started(feed) for _ in lost]
             crew[0].join(_SAMPLE_EVERY)
@@ -321,6 +325,8 @@ class _ThreadedRunner:
             if operation.kind is None and effects_so_far().wrote:
                 flight.metrics.wrote(flight.name)
             count()
+            if flight.undone is not None and flight.failure is None:
+                flight.metrics.undone(flight.name, *flight.undone)
             effects_so_far().over = flight.ended = True
         return True
 
