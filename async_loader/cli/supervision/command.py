@@ -92,7 +92,7 @@ def _begin(writing: int, hearing: int, dump: IO[bytes]) -> Line:
     os.setpgid(0, 0)
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)  # it may write there, and reading fails
-    faulthandler.register(_DUMP, file=dump, all_threads=False)
+    faulthandler.register(_DUMP, file=dump, all_threads=True)
     return Line(writing, hearing)
 
 
@@ -213,9 +213,15 @@ class _Supervisor:
         _, self._status = os.waitpid(self._process, 0)
 
     def _dumped_line(self) -> str | None:
+        """Return the user's line that the event loop's thread was at, or else all the others'."""
         self._dump.seek(0)
-        frames = _DUMPED.finditer(self._dump.read().decode(errors="replace"))
-        return user_line((f["file"], int(f["line"]), f["name"]) for f in frames)
+        dumped = self._dump.read().decode(errors="replace")
+        others, _, first = dumped.rpartition("Current thread")
+        in_the_loop = first.partition(f'{os.sep}event_loop.py"')[0]
+        if (where := _user_line_in(in_the_loop)) is not None:
+            return where
+        lines = dict.fromkeys(map(_user_line_in, others.split("\n\n")))
+        return ", or ".join(line for line in lines if line is not None) or None
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
@@ -245,6 +251,11 @@ class _Supervisor:
         if self._status is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process, number)
+
+
+def _user_line_in(dumped: str) -> str | None:
+    frames = _DUMPED.finditer(dumped)
+    return user_line((f["file"], int(f["line"]), f["name"]) for f in frames)
 
 
 def _ended(status: int) -> str:
