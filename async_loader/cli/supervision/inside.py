@@ -19,7 +19,7 @@ from ...failures.source_lines import line_of, user_line
 from ...load.runner.under_way import BOUNDED, under_way
 from ...runtime.event_loop import tasks_left, threads_left
 from ...runtime.process import Signals
-from ...runtime.streams import flush_all, tell
+from ...runtime.streams import flush_all, keep_from_forks, tell
 
 ALIVE_EVERY = 0.25
 # Of the time, one part in so many goes to telling the figures.
@@ -99,6 +99,7 @@ def watched_by(
     if line is None:
         yield
         return
+    keep_from_forks()
     under_way.on_stage = line.tell_stage
     process = os.getpid()
 
