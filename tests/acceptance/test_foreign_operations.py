@@ -178,6 +178,8 @@ TAIL = """
   a pool (`run_in_executor`, `submit`) is awaited for the grace, as tasks are.
 - What a workload's own handler of a signal does with it. The command tells its run of a stop
   besides, so that nothing depends on that; `os._exit` there ends it at once.
+- Why a report could not be written where a workload has limited the size of files
+  (`RLIMIT_FSIZE`) and stderr is a file as well: the exit code is 1, and nothing can be said there.
 - In the modes `sync` and `threads`, where an operation is after it was abandoned: a thread cannot
   be cancelled. It has lost its connections by then, and goes on without them until the process
   ends.

@@ -91,9 +91,11 @@ class Effects:
     @property
     def wrote(self) -> bool:
         """Whether it wrote, or tried to, as far as statements tell."""
-        if self.kept or self.lost or self.refused is not None or self._has_unsaved:
+        if self.kept or self.lost or self.refused is not None:
             return True
-        return any(transaction.wrote for transaction in self.pending.values())
+        if (self.unsaved or self.sessions) and self._has_unsaved:
+            return True
+        return bool(self.pending) and any(t.wrote for t in self.pending.values())
 
     @property
     def _has_unsaved(self) -> bool:
@@ -106,9 +108,9 @@ class Effects:
             return None
         if self.refused is not None:
             return f"it went on after {self.refused}, and nothing that it wrote was committed"
-        if self.lost or any(transaction.wrote for transaction in self.pending.values()):
+        if self.lost or (self.pending and any(t.wrote for t in self.pending.values())):
             return "nothing that it wrote was committed"
-        if self._has_unsaved:
+        if (self.unsaved or self.sessions) and self._has_unsaved:
             return "objects of its session were never flushed and committed"
         return None
 

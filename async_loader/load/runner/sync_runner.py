@@ -312,28 +312,34 @@ class _ThreadedRunner:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 self.asked = True
-            return self._count(flight, operation, partial(self._failed, flight, error))
-        succeeded = partial(flight.metrics.succeeded, name, started, ended, times)
-        return self._count(flight, operation, succeeded)
-
-    def _count(self, flight: ThreadFlight, operation: Operation, count: Callable[[], None]) -> bool:
-        """Count an operation that has ended, unless that was done without its end."""
+            return self._failed(flight, operation, error)
         with self._lock:
-            self._in_flight.ended(flight)
-            if flight.let_go:
+            if self._is_let_go(flight, operation):
                 return False
-            if operation.kind is None and effects_so_far().wrote:
-                flight.metrics.wrote(flight.name)
-            count()
-            if flight.undone is not None and flight.failure is None:
-                flight.metrics.undone(flight.name, *flight.undone)
-            effects_so_far().over = flight.ended = True
+            flight.metrics.succeeded(name, started, ended, times)
+            if flight.undone is not None:
+                flight.metrics.undone(name, *flight.undone)
         return True
 
-    def _failed(self, flight: ThreadFlight, error: BaseException) -> None:
-        flight.failure = self._in_flight.why_ended(flight) or failure_of(error)
-        committed = effects_so_far().committed
-        flight.metrics.failed(flight.name, flight.failure, error, after_commit=committed)
+    def _failed(self, flight: ThreadFlight, operation: Operation, error: BaseException) -> bool:
+        with self._lock:
+            if self._is_let_go(flight, operation):
+                return False
+            flight.failure = self._in_flight.why_ended(flight) or failure_of(error)
+            committed = effects_so_far().committed
+            flight.metrics.failed(flight.name, flight.failure, error, after_commit=committed)
+        return True
+
+    def _is_let_go(self, flight: ThreadFlight, operation: Operation) -> bool:
+        """Note an operation's end; return whether it was counted without that."""
+        self._in_flight.ended(flight)
+        if flight.let_go:
+            return True
+        effects = effects_so_far()
+        effects.over = flight.ended = True
+        if operation.kind is None and effects.wrote:
+            flight.metrics.wrote(flight.name)
+        return False
 
     def _check(self, name: str, passed: bool) -> None:
         with self._lock:
