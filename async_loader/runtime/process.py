@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
@@ -59,6 +60,7 @@ class Signals:
         self.survived: list[str] = []
         self.asked_at: list[float] = []
         """When each request came, by `time.monotonic`."""
+        self._received = 0
         self._asked = 0
         self._late = 0
         self._interrupt: Callable[[], object] | None = None
@@ -107,7 +109,22 @@ class Signals:
             self._interrupt = None
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self.stop.by = self.stop.by or signal.Signals(number).name
+        self._received += 1
+        if self._received > len(self.asked_at):
+            self._on_request(signal.Signals(number).name)
+
+    def told(self, times: int, by: str) -> None:
+        """
+        Heed what the command tells: it has been asked so often to end, first by that signal.
+
+        In any thread. A workload may have taken the signals for itself; where it has not, they
+        were here already, or come later and are not counted again.
+        """
+        while len(self.asked_at) < times:
+            self._on_request(by)
+
+    def _on_request(self, by: str) -> None:
+        self.stop.by = self.stop.by or by
         self.asked_at.append(time.monotonic())
         if self._interrupt is not None:
             self._interrupt()
@@ -115,6 +132,8 @@ class Signals:
             self.stop.request()
             self._late += 1
             if self._late > 1:
+                if threading.current_thread() is not threading.main_thread():
+                    return  # the command ends it soon
                 raise KeyboardInterrupt
 
     def _ask(self, task: asyncio.Task[Any]) -> None:

@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from async_loader.load.effects import Effects, current_effects, sort_of, watched
+from async_loader.load.effects.undetermined import is_undetermined
 
 
 class Base(DeclarativeBase): ...
@@ -28,7 +29,7 @@ class Payment(Base):
 
 PAY = text("INSERT INTO payment (amount) VALUES (1)")
 WRONG = text("INSERT INTO payment (amount) VALUES (NULL)")
-LEFT_OPEN: list[AsyncConnection] = []
+LEFT_OPEN: list[Any] = []
 Way = Callable[[AsyncEngine], Awaitable[object]]
 WAYS: dict[str, dict[str, Way]] = {"kept": {}, "committed": {}, "not done": {}, "nothing": {}}
 
@@ -249,6 +250,123 @@ async def a_connection_left_open(engine: AsyncEngine) -> None:
     await LEFT_OPEN[0].execute(PAY)
 
 
+SAVE = (
+    "CREATE OR REPLACE FUNCTION save() RETURNS int LANGUAGE sql "
+    "AS 'INSERT INTO payment (amount) VALUES (1) RETURNING id'"
+)
+
+
+@way("not done")
+async def a_function_that_writes(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT save()"))
+
+
+@way("not done")
+async def a_function_that_writes_by_another_driver(engine: AsyncEngine) -> None:
+    sync = sync_engine(engine)
+    with Session(sync) as session:
+        session.execute(text("SELECT save()"))
+    sync.dispose()
+
+
+@way("not done")
+async def prepared_in_sql(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text(f"PREPARE pay AS {PAY}"))
+        await connection.execute(text("EXECUTE pay"))
+        await connection.execute(text("DEALLOCATE pay"))
+
+
+@way("committed")
+async def a_function_that_is_committed(engine: AsyncEngine) -> None:
+    """Whether it has written anything is not known then, and what is lost besides may be less."""
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT save()"))
+        await session.commit()
+        await session.execute(PAY)
+
+
+@way("nothing")
+async def a_function_that_only_reads(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT round(sum(amount), 2) FROM payment"))
+
+
+@way("nothing")
+async def a_function_that_locks(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT * FROM payment WHERE amount = sqrt(4) FOR UPDATE"))
+
+
+@way("nothing")
+async def a_function_beside_a_lock(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT * FROM payment FOR NO KEY UPDATE"))
+        await session.execute(text("SELECT round(sum(amount), 2) FROM payment"))
+
+
+@way("nothing")
+async def a_sequence_that_is_asked(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT nextval('payment_id_seq')"))
+
+
+@way("not done")
+async def a_session_that_is_never_closed(engine: AsyncEngine) -> None:
+    AsyncSession(engine).add(Payment(amount=1))
+
+
+@way("not done")
+async def a_session_that_is_kept(engine: AsyncEngine) -> None:
+    LEFT_OPEN.append(AsyncSession(engine))
+    LEFT_OPEN[0].add(Payment(amount=1))
+
+
+@way("not done")
+async def expunged(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        session.add(Payment(amount=1))
+        session.expunge_all()
+
+
+@way("not done")
+async def reset(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        session.add(Payment(amount=1))
+        await session.reset()
+
+
+@way("not done")
+async def used_again_and_never_closed(engine: AsyncEngine) -> None:
+    session = AsyncSession(engine)
+    await session.close()
+    session.add(Payment(amount=1))
+
+
+@way("nothing")
+async def added_and_taken_out_again(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        payment = Payment(amount=1)
+        session.add(payment)
+        session.expunge(payment)
+
+
+@way("kept")
+async def never_closed_and_committed(engine: AsyncEngine) -> None:
+    session = AsyncSession(engine)
+    session.add(Payment(amount=1))
+    await session.commit()
+    LEFT_OPEN.append(session)
+
+
+@way("nothing")
+async def a_read_of_a_session_that_is_never_closed(engine: AsyncEngine) -> None:
+    session = AsyncSession(engine)
+    await session.scalars(text("SELECT * FROM payment"))
+    LEFT_OPEN.append(session)
+
+
 @way("nothing")
 async def a_read(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
@@ -271,6 +389,7 @@ async def an_update_of_no_row(engine: AsyncEngine) -> None:
 async def filled(engine: AsyncEngine) -> AsyncEngine:
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(text(SAVE))
     async with engine.connect() as connection:  # warm: it was there before anybody looked
         await connection.execute(text("SELECT 1"))
     return engine
@@ -303,6 +422,19 @@ async def test_every_way(filled: AsyncEngine, name: str, expected: str) -> None:
     while LEFT_OPEN:
         await LEFT_OPEN.pop().close()
     assert "do_execute" not in vars(filled.dialect)
+
+
+async def test_the_server_is_asked_only_until_it_is_known(filled: AsyncEngine) -> None:
+    reads, writes = "SELECT round(2.345, 2)", "SELECT save()"
+    with watched():
+        for _ in range(20):
+            for sql in (reads, writes):
+                token = current_effects.set(Effects())
+                async with AsyncSession(filled) as session:
+                    await session.execute(text(sql))
+                current_effects.reset(token)
+    assert not is_undetermined(reads)
+    assert is_undetermined(writes)
 
 
 async def test_a_statement_that_the_driver_had_prepared_before(filled: AsyncEngine) -> None:
@@ -342,9 +474,9 @@ async def test_a_commit_that_the_server_refused_is_none(filled: AsyncEngine) -> 
     ("sql", "sort"),
     [
         ("SELECT a FROM t WHERE b = 'pay(1)'", "read"),
-        ("SELECT count(*), lower(a) FROM t FOR UPDATE", "read"),
+        ("SELECT count(*), lower(a) FROM t FOR UPDATE", "passing"),
         ("SELECT pay(1)", "unknown"),
-        ("WITH a AS (SELECT 1) SELECT * FROM a FOR NO KEY UPDATE OF a", "read"),
+        ("WITH a AS (SELECT 1) SELECT * FROM a FOR NO KEY UPDATE OF a", "passing"),
         ("WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT * FROM a", "write"),
         ("-- why\n/* and how */ insert into t values (1)", "write"),
         ("ROLLBACK TO SAVEPOINT sa_savepoint_1", "rollback to"),
@@ -352,7 +484,9 @@ async def test_a_commit_that_the_server_refused_is_none(filled: AsyncEngine) -> 
         ("ROLLBACK", "rollback"),
         ("END", "commit"),
         ("CALL pay()", "unknown"),
-        ("CREATE TEMP TABLE t (a int)", "read"),
+        ("CREATE TEMP TABLE t (a int)", "passing"),
+        ("SELECT nextval('a')", "passing"),
+        ("SELECT nextval('a'), f() FOR UPDATE", "unknown"),
         ("(SELECT 1) UNION (SELECT 2)", "unknown"),
     ],
 )

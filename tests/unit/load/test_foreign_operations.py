@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,7 +16,9 @@ import pytest
 
 from async_loader import ConfigurationError, OperationContext, RunResult, SetupError, Workload, run
 from async_loader.errors import TeardownError
-from async_loader.load.runner import in_flight, preparation
+from async_loader.load.runner import in_flight, preparation, thread_flights
+from async_loader.load.runner.sync_runner import run_sync
+from async_loader.load.specs.run import RunSpec
 
 Operation = Callable[[OperationContext], Awaitable[object]]
 OPS = 40
@@ -355,3 +360,322 @@ def test_the_noop_is_not_isolated() -> None:
     from async_loader.load.workloads import noop
 
     assert [o.isolated for o in noop.build().operations.values()] == [False]
+
+
+# --- what is left in the background ---------------------------------------------------------------
+
+kept: list[Any] = []
+
+
+async def late() -> None:
+    await asyncio.sleep(0.01)
+    raise ValueError("late")
+
+
+def late_in_a_thread() -> None:
+    raise ValueError("late")
+
+
+async def gathers_and_forgets() -> None:
+    asyncio.gather(late(), late())
+
+
+async def gathers_and_keeps() -> None:
+    kept.append(asyncio.gather(late(), late()))
+
+
+async def leaves_it_to_a_pool() -> None:
+    asyncio.get_running_loop().run_in_executor(None, late_in_a_thread)
+
+
+async def leaves_it_to_a_pool_and_keeps() -> None:
+    kept.append(asyncio.get_running_loop().run_in_executor(None, late_in_a_thread))
+
+
+async def leaves_it_to_a_pool_of_its_own() -> None:
+    concurrent.futures.ThreadPoolExecutor(1).submit(late_in_a_thread)
+
+
+async def leaves_it_to_the_loop_from_a_pool() -> None:
+    loop = asyncio.get_running_loop()
+
+    def hand_over() -> None:
+        asyncio.run_coroutine_threadsafe(late(), loop)
+
+    await loop.run_in_executor(None, hand_over)
+
+
+async def leaves_it_to_the_loop_and_keeps() -> None:
+    loop = asyncio.get_running_loop()
+    kept.append(asyncio.run_coroutine_threadsafe(late(), loop))
+
+
+async def starts_a_thread() -> None:
+    threading.Thread(target=late_in_a_thread).start()
+
+
+async def makes_tasks_its_own_way() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work, **options: asyncio.Task(work, loop=loop, **options))
+    await asyncio.sleep(0.5)
+    kept.append(loop.create_task(late()))
+
+
+async def takes_errors_its_own_way() -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    await asyncio.sleep(0.5)
+    asyncio.create_task(late())  # noqa: RUF006  as applications do
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    "leave",
+    [
+        gathers_and_forgets,
+        gathers_and_keeps,
+        leaves_it_to_a_pool,
+        leaves_it_to_a_pool_and_keeps,
+        leaves_it_to_a_pool_of_its_own,
+        leaves_it_to_the_loop_from_a_pool,
+        leaves_it_to_the_loop_and_keeps,
+        starts_a_thread,
+        makes_tasks_its_own_way,
+        takes_errors_its_own_way,
+    ],
+)
+async def test_what_fails_in_the_background(leave: Callable[[], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    result = await performed(lambda _op: leave())
+    kept.clear()
+    loop.set_exception_handler(None)
+    loop.set_task_factory(None)
+    what = "thread" if leave is starts_a_thread else "task"
+    assert the_failure(result) == f"background {what}: ValueError"
+
+
+async def test_a_task_factory_that_was_there_before() -> None:
+    loop = asyncio.get_running_loop()
+    made: list[object] = []
+
+    def theirs(loop: Any, work: Any, **options: Any) -> Any:
+        made.append(work)
+        return asyncio.Task(work, loop=loop, **options)
+
+    async def leaves_a_task(_op: OperationContext) -> None:
+        asyncio.create_task(late())  # noqa: RUF006  as applications do
+
+    loop.set_task_factory(theirs)
+    result = await performed(leaves_a_task)
+    assert loop.get_task_factory() is theirs
+    loop.set_task_factory(None)
+    assert made
+    assert the_failure(result) == "background task: ValueError"
+
+
+async def test_what_is_still_at_work_in_a_pool_is_cut_off() -> None:
+    over = threading.Event()
+
+    async def leaves_it(_op: OperationContext) -> None:
+        asyncio.get_running_loop().run_in_executor(None, over.wait)
+
+    result = await performed(leaves_it, grace=0.1)
+    over.set()
+    assert the_failure(result) == "background task cut off"
+
+
+async def asks_a_gathering() -> None:
+    await asyncio.gather(late(), late(), return_exceptions=True)
+
+
+async def asks_a_pool() -> None:
+    with contextlib.suppress(ValueError):
+        await asyncio.get_running_loop().run_in_executor(None, late_in_a_thread)
+
+
+async def asks_a_pool_of_its_own() -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(late_in_a_thread)
+        assert asked.exception() is not None
+
+
+async def asks_the_loop_from_a_pool() -> None:
+    loop = asyncio.get_running_loop()
+
+    def hand_over() -> None:
+        with contextlib.suppress(ValueError):
+            asyncio.run_coroutine_threadsafe(late(), loop).result()
+
+    await asyncio.to_thread(hand_over)
+
+
+async def leaves_to_a_pool_what_goes_well() -> None:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.05)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        asks_a_gathering,
+        asks_a_pool,
+        asks_a_pool_of_its_own,
+        asks_the_loop_from_a_pool,
+        leaves_to_a_pool_what_goes_well,
+    ],
+)
+async def test_what_was_asked_for_is_no_failure(leave: Callable[[], Awaitable[None]]) -> None:
+    before = vars(concurrent.futures.Future).copy()
+    result = await performed(lambda _op: leave())
+    assert (result.failed, result.completed) == (0, OPS)
+    assert vars(concurrent.futures.Future) == before
+
+
+# --- work that was only begun to be asked for -----------------------------------------------------
+
+
+def rows() -> Iterator[int]:
+    yield 1
+
+
+@contextlib.asynccontextmanager
+async def transaction() -> AsyncIterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def sync_transaction() -> Iterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: map(len, ["a"]), "a map"),
+        (lambda: filter(None, ["a"]), "a filter"),
+        (rows, "a generator (rows)"),
+        (transaction, "a context manager (transaction)"),
+        (sync_transaction, "a context manager (sync_transaction)"),
+        (lambda: [transaction()], "a context manager (transaction)"),
+    ],
+)
+async def test_what_does_nothing_by_itself(make: Callable[[], object], said: str) -> None:
+    async def returns_it(_op: OperationContext) -> object:
+        return make()
+
+    result = await performed(returns_it)
+    assert the_failure(result) == "not awaited"
+    assert f"returned {said}, of which nothing was done" in result.errors["not awaited"].sample
+
+
+async def test_what_has_been_iterated_or_entered(caplog: pytest.LogCaptureFixture) -> None:
+    async def returns_it(_op: OperationContext) -> object:
+        iterated, entered = rows(), transaction()
+        list(iterated)
+        async with entered:
+            pass
+        return [iterated, entered]
+
+    assert (await performed(returns_it)).failed == 0
+
+
+# --- the sync modes -------------------------------------------------------------------------------
+
+
+def performed_in_threads(function: Callable[[], object], **options: Any) -> RunResult:
+    workload = Workload("foreign")
+
+    @workload.operation("only", kind="read")
+    async def only(op: OperationContext) -> None: ...
+
+    @only.sync
+    def only_sync(op: OperationContext) -> object:
+        return function() if op.index == ODD else None
+
+    spec = RunSpec.of(**{"ops": OPS, "op_timeout": 5.0, **options})
+    result = run_sync(workload, spec, sessions=None, threads=4)
+    assert result.not_started == 0
+    assert result.completed + result.failed + result.indeterminate == OPS
+    return result
+
+
+def drops_a_coroutine() -> None:
+    late()  # type: ignore[unused-coroutine]  # the point
+
+
+def hides_a_coroutine() -> object:
+    return {"it": [late()]}
+
+
+def submits_and_forgets() -> None:
+    concurrent.futures.ThreadPoolExecutor(1).submit(late_in_a_thread)
+
+
+def submits_and_keeps() -> None:
+    kept.append(concurrent.futures.ThreadPoolExecutor(1).submit(late_in_a_thread))
+
+
+def starts_one_that_fails() -> None:
+    thread = threading.Thread(target=late_in_a_thread)
+    thread.start()
+    thread.join()
+    time.sleep(0.2)  # it is noted while the operation goes on
+
+
+def exits() -> None:
+    raise SystemExit(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine 'late' was never awaited")
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (drops_a_coroutine, "not awaited"),
+        (late, "not awaited"),
+        (hides_a_coroutine, "not awaited"),
+        (rows, "not awaited"),
+        (exits, "SystemExit"),
+        (submits_and_forgets, "background task: ValueError"),
+        (submits_and_keeps, "background task: ValueError"),
+        (starts_one_that_fails, "background thread: ValueError"),
+    ],
+)
+async def test_in_threads(function: Callable[[], object], name: str) -> None:
+    result = await asyncio.to_thread(performed_in_threads, function)
+    kept.clear()
+    assert the_failure(result) == name
+
+
+async def test_a_thread_that_hangs_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread_flights, "CLOSING", 0.1)
+    monkeypatch.setattr(thread_flights, "LET_GO", 0.2)
+    over = threading.Event()
+    result = await asyncio.to_thread(performed_in_threads, over.wait, op_timeout=0.1)
+    over.set()
+    assert the_failure(result) == "abandoned"
+
+
+async def test_in_threads_what_is_at_work_in_the_background_is_cut_off() -> None:
+    over = threading.Event()
+
+    def submits() -> None:
+        concurrent.futures.ThreadPoolExecutor(1).submit(over.wait)
+
+    result = await asyncio.to_thread(performed_in_threads, submits, grace=0.1)
+    over.set()
+    assert the_failure(result) == "background task cut off"
+
+
+async def test_threads_of_which_none_succeeds_give_up() -> None:
+    workload = Workload("foreign")
+
+    @workload.operation("only", kind="read")
+    async def only() -> None: ...
+
+    @only.sync
+    def only_sync() -> None:
+        time.sleep(0.001)
+        raise ValueError
+
+    spec = RunSpec.of(duration=600.0, give_up=0.5, op_timeout=0.1)
+    result = await asyncio.to_thread(run_sync, workload, spec, sessions=None)
+    assert result.outcome == "aborted"

@@ -302,7 +302,7 @@ def facts(change: Callable[[dict[str, Any]], None]) -> RunResult:
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        (("settings", "concurrency"), 4, "--concurrency: 40 now, 4 in the baseline"),
+        (("settings", "concurrency"), 4, "`concurrency`: 40 now, 4 in the baseline"),
         (("environment", "versions", "Python"), "3.12", "Python: 3.13.0 now, 3.12 in the baseline"),
         (("environment", "machine", "cpus"), 64, "cpus: 2 now, 64 in the baseline"),
         (

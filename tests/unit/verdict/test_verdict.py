@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from async_loader import ConfigurationError, OperationResult, RunResult
+from async_loader import ConfigurationError, OperationResult, RunResult, verdict
 from async_loader.results.machine import MachineResult
 from async_loader.results.schedule import ScheduleResult
-from async_loader.settings.sources import load
+from async_loader.settings.sources import in_flags, load
 from async_loader.verdict.thresholds import check_names, parse
 from async_loader.verdict.verdict import judge, worst
 from tests.unit.results.test_results import histogram_of
 from tests.unit.verdict.test_validity import MS, run, schedule
 
+VERDICT = Path(verdict.__file__).parent
 STARVED = MachineResult(ran=0.3, waited=0.7)
 
 
@@ -147,3 +151,22 @@ def test_a_variable_that_is_not_set_is_no_gate(option: str, value: str) -> None:
 def test_what_was_dropped_is_not_begun() -> None:
     nothing = replace(run(count=0, mode="open"), schedule=ScheduleResult(0, 0, histogram_of()))
     assert judge(nothing).exit_code == 99
+
+
+@pytest.mark.parametrize("path", sorted(VERDICT.glob("*.py")), ids=lambda path: path.name)
+def test_it_names_parameters_and_no_flags(path: Path) -> None:
+    """A service has none; the command line puts its own in their place."""
+    tree = ast.parse(path.read_text())
+    said = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said
+    ]
+    assert not [text for text in texts if re.search(r"--[a-z]", text)]
+
+
+def test_the_command_line_says_it_by_its_flags() -> None:
+    assert in_flags("a lower `rate`, without `time_split`; `x` of theirs") == (
+        "a lower --rate, without --time-split; `x` of theirs"
+    )
