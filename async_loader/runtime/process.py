@@ -30,14 +30,17 @@ def heeded_signals() -> tuple[signal.Signals, ...]:
     return tuple(s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN)
 
 
-def run_until_stopped(work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
+def run_until_stopped(
+    work: Work[T], loop: str, *, stock_collector: bool = False, exits_stop: bool = False
+) -> T:
     """
     Run `work(stop)` on a loop of the wanted kind and return what it returns.
 
     A signal ends it, as `Signals` has it. `stock_collector` leaves the garbage collector as
-    an application has it, where its cost is part of what is measured.
+    an application has it, where its cost is part of what is measured. `exits_stop`: what exits
+    in a task or callback of somebody's asks it to stop.
     """
-    with Signals() as signals:
+    with Signals(exits_stop=exits_stop) as signals:
         return signals.run(work, loop, stock_collector=stock_collector)
 
 
@@ -54,8 +57,9 @@ class Signals:
     `left` is what did not end with it, `survived` what would have ended another loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, exits_stop: bool = False) -> None:
         self.stop = Stop()
+        self._exits_stop = exits_stop
         self.left: list[str] = []
         self.survived: list[str] = []
         self.asked_at: list[float] = []
@@ -88,9 +92,11 @@ class Signals:
     def run(self, work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
         """Run `work(stop)` on a loop of the wanted kind and return what it returns."""
         assert self._runner is None
-        self._runner = LoopRunner(
-            loop_factory(loop), lambda: self.stop.request("a KeyboardInterrupt")
-        )
+        factory = loop_factory(loop)
+        if self._exits_stop:
+            self._runner = LoopRunner(factory, on_exit=self.stop.request)
+        else:
+            self._runner = LoopRunner(factory, lambda: self.stop.request("a KeyboardInterrupt"))
         self._runner.__enter__()
         if not stock_collector:
             spare_the_garbage_collector()

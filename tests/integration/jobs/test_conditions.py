@@ -65,8 +65,8 @@ def raising(state: str) -> Act:
 
 def adding(act: Act, times: int, **options: object) -> BatchJob:
     """Return a job that adds one to each counter, and meets something at row 25, so many times."""
-    job = BatchJob("adding", select=select(Counter), chunk=10, partitions=1, skip_limit=9,
-                   patience=0.5, **options)  # type: ignore[arg-type]  # fmt: skip
+    given = {"skip_limit": 9, "patience": 0.5, **options}
+    job = BatchJob("adding", select=select(Counter), chunk=10, partitions=1, **given)  # type: ignore[arg-type]
     met = 0
 
     @job.apply
@@ -113,7 +113,7 @@ async def cancelled_by_another(session: AsyncSession) -> None:
 
 @pytest.mark.parametrize("act", [ended_by_another, read_only, cancelled_by_another])
 async def test_what_a_server_really_says(through: AsyncEngine, act: Act) -> None:
-    done = await adding(act, 2).run(async_sessionmaker(through))
+    done = await adding(act, 2, patience=60).run(async_sessionmaker(through))
     assert (done.state, done.rows_skipped, done.retried) == ("done", 0, 2)
     assert await tally(through) == {1: ROWS}
 
@@ -263,6 +263,7 @@ async def test_a_database_that_only_reads_is_waited_for(
     mending = asyncio.create_task(writes_again())
     with suppress(DatabaseError):  # on a slow machine patience is over before it writes again
         await job.run(async_sessionmaker(through))
+    met.set()  # or even before the job has met anything
     await mending
     done = await status(through, "adding")
     if done.state != "done":

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from async_loader.errors import JobError
-from async_loader.jobs import BatchJob, status
+from async_loader.jobs import BatchJob, JobStatus, status
 from async_loader.runtime.process import loop_factory
 from tests.counting import Counter, fill, tally
 
@@ -171,5 +171,33 @@ async def test_who_ends_the_program_s_loop_is_told(
     assert str(paused.message).startswith(f"{by} at ")
     assert str(paused.message).endswith(", which ended its program")
     assert await tally(engine) == {0: ROWS - CHUNK, 1: CHUNK}
+    await counting().run(async_sessionmaker(engine))
+    assert await tally(engine) == {1: ROWS}
+
+
+class OddError(ValueError):
+    def __repr__(self) -> str:
+        return "an odd error"
+
+
+@pytest.mark.parametrize("end", [*ENDS, "error"])
+async def test_what_shows_progress_and_raises_ends_the_run(engine: AsyncEngine, end: str) -> None:
+    """It was heard of by nobody, or ended the program."""
+    by = ENDS.get(end, "an odd error")
+    begun = asyncio.Event()
+
+    async def waits(_session: AsyncSession, _found: Sequence[Counter]) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+
+    def on_progress(_status: JobStatus) -> None:
+        raise OddError if end == "error" else made(end)
+
+    with pytest.raises(JobError) as caught:
+        await counting(waits).run(async_sessionmaker(engine), on_progress=on_progress)
+    assert str(caught.value) == f"on_progress raised {by}"
+    failed = await status(engine, "ending")
+    assert (failed.state, failed.message, failed.tasks) == ("failed", str(caught.value), 0)
+    assert set(await tally(engine)) <= {0, 1}
     await counting().run(async_sessionmaker(engine))
     assert await tally(engine) == {1: ROWS}

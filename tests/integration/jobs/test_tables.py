@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from async_loader.errors import DatabaseError
+from async_loader.errors import DatabaseError, JobError
 from async_loader.jobs import BatchJob, list_runs, status
 from async_loader.jobs.tables import _MAKING, LOCK_CLASS
 from tests.counting import Counter, counting, fill, tally
@@ -124,6 +125,35 @@ async def test_each_advised_grant_is_executed_as_it_is_and_leads_to_the_end(
     for act in (list_runs(theirs), status(theirs, "counting")):
         with pytest.raises(DatabaseError, match=r"GRANT .* is needed"):
             await act
+
+
+async def test_a_role_that_may_repair_no_row_is_told_of_the_grant(
+    engine: AsyncEngine, theirs: AsyncEngine, role: str
+) -> None:
+    bad = True
+    job = BatchJob("repairing", select=select(Counter), chunk=5, partitions=1, skip_limit=1)
+
+    @job.apply
+    async def apply(_session: AsyncSession, counters: Sequence[Counter]) -> None:
+        for counter in counters:
+            if counter.id == 7 and bad:
+                raise ValueError
+            counter.n += 1
+
+    assert (await job.run(async_sessionmaker(engine))).rows_skipped == 1
+    bad = False
+    await execute(
+        engine, f'GRANT USAGE ON SCHEMA async_loader_jobs TO "{role}"',
+        f'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA async_loader_jobs TO "{role}"',
+    )  # fmt: skip
+    with pytest.raises(JobError, match="permission denied for table error") as refused:
+        await job.retry_errors(async_sessionmaker(theirs))
+    advised = re.search(r"GRANT .*(?= is needed)", str(refused.value))
+    assert advised is not None
+    assert await tally(engine) == {0: 1, 1: 19}
+    await execute(engine, advised[0])
+    assert (await job.retry_errors(async_sessionmaker(theirs))).repaired == 1
+    assert await tally(engine) == {1: 20}
 
 
 async def test_a_role_without_any_privilege_is_told_of_the_first(
