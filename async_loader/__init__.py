@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         SetupError,
         TeardownError,
     )
-    from .inserts import enable_batch_inserting, insert_rows
+    from .inserts import delete_all, enable_batch_inserting, enable_batching, insert_rows
     from .load.metrics.metrics import Snapshot
     from .load.pacing.limits import Limit
     from .load.pacing.schedules import Stage
@@ -51,7 +51,9 @@ __all__ = [
     "TeardownError",
     "Throttle",
     "Workload",
+    "delete_all",
     "enable_batch_inserting",
+    "enable_batching",
     "insert_rows",
     "merge",
     "run",
@@ -64,7 +66,7 @@ _WHERE = {
         "AsyncLoaderError ConfigurationError DatabaseError MissingExtraError SetupError "
         "TeardownError"
     ),
-    "inserts": "enable_batch_inserting insert_rows",
+    "inserts": "delete_all enable_batch_inserting enable_batching insert_rows",
     "load.metrics.metrics": "Snapshot",
     "load.pacing.limits": "Limit",
     "load.pacing.schedules": "Stage",

@@ -210,7 +210,7 @@ def foreign_imports_of(path: Path) -> set[str]:
 def test_a_worker_needs_no_command_line() -> None:
     # What it imports by way of others, too: a worker may be on another machine.
     script = (
-        "import sys; import async_loader.load.shards.shard, async_loader.testing.load_test; "
+        "import sys; import async_loader.load.shards.shard, async_loader.testing.fixture; "
         "print([m for m in sys.modules if m.startswith(('pydantic', 'async_loader.settings'))])"
     )
     found = subprocess.run(

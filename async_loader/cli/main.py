@@ -41,11 +41,10 @@ from ..runtime.streams import give_up, kept_streams, stderr, stdout, tell
 from ..service.command import run_serve_command
 from ..settings.ingest import IngestSettings
 from ..settings.jobs import JOB_COMMANDS
-from ..settings.mistakes import with_flags
 from ..settings.report import ReportSettings, SchemaSettings
 from ..settings.run import CompareSettings, InsertsSettings, RunSettings
 from ..settings.serve import ServeSettings
-from ..settings.sources import COMMANDS, load
+from ..settings.sources import in_flags, load
 from ..settings.spec import spec_of
 from ..settings.sweep import SweepSettings
 from ..verdict.knee import advise, is_undecided
@@ -55,7 +54,7 @@ from .compare import check, compare
 from .ingest import run_ingest_command
 from .inserts import measure
 from .jobs import run_job_command
-from .report import print_schema, run_report
+from .report import print_schema, run_report, summary
 from .supervision import Line, Lost, ended, supervise, watched_by
 from .sweep import sweep
 
@@ -102,7 +101,7 @@ def _code_of(command: Callable[[], int], debug: Callable[[], bool]) -> int:
 
 def _complain_of(error: AsyncLoaderError, code: int = DONE) -> int:
     """Say an error in the words of the command line; return the code, or else the error's."""
-    return complain(with_flags(str(error), _OPTIONS), code or error.exit_code)
+    return complain(in_flags(str(error)), code or error.exit_code)
 
 
 def _run(settings: RunSettings) -> int:
@@ -161,11 +160,13 @@ def _finished(signals: Signals, work: Work[Finished], loop: str) -> Finished:
     """Return what came of a run; of one that was cancelled what is known of it."""
     try:
         return signals.run(work, loop)
-    except (asyncio.CancelledError, KeyboardInterrupt):
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
         partial = under_way.result("interrupted")
         if partial is None:
             raise
-        return Finished(replace(partial, stopped_by=signals.stop.by))
+        # Operations' own are counted: this one comes of somebody's handler of a signal.
+        by = "a SystemExit" if isinstance(error, SystemExit) else None
+        return Finished(replace(partial, stopped_by=signals.stop.by or by))
 
 
 def _report(
@@ -173,7 +174,7 @@ def _report(
 ) -> int:
     result = held_against(baselines, result, spec.baseline)
     code = write_outputs(settings.outputs, RUN_FORMS, result, _say_verdict(result))
-    shown = show(partial(console_report.render, result), settings.outputs)
+    shown = show(summary(console_report.render, result), settings.outputs)
     return code or shown
 
 
@@ -214,7 +215,7 @@ def _compare(settings: CompareSettings) -> int:
         judged = STOPPED
     compared = group(runs)
     code = write_outputs(settings.outputs, COMPARE_FORMS, compared, code or judged)
-    shown = show(partial(comparison_report.render, compared), settings.outputs)
+    shown = show(summary(comparison_report.render, compared), settings.outputs)
     return code or shown
 
 
@@ -230,7 +231,7 @@ def _calibrate(settings: RunSettings) -> int:
     elif full.outcome == "done":
         code = code or STOPPED
     code = write_outputs(settings.outputs, COMPARE_FORMS, sweep_report.calibrated(runs), code)
-    shown = show(partial(sweep_report.render_calibration, runs), settings.outputs)
+    shown = show(summary(sweep_report.render_calibration, runs), settings.outputs)
     return code or shown
 
 
@@ -241,7 +242,7 @@ def _sweep(settings: SweepSettings) -> int:
         return code or STOPPED
     code = code or _code_of_steps(steps, settings.latency_limit)
     code = write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
-    shown = show(partial(sweep_report.render, steps), settings.outputs)
+    shown = show(summary(sweep_report.render, steps), settings.outputs)
     return code or shown
 
 
@@ -272,7 +273,7 @@ def _say_verdict(*results: RunResult) -> int:
     """Say on stderr what a pipeline shows last, and return the exit code of the worst."""
     verdict = worst(map(judge, results))
     if verdict.remarks and (verdict.word != "passed" or verdict.beside):
-        complain(verdict.sentence, verdict.exit_code)
+        complain(in_flags(verdict.sentence), verdict.exit_code)
     return verdict.exit_code
 
 
@@ -287,5 +288,3 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     ServeSettings.command: run_serve_command,
     **{model.command: run_job_command for model in JOB_COMMANDS},
 }
-
-_OPTIONS = frozenset(name for model in COMMANDS.values() for name in model.model_fields)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..results.saved import Saved, read_saved
 from ..runtime.outputs import DONE, check_outputs, show, write_outputs
 from ..runtime.streams import stdout
 from ..settings.report import ReportSettings, SchemaSettings
+from ..settings.sources import in_flags
 from ..verdict.document import json_schema
 
 
@@ -36,8 +36,13 @@ def run_report(settings: ReportSettings) -> int:
         what = labelled(settings.files, found)
         render, forms = comparison_report.render, COMPARE_FORMS
     code = write_outputs(settings.outputs, forms, what, DONE)
-    shown = show(partial(render, what), settings.outputs)
+    shown = show(summary(render, what), settings.outputs)
     return code or shown
+
+
+def summary(render: Callable[..., str], what: Any) -> Callable[..., str]:
+    """Return what renders something for a terminal, in the words of the command line."""
+    return lambda **options: in_flags(render(what, **options))
 
 
 def labelled(files: Sequence[Path], found: Sequence[Saved]) -> dict[str, list[RunResult]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Select
 from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.sql.base import ExecutableOption
@@ -142,3 +143,23 @@ def overflow_of(pool: Pool) -> int:
 def creator_of(pool: Pool) -> Callable[[ConnectionPoolEntry], Any]:
     """Return what connects as a pool does, with all of its arguments."""
     return pool._invoke_creator
+
+
+# --- what a session has still to flush ------------------------------------------------------------
+
+Unflushed = tuple[Mapping[Any, Any], Mapping[Any, Any], Any]
+
+
+def to_be_flushed(session: Session) -> Unflushed:
+    """Return where a session keeps what it has to flush: also once nobody has the session."""
+    return session._new, session._deleted, session.identity_map
+
+
+def is_unflushed(kept: Unflushed) -> bool:
+    """Return whether there is anything in it; what was set to what it is already is nothing."""
+    new, deleted, identities = kept
+    if new or deleted:
+        return True
+    changed = [state.obj() for state in tuple(identities._dirty_states())]
+    # Its session is not asked, which may not be there any more.
+    return any(Session.is_modified(None, one) for one in changed)  # type: ignore[arg-type]

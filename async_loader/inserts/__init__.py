@@ -23,7 +23,8 @@ Batched ORM inserts: the same unit of work, in few statements and with less CPU.
 """
 
 from async_loader.inserts.bulk.insert_rows import insert_rows
-from async_loader.inserts.enable import enable_batch_inserting
+from async_loader.inserts.changes.deleting import delete_all
+from async_loader.inserts.enable import enable_batch_inserting, enable_batching
 from async_loader.inserts.explaining import explain
 
-__all__ = ["enable_batch_inserting", "explain", "insert_rows"]
+__all__ = ["delete_all", "enable_batch_inserting", "enable_batching", "explain", "insert_rows"]

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from sqlalchemy import select
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.exc import PendingRollbackError, ResourceClosedError
 from sqlalchemy.orm import (
     Mapper,
     Session,
     attributes,
     bulk_persistence,
+    context,
     dependency,
     identity,
     persistence,
@@ -33,9 +37,12 @@ __all__ = [
     "NO_VALUE",
     "NO_VALUES",
     "RELATIONSHIP_ATTRIBUTES",
+    "DeleteAll",
+    "DeleteState",
     "ManyToMany",
     "ManyToOne",
     "OneToMany",
+    "PostUpdateAll",
     "SaveUpdateAll",
     "SaveUpdateState",
     "ScalarAttributeImpl",
@@ -43,10 +50,17 @@ __all__ = [
     "WeakInstanceDict",
     "autoflush",
     "bind_processor",
+    "collect_delete_commands",
     "collect_insert_commands",
+    "collect_post_update_commands",
+    "collect_update_commands",
     "connections_for_states",
     "counts_versions",
+    "delete_obj",
+    "emit_delete_statements",
     "emit_insert_statements",
+    "emit_post_update_statements",
+    "emit_update_statements",
     "expand_attributes",
     "finalize_insert_update",
     "generate_actions",
@@ -54,10 +68,15 @@ __all__ = [
     "has_one_bind",
     "ignores_context",
     "is_autocommit",
+    "organize_states_for_delete",
+    "organize_states_for_post_update",
     "organize_states_for_save",
     "orm_defaults",
     "polymorphic_attribute",
     "populate",
+    "post_update",
+    "postfetch",
+    "postfetch_post_update",
     "presort_order",
     "raise_as_executed",
     "raise_as_statement",
@@ -78,6 +97,9 @@ def _name(module: Any, name: str) -> Any:
 
 SaveUpdateAll: Any = _name(unitofwork, "SaveUpdateAll")
 SaveUpdateState: Any = _name(unitofwork, "SaveUpdateState")
+DeleteAll: Any = _name(unitofwork, "DeleteAll")
+DeleteState: Any = _name(unitofwork, "DeleteState")
+PostUpdateAll: Any = _name(unitofwork, "PostUpdateAll")
 OneToMany: Any = _name(dependency, "OneToManyDP")
 ManyToOne: Any = _name(dependency, "ManyToOneDP")
 ManyToMany: Any = _name(dependency, "ManyToManyDP")
@@ -90,6 +112,8 @@ RELATIONSHIP_ATTRIBUTES = frozenset(
 )
 WeakInstanceDict: Any = _name(identity, "WeakInstanceDict")
 save_obj: Callable[..., None] = _name(persistence, "save_obj")
+delete_obj: Callable[..., None] = _name(persistence, "delete_obj")
+post_update: Callable[..., None] = _name(persistence, "post_update")
 populate: Callable[..., None] = _name(sync, "populate")
 
 collect_insert_commands: Any = persistence._collect_insert_commands
@@ -97,6 +121,16 @@ connections_for_states: Any = persistence._connections_for_states
 emit_insert_statements: Any = persistence._emit_insert_statements
 finalize_insert_update: Any = persistence._finalize_insert_update_commands
 organize_states_for_save: Any = persistence._organize_states_for_save
+organize_states_for_delete: Any = persistence._organize_states_for_delete
+organize_states_for_post_update: Any = persistence._organize_states_for_post_update
+collect_update_commands: Any = persistence._collect_update_commands
+collect_post_update_commands: Any = persistence._collect_post_update_commands
+collect_delete_commands: Any = persistence._collect_delete_commands
+emit_update_statements: Any = persistence._emit_update_statements
+emit_post_update_statements: Any = persistence._emit_post_update_statements
+emit_delete_statements: Any = persistence._emit_delete_statements
+postfetch: Any = persistence._postfetch
+postfetch_post_update: Any = persistence._postfetch_post_update
 
 # What `committed_state` holds where an attribute had no value before.
 NO_VALUES = frozenset(map(id, (NO_VALUE, getattr(attributes, "NEVER_SET", NO_VALUE))))
@@ -123,9 +157,16 @@ def orm_defaults(mapper: Any, table: Any) -> Sequence[OrmDefault]:
     return [OrmDefault(*row) for row in by_table[table]] if by_table else []
 
 
-def states_of(uow: Any, base_mapper: Any) -> list[Any]:
-    """Return what a flush saves of one hierarchy."""
-    return list(uow.states_for_mapper_hierarchy(base_mapper, False, False))
+def states_of(uow: Any, base_mapper: Any, *, deleted: bool = False) -> list[Any]:
+    """Return what a flush saves, or deletes, of one hierarchy."""
+    return list(uow.states_for_mapper_hierarchy(base_mapper, deleted, False))
+
+
+def post_updates_of(uow: Any, action: Any) -> tuple[Any, list[Any], Any]:
+    """Return the mapper, the objects and the columns of a PostUpdateAll."""
+    states, columns = uow.post_update_states[action.mapper]
+    mine = [state for state in states if uow.states[state][0] == action.isdelete]
+    return action.mapper, mine, columns
 
 
 class _Presort:
@@ -264,3 +305,194 @@ def render_translated(preparer: Any, sql: str, translation: Any) -> str:
     """Return SQL with the schemas in the place of the marks."""
     text: str = preparer._render_schema_translates(sql, translation)
     return text
+
+
+def label(column: Any) -> str:
+    """Return the name under which the ORM binds what a row is found by."""
+    return str(column._label)
+
+
+def tables_of(base_mapper: Any) -> list[tuple[Any, Any]]:
+    """Return the tables of a hierarchy with the mapper of each, those inherited from first."""
+    return [
+        (table, mapper)
+        for table, mapper in base_mapper._sorted_tables.items()
+        if table in mapper._pks_by_table
+    ]
+
+
+def fills(mapper: Any, table: Any) -> bool:
+    """Tell whether objects of a mapper have a row in a table."""
+    return table in mapper._pks_by_table
+
+
+def key_columns(mapper: Any, table: Any) -> Sequence[Any]:
+    """Return the columns by which the ORM finds rows of a table, in its order."""
+    return tuple(mapper._pks_by_table[table])
+
+
+def version_column(mapper: Any, table: Any) -> Any | None:
+    """Return the column that a table's rows have a version in, if they have one."""
+    column = mapper.version_id_col
+    return column if column is not None and column in mapper._cols_by_table[table] else None
+
+
+def committed_version(mapper: Any, state: Any, values: Any) -> Any:
+    """Return the version that an object was loaded with."""
+    column = mapper.version_id_col
+    if column is None:
+        return None
+    return mapper._get_committed_state_attr_by_column(state, values, column)
+
+
+def makes_version_there(mapper: Any) -> bool:
+    """Tell whether the server makes a mapper's versions."""
+    return bool(mapper._version_id_has_server_side_value)
+
+
+def server_made_on_update(mapper: Any, table: Any) -> Sequence[Any]:
+    """Return the columns that the server fills when a row is updated."""
+    return tuple(mapper._server_onupdate_default_cols[table])
+
+
+def memo(mapper: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what was made once for a mapper, until its mapping changes."""
+    return mapper._memo(key, make)
+
+
+def compiled_cache(mapper: Any) -> Any:
+    """Return where the ORM keeps the compiled statements of a mapper."""
+    return mapper._compiled_cache
+
+
+class CompiledStatement(NamedTuple):
+    """A statement as SQLAlchemy compiled it, and what of it is bound anew each time."""
+
+    statement: Any
+    compiled: Any
+    extracted: Any
+    cache_hit: Any
+    given: dict[str, Any]  # 2.1: what it takes beside
+    options: Any
+
+
+def compile_cached(
+    connection: Any, statement: Any, keys: Sequence[str], mapper: Any
+) -> CompiledStatement:
+    """Compile a statement as the ORM has `Connection.execute` do for one row of parameters."""
+    cache = mapper._compiled_cache
+    options = statement._execution_options.merge_with(
+        connection._execution_options, {"compiled_cache": cache}
+    )
+    compiled, extracted, *given, cache_hit = statement._compile_w_cache(
+        dialect=connection.dialect,
+        compiled_cache=cache,
+        column_keys=sorted(keys),
+        for_executemany=False,
+        schema_translate_map=options.get("schema_translate_map"),
+        linting=connection.dialect.compiler_linting,
+    )
+    known = {"param_dict": given[0]} if given else {}
+    return CompiledStatement(statement, compiled, extracted, cache_hit, known, options)
+
+
+def bound_context(connection: Any, one: CompiledStatement, rows: Sequence[dict[str, Any]]) -> Any:
+    """Return SQLAlchemy's execution context of some rows: defaults called, values bound.
+
+    What either raises is raised as SQLAlchemy raises it.
+    """
+    dialect = connection.dialect
+    pooled = connection._dbapi_connection
+    try:
+        context = dialect.execution_ctx_cls._init_compiled(
+            dialect,
+            connection,
+            pooled if pooled is not None else connection._revalidate_connection(),
+            one.options,
+            one.compiled,
+            rows,
+            one.statement,
+            one.extracted,
+            cache_hit=one.cache_hit,
+            **one.given,
+        )
+    except (PendingRollbackError, ResourceClosedError):
+        raise
+    except BaseException as error:
+        connection._handle_dbapi_exception(error, str(one.compiled), rows, None, None)
+        raise
+    return context
+
+
+def execute_many(connection: Any, context: Any, cursor: Any) -> Any:
+    """Execute a context by a cursor's `executemany`: events, log and errors are SQLAlchemy's.
+
+    What the statement returns is for the cursor to keep.
+    """
+    context.execute_style = ExecuteStyle.EXECUTEMANY
+    context._is_implicit_returning = False
+    context.cursor = cursor
+    return connection._execute_context(
+        connection.dialect,
+        lambda *_: context,
+        context.compiled,
+        context.parameters,
+        context.execution_options,
+    )
+
+
+def wrap_driver(cursor: Any, wrap: Callable[[Any], Any]) -> Any:
+    """Put something between SQLAlchemy's cursor for asyncpg and the driver's connection."""
+    cursor._connection = wrap(cursor._connection)
+    return cursor._connection
+
+
+def driver_cursor(connection: Any, cursor: Any) -> Any:
+    """Return psycopg's own cursor, which may be the one that SQLAlchemy has."""
+    return cursor._cursor if connection.dialect.is_async else cursor
+
+
+def returned_by(compiled: Any) -> Sequence[Any]:
+    """Return the columns that a compiled update returns for its objects."""
+    return tuple(compiled.effective_returning or ())
+
+
+def is_expanded(compiled: Any) -> bool:
+    """Tell whether a compiled statement is written anew for its values, as with IN."""
+    return bool(compiled.literal_execute_params or compiled.post_compile_params)
+
+
+def result_processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """Return what turns the driver's value into a type's; raises where that depends on more."""
+    return type_._cached_result_processor(dialect, None)
+
+
+def rendered_binds(compiled: Any) -> Sequence[tuple[str, str, Any]]:
+    """Return the parameters of a compiled statement, by name, as psycopg has it, and type.
+
+    In the order in which asyncpg numbers them.
+    """
+    escaped = compiled.escaped_bind_names
+    names = compiled.positiontup if compiled.positional else list(compiled.binds)
+    return [(name, escaped.get(name, name), compiled.binds[name].type) for name in names]
+
+
+def relationship_select(mapper: Any, prop: Any, remote: Any) -> tuple[Any, dict[str, Any]]:
+    """Return a select of related objects with a column of theirs, and options to execute it with.
+
+    To `do_orm_execute` it is a relationship load, as SQLAlchemy's own of one object is.
+    """
+    module: Any = context
+    compiled = getattr(module, "_ORMCompileState", None) or module.ORMCompileState
+    statement: Any = select(prop.entity, remote)
+    path = mapper._path_registry[prop]
+    statement._compile_options = compiled.default_compile_options + {"_current_path": path}
+    if prop.order_by:
+        statement = statement.order_by(*prop.order_by)
+    load_options = context.QueryContext.default_load_options + {"_invoke_all_eagers": False}
+    return statement, {"_sa_orm_load_options": load_options}
+
+
+def is_eager_back(prop: Any) -> bool:
+    """Tell whether related objects load those that they belong to in a way of their own."""
+    return any(back.lazy != "select" for back in prop._reverse_property)

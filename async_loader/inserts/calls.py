@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy.engine import Dialect
 
+from async_loader.inserts.column_types import Codec
 from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError
 from async_loader.inserts.rows import Pending, RowBatch, Values
 
@@ -107,10 +108,16 @@ def bind(tables: Rows, dialect: Dialect) -> None:
                 for row, raw in drawn.items():
                     bound[row] = raw
             if not column.codec.foreign:
-                refuse_guesses(column, batch.bound[column], rows, dialect)
+                _refuse_guesses(column, batch.bound[column], rows, dialect)
     _bind_foreign(foreign, several=len(tables) > 1)
     for _, batch, column, rows in foreign:
-        refuse_guesses(column, batch.bound[column], rows, dialect)
+        _refuse_guesses(column, batch.bound[column], rows, dialect)
+
+
+def _refuse_guesses(
+    column: ColumnPlan, values: Values, rows: Sequence[int], dialect: Dialect
+) -> None:
+    refuse_guesses(column.column.name, column.codec, values, rows, dialect)
 
 
 def _bound(column: ColumnPlan, values: Values, rows: Sequence[int], count: int) -> Values:
@@ -169,21 +176,20 @@ _NATURAL: dict[str, frozenset[type]] = {
 
 
 def refuse_guesses(
-    column: ColumnPlan, values: Values, rows: Sequence[int], dialect: Dialect
+    name: str, codec: Codec, values: Values, rows: Sequence[int], dialect: Dialect
 ) -> None:
     """Refuse values whose array would not say what one value says.
 
     asyncpg takes a list for a further dimension; psycopg gives all elements the type of one.
     A single value travels as itself, but for psycopg with a cast that SQLAlchemy may leave out.
     """
-    name = column.column.name
     if dialect.driver == "asyncpg":
         if len(rows) < 2 or _SCALARS.issuperset(map(type, values)):
             return
         if any(_is_nested(one) for one in values):
             raise FastPathUnsupportedError(f"column {name} is given a collection")
         return
-    natural = _NATURAL.get(column.codec.element)
+    natural = _NATURAL.get(codec.element)
     if len(rows) < 2 and natural is None:
         return
     given = values if len(rows) == len(values) else [values[row] for row in rows]

@@ -1,7 +1,8 @@
-"""Say how the objects of a model are inserted, and why not faster."""
+"""Say how the objects of a model are inserted, updated and deleted, and why not faster."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Table, inspect
@@ -11,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from async_loader.inserts.bulk.method import explained
 from async_loader.inserts.bulk.target import target_of
+from async_loader.inserts.changes.reasons import of_deletes, of_updates
+from async_loader.inserts.enable import setting_of
 from async_loader.inserts.plans import KeySource, Level, MapperPlan, listens, mapper_plan
 
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
@@ -25,12 +28,17 @@ _KEYS = {
 def explain(model: type[Any] | Table, session: AsyncSession | Session | None = None) -> str:
     """Return the level and the reason, such as 'stock: has a before_insert listener'.
 
-    Levels are direct, prefetch and stock. Where `insert_rows` does not use COPY, a second line
-    says so and why; of a Table that is the only line. Without a session, PostgreSQL through
-    asyncpg is meant; with one, the database it is bound to, and of `insert_rows` also what was
-    seen of the table when rows last went into it through that engine. Values may still send
-    single flushes another way: a SELECT as a value, an object with the identity of another, or a
-    tree beside other tables, of which SQLAlchemy would insert one between two levels.
+    Levels of inserts are direct, prefetch and stock. With a session whose updates or deletes are
+    batched (`enable_batching`), a line each follows that says which way they go and why: pipeline
+    (one-row statements in SQLAlchemy's order, in one trip), arrays (one statement for each set of
+    columns, where neighbours set different ones) or stock. Where `insert_rows` does not use COPY,
+    a last line says so and why; of a Table that is the only line.
+
+    Without a session, PostgreSQL through asyncpg is meant; with one, the database it is bound to,
+    and of `insert_rows` also what was seen of the table when rows last went into it through that
+    engine. Values may still send single flushes another way: a SELECT as a value, an object with
+    the identity of another, or a tree beside other tables, of which SQLAlchemy would insert one
+    between two levels.
     Raises sqlalchemy.exc.NoInspectionAvailable for a class that is not mapped.
     """
     if isinstance(model, Table):
@@ -38,8 +46,16 @@ def explain(model: type[Any] | Table, session: AsyncSession | Session | None = N
     mapper: Any = inspect(model)
     dialect = _dialect(session, mapper=mapper)
     rows = _of_rows(model, dialect)
-    flushes = _of_flushes(mapper, dialect)
-    return f"{flushes}\n{rows}" if rows else flushes
+    lines = [_of_flushes(mapper, dialect), *_of_changes(mapper, dialect, session), rows]
+    return "\n".join(filter(None, lines))
+
+
+def _of_changes(mapper: Any, dialect: Any, session: AsyncSession | Session | None) -> Iterator[str]:
+    setting = None if session is None else setting_of(session)
+    if setting is not None and setting.updates:
+        yield f"updates: {of_updates(mapper, dialect)}"
+    if setting is not None and setting.deletes:
+        yield f"deletes: {of_deletes(mapper, dialect, strict=setting.strict_deletes)}"
 
 
 def _of_flushes(mapper: Any, dialect: Any) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import literal_column
+from sqlalchemy import Column, Table, literal_column
 from sqlalchemy.sql import elements, visitors
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -80,6 +80,18 @@ def understood(value: Any, names: Names) -> Expression | None:
         return None
     sql = _text(clause, binds, names)
     return Expression(Template(sql, known), tuple(bind.effective_value for bind in binds))
+
+
+def is_of_row(value: Any, table: Table) -> bool:
+    """Tell whether an expression says of each row what it would in a statement of its own.
+
+    It may read the row's own columns, and no others.
+    """
+    clause = value.__clause_element__() if hasattr(value, "__clause_element__") else value
+    return all(
+        table.c.contains_column(one) if isinstance(one, Column) else _is_known(one)
+        for one in visitors.iterate(clause)
+    )
 
 
 def _is_known(element: Any) -> bool:

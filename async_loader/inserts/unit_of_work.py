@@ -1,6 +1,6 @@
 """
 The flush with batching: the actions are SQLAlchemy's own, in SQLAlchemy's own order, and only
-those that insert new objects are done here.
+those that insert, update or delete rows are done here.
 
 A `before_flush` listener replaces `execute` and `finalize_flush_changes` of that one
 UOWTransaction. So everything happens inside the unit of work: after all listeners and
@@ -9,20 +9,26 @@ cascades, in the right order with updates and deletes, and under the same rollba
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from async_loader.inserts._sqlalchemy import (
+    DeleteAll,
+    DeleteState,
+    PostUpdateAll,
     SaveUpdateAll,
     SaveUpdateState,
     UOWTransaction,
     generate_actions,
+    post_updates_of,
     save_obj,
     states_of,
     topological,
 )
+from async_loader.inserts.changes.flush import Changes
 from async_loader.inserts.flush_order import KeyPropagation, Order, lane, plan_carry
 from async_loader.inserts.keys import Wanted, asks_ahead, draw
 from async_loader.inserts.persistent import register_persistent
@@ -33,16 +39,48 @@ from async_loader.inserts.save import Save
 from async_loader.inserts.tree import Tree, tree
 
 
-def before_flush(session: Session, uow: UOWTransaction, reserve: int, statement_bytes: int) -> None:
+@dataclass(slots=True)
+class Setting:
+    """What of a flush is batched, and how."""
+
+    inserts: bool
+    updates: bool
+    deletes: bool
+    strict_deletes: bool
+    reserve: int
+    statement_bytes: int
+
+
+def before_flush(session: Session, uow: UOWTransaction, setting: Setting) -> None:
     """Make this unit of work a batching one; turned on at several places, it is so once."""
-    if not session._new:
+    has_new = bool(session._new) and setting.inserts
+    if not (has_new or setting.updates or setting.deletes):
         return
     ours = uow.__dict__.get("execute")
     if ours is None:
-        BatchingUnitOfWork(uow, Save(uow, reserve, statement_bytes)).attach()
+        BatchingUnitOfWork(uow, setting).attach(with_new=has_new)
     else:
-        save = ours.__self__.save
-        save.reserve = max(save.reserve, reserve)
+        ours.__self__.add(setting, with_new=has_new)
+
+
+def _changes(uow: UOWTransaction, setting: Setting) -> Changes | None:
+    if not (setting.updates or setting.deletes):
+        return None
+    return Changes(
+        uow,
+        updates=setting.updates,
+        deletes=setting.deletes,
+        strict_deletes=setting.strict_deletes,
+    )
+
+
+def _taken(action: Any, rest: set[Any]) -> list[Any]:
+    """Return the objects of an action and of those like it, which are taken from the rest."""
+    same = [
+        other for other in rest if type(other) is type(action) and other.mapper is action.mapper
+    ]
+    rest.difference_update(same)
+    return [action.state, *(other.state for other in same)]
 
 
 _SAVED = (False, False)  # neither deleted nor only listed
@@ -55,18 +93,39 @@ def _later(_mapper: Any) -> None:
 class BatchingUnitOfWork:
     """What one UOWTransaction does instead."""
 
-    def __init__(self, uow: UOWTransaction, save: Save) -> None:
+    def __init__(self, uow: UOWTransaction, setting: Setting) -> None:
         self.uow = uow
-        self.save = save
+        self.save = Save(uow, setting.reserve, setting.statement_bytes)
+        self.inserts = setting.inserts
+        self.changes = _changes(uow, setting)
+        self._with_new = False
 
-    def attach(self) -> None:
+    def attach(self, *, with_new: bool) -> None:
         """Replace the methods, on this one instance."""
         uow: Any = self.uow
         uow.execute = self.execute
         uow.finalize_flush_changes = self.finalize
-        # Only the long way needs what this prepares for each mapper.
+        if with_new:
+            self._attach_new()
+
+    def add(self, setting: Setting, *, with_new: bool) -> None:
+        """Do what another place has turned on as well."""
+        self.save.reserve = max(self.save.reserve, setting.reserve)
+        self.inserts = self.inserts or setting.inserts
+        changes = _changes(self.uow, setting)
+        if self.changes is None or changes is None:
+            self.changes = self.changes or changes
+        else:
+            self.changes.add(changes)
+        if with_new and not self._with_new:
+            self._attach_new()
+
+    def _attach_new(self) -> None:
+        """Only the long way needs what this prepares for each mapper."""
+        uow: Any = self.uow
         uow._per_mapper_flush_actions = _later
         uow.register_object = self._register
+        self._with_new = True
 
     def _register(self, state: Any, isdelete: bool = False, **kwargs: Any) -> bool:
         """Take a new object into the flush; anything else is for `register_object` itself."""
@@ -81,16 +140,17 @@ class BatchingUnitOfWork:
     def execute(self) -> None:
         """Insert, update and delete, the short way if it is known to do the same."""
         uow: Any = self.uow
-        del uow._per_mapper_flush_actions, uow.register_object
-        stock = all(map(listens, uow.mappers))
-        if not stock and self._short_way():
-            return
-        for mapper in list(uow.mappers):
-            uow._per_mapper_flush_actions(mapper)
-        if stock:
-            type(uow).execute(uow)
-        else:
+        self.inserts = self.inserts and not all(map(listens, uow.mappers))
+        if self._with_new:
+            del uow._per_mapper_flush_actions, uow.register_object
+            if self.inserts and self._short_way():
+                return
+            for mapper in list(uow.mappers):
+                uow._per_mapper_flush_actions(mapper)
+        if self.inserts or self.changes is not None:
             self._long_way()
+        else:
+            type(uow).execute(uow)
 
     def _short_way(self) -> bool:
         uow: Any = self.uow
@@ -163,7 +223,9 @@ class BatchingUnitOfWork:
 
     def _long_way(self) -> None:
         """Do all actions in the order that SQLAlchemy sorts them."""
-        uow = self.uow
+        uow: Any = self.uow
+        if self.changes is not None:
+            self.changes.prepare()
         actions = generate_actions(uow)
         if uow.cycles:
             for subset in topological.sort_as_subsets(uow.dependencies, actions):
@@ -172,29 +234,33 @@ class BatchingUnitOfWork:
                     self._execute_aggregate(rest.pop(), rest)
         else:
             for action in topological.sort(uow.dependencies, actions):
-                if type(action) is SaveUpdateAll:
-                    self._save(
-                        action.mapper,
-                        states_of(uow, action.mapper),
-                    )
-                else:
-                    action.execute(uow)
+                self._execute(action)
+
+    def _execute(self, action: Any) -> None:
+        uow, changes = self.uow, self.changes
+        if type(action) is SaveUpdateAll:
+            self._save(action.mapper, states_of(uow, action.mapper))
+        elif changes is not None and type(action) is DeleteAll:
+            changes.delete(action.mapper, states_of(uow, action.mapper, deleted=True))
+        elif changes is not None and type(action) is PostUpdateAll:
+            changes.post_update(*post_updates_of(uow, action))
+        else:
+            action.execute(uow)
 
     def _execute_aggregate(self, action: Any, rest: set[Any]) -> None:
+        uow: Any = self.uow
         if type(action) is SaveUpdateState:
-            mapper = action.mapper
-            same = [
-                other for other in rest if type(other) is SaveUpdateState and other.mapper is mapper
-            ]
-            rest.difference_update(same)
-            self._save(mapper, [action.state, *(other.state for other in same)])
-        elif type(action) is SaveUpdateAll:
-            self._save(action.mapper, states_of(self.uow, action.mapper))
+            self._save(action.mapper, _taken(action, rest))
+        elif self.changes is not None and type(action) is DeleteState:
+            states = [state for state in _taken(action, rest) if uow.states[state][0]]
+            self.changes.delete(action.mapper, states)
+        elif type(action) in (SaveUpdateAll, DeleteAll, PostUpdateAll):
+            self._execute(action)
         else:
-            action.execute_aggregate(self.uow, rest)
+            action.execute_aggregate(uow, rest)
 
     def _save(self, mapper: Any, states: list[Any]) -> None:
-        pending = [state for state in states if state.key is None]
+        pending = [state for state in states if state.key is None] if self.inserts else []
         if pending and len(pending) == len(states):
             pending.sort(key=attrgetter("insert_order"))
             for way in (self.save.insert, self._insert_regrouped):
@@ -203,7 +269,10 @@ class BatchingUnitOfWork:
                 except FastPathUnsupportedError:
                     continue
                 return
-        save_obj(mapper, states, self.uow)
+        if self.changes is None or len(pending) == len(states):
+            save_obj(mapper, states, self.uow)
+        else:
+            self.changes.save(mapper, states)
 
     def _insert_regrouped(self, mapper: Any, states: list[Any]) -> None:
         insert_regrouped(self.save, mapper, states)

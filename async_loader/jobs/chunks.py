@@ -133,9 +133,7 @@ class Chunks:
         if rows or self.keyset is None:
             chunk = Chunk(self.run, claimed.number, claimed.chunk + 1, self.arguments)
             moves = self._watch_key(transaction, claimed)
-            await fenced.call(self.apply, session, transaction, rows, chunk)
-            if moves is not None:
-                await session.run_sync(lambda its: moves.check(its.connection()))
+            await fenced.call(self.apply, session, transaction, rows, chunk, moves=moves)
         if keys:
             await self._check_cleared(session, claimed, keys)
         return rows

@@ -8,6 +8,7 @@ from sqlalchemy import Select, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 
 from ..database.postgresql import unreachable
 from ..errors import ConfigurationError
@@ -59,8 +60,15 @@ async def is_direct(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(text("SELECT pg_backend_pid()")) == said)
 
 
-async def begin(session: AsyncSession) -> AsyncConnection:
+def begin_sync(session: Session) -> Connection:
     """Begin a session's transaction, where it does not do so by itself, on its one connection."""
+    if not (session.autobegin or session.in_transaction()):
+        session.begin()
+    return session.connection()
+
+
+async def begin(session: AsyncSession) -> AsyncConnection:
+    """Do the same outside a greenlet."""
     if not (session.sync_session.autobegin or session.in_transaction()):
         await session.begin()
     return await session.connection()

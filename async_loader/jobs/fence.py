@@ -14,6 +14,7 @@ savepoint stands for the number: it is gone when the transaction is not that one
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,10 @@ from sqlalchemy import delete as delete_
 from sqlalchemy import update as update_
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .outcomes import TakenOver
 from .tables import CHUNK_LOCK_CLASS, FENCE, Tables, lock_key
+from .transient import limit_of
 
 _SAVEPOINT = "async_loader_chunk"
 
@@ -66,6 +67,14 @@ class Advance:
     counts: Counts
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What holds in a chunk's transaction: what names mean, and a statement's limit in seconds."""
+
+    names: Names | None = None
+    limit: float = math.inf
+
+
 def is_fenced(error: BaseException) -> bool:
     """Return whether an error says that a COMMIT before the chunk's last act was refused."""
     link: BaseException | None = error
@@ -92,23 +101,23 @@ class Fence:
             self._enter = entering.values(under_way=transaction).returning(
                 func.set_config("idle_in_transaction_session_timeout", "0", True),
                 func.pg_advisory_xact_lock_shared(CHUNK_LOCK_CLASS, bindparam("in_lock")),
-                *map(func.current_setting, _SETTINGS),
+                *map(func.current_setting, (*_SETTINGS, "statement_timeout")),
             )
             ours = row.c.under_way == transaction
             names = map(func.current_setting, _SETTINGS)
             self._leave = leave.where(and_(here, ours)).returning(literal(1), *names)
             self._savepoint = False
 
-    async def enter(self, at: AsyncConnection, place: dict[str, Any], me: int) -> Names | None:
-        """Begin, and return what names mean; `TakenOver` where the row is not there for us."""
+    def enter(self, at: Connection, place: dict[str, Any], me: int) -> Entered:
+        """Begin, and return what holds now; `TakenOver` where the row is not there for us."""
         values = place if self._savepoint else {**place, "in_lock": lock_key(me)}
-        row = (await at.execute(self._enter, values)).first()
+        row = at.execute(self._enter, values).first()
         if row is None:
             raise TakenOver
         if self._savepoint:
-            await at.execute(text(f"SAVEPOINT {_SAVEPOINT}"))
-            return None
-        return row[2], row[3]
+            at.execute(text(f"SAVEPOINT {_SAVEPOINT}"))
+            return Entered()
+        return Entered((row[2], row[3]), limit_of(row[4]))
 
     def leave(self, at: Connection, values: dict[str, Any], names: Names | None) -> bool:
         """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, func, select
+from sqlalchemy import BindParameter, Connection, Select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import RowMapping
 
@@ -57,6 +57,11 @@ class Target:
     former: str
 
 
+_SCHEMAS = text(
+    "SELECT s::text FROM unnest(current_schemas(false)) WITH ORDINALITY u (s, n) ORDER BY n"
+)
+
+
 def target_of(
     connection: Connection, tables: Iterable[str], translate: Mapping[Any, Any]
 ) -> Target:
@@ -65,7 +70,8 @@ def target_of(
     if default is None:
         default = "main"
         if connection.dialect.name == "postgresql":
-            schemas = connection.scalar(select(func.current_schemas(False))) or ["None"]
+            # A name a row: asyncpg asks the server what an array of names is, at seven round trips.
+            schemas = connection.scalars(_SCHEMAS).all() or ["None"]
             default = str(schemas[0])
             path = "".join(f", {schema}" for schema in schemas[1:])
     others = "".join(

@@ -15,22 +15,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 from typing import cast as cast_
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, literal_column, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from ..failures.classification import sqlstate_of
 from .keyset import Keyset
 
 _CURSOR = "async_loader_keys"
-_NO_CURSOR = "34000"
 _PLACE = re.compile(r"(\d+)(\(.*\))")  # a table's oid, and a row's place in it
+
+
+class CursorLostError(Exception):
+    """Our cursor was closed, by what nobody has seen."""
 
 
 class _Declare(Executable, ClauseElement):
@@ -53,11 +55,16 @@ class KeySnapshot:
     """The keys of a range as they were at first."""
 
     def __init__(self, keyset: Keyset, span: tuple[str | None, str | None]) -> None:
-        query = keyset.base_count(*span)
-        self._query = None if query is None else _keys(keyset, query)
+        self._keyset, self._span = keyset, span
         self._table = keyset.tables[0].quoted if keyset.tables else ""
         self._inserted = 0
         self._taken = self._in_doubt = False
+
+    @cached_property
+    def _query(self) -> Select[Any] | None:
+        """Made where it is needed: to make it for each chunk costs more than to lock its row."""
+        query = self._keyset.base_count(*self._span)
+        return None if query is None else _keys(self._keyset, query)
 
     def take(self, connection: Connection) -> None:
         """Keep what there is, unless that is done."""
@@ -73,9 +80,18 @@ class KeySnapshot:
         self._in_doubt = self._taken
 
     def is_moved(self, connection: Connection) -> bool:
-        """Return whether this transaction has moved rows out of the range, or into it."""
-        if not self._taken or self._query is None or not self._is_there(connection):
+        """
+        Return whether this transaction has moved rows out of the range, or into it.
+
+        Raises `CursorLostError` where that cannot be known.
+        """
+        if not self._taken or self._query is None:
             return False
+        in_doubt = self._in_doubt
+        if not self._ask(connection):  # a FETCH that failed would stay prepared, without columns
+            if in_doubt:
+                return False
+            raise CursorLostError
         was = _by_key(connection.exec_driver_sql(f"FETCH ALL FROM {_CURSOR}").one())
         now = _by_key(connection.execute(self._query).one())
         if was.keys() == now.keys():
@@ -92,9 +108,11 @@ class KeySnapshot:
         return bool(came) and came > self._inserts(connection) - self._inserted
 
     def _is_there(self, connection: Connection) -> bool:
-        if self._in_doubt:
-            self._taken = bool(connection.scalar(_THERE, {"name": _CURSOR}))
-            self._in_doubt = False
+        return self._ask(connection) if self._in_doubt else self._taken
+
+    def _ask(self, connection: Connection) -> bool:
+        self._taken = bool(connection.scalar(_THERE, {"name": _CURSOR}))
+        self._in_doubt = False
         return self._taken
 
     def _inserts(self, connection: Connection) -> int:
@@ -115,11 +133,6 @@ class KeySnapshot:
         query = text(_OURS.format(table=self._table.replace(":", r"\:")))
         rows = connection.execute(query, {"tids": sorted(set(_split(places)[1]))})
         return {place for (place,) in rows}
-
-
-def is_lost(error: BaseException) -> bool:
-    """Return whether an error says that our cursor was closed, by what nobody has seen."""
-    return isinstance(error, DBAPIError) and sqlstate_of(error) == _NO_CURSOR
 
 
 def _keys(keyset: Keyset, count: Select[Any]) -> Select[Any]:

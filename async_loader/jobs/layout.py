@@ -14,14 +14,19 @@ from ..errors import JobError
 from .states import ACTIVE
 
 VERSION = 2
+_THERE = text("SELECT to_regclass(:run) IS NOT NULL, to_regclass(:layout) IS NOT NULL")
 
 
 def version_there(connection: Connection, run: Table, layout: Table) -> int | None:
     """Return the version of the tables that are there; None where there are none."""
-    inspector = inspect(connection)
-    if not inspector.has_table(run.name, schema=run.schema):
+    if connection.dialect.name == "postgresql":  # one statement, and none that is compiled
+        names = {"run": run.fullname, "layout": layout.fullname}
+        there = list(connection.execute(_THERE, names).one())
+    else:
+        there = [inspect(connection).has_table(table.name) for table in (run, layout)]
+    if not there[0]:
         return None
-    if not inspector.has_table(layout.name, schema=layout.schema):
+    if not there[1]:
         return 1
     return int(connection.scalar(select(layout.c.version)) or 1)
 

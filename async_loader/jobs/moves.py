@@ -5,7 +5,8 @@ Statements that set a column of the key are refused before they are executed, th
 flushes among them. What a statement does not say, a trigger, a rule, a cascade, a view or a
 function (movers.py), is seen by comparing what is in the chunk's range of keys afterwards with
 what was in it before: on PostgreSQL row by row, and only what this transaction has changed
-(key_snapshot.py); on SQLite, where nobody else writes, by counting.
+(key_snapshot.py); on SQLite, where nobody else writes, by counting. Of what goes to the driver
+itself (drivers.py) only the text is looked at: it cannot be looked before.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from ..errors import ConfigurationError
-from .key_snapshot import KeySnapshot, is_lost
+from .key_snapshot import CursorLostError, KeySnapshot
 from .keyset import Keyset
 from .ordering import KeyTable
 from .statements import bare, rolls_back
@@ -65,10 +65,9 @@ class KeyWatch:
         """Refuse a statement that sets the key, look before one of which nobody knows."""
         if self._looking:
             return
-        for table in self._keyset.tables:
-            if sets_key(statement, table):
-                self._refusal = self._moved(f"sets {', '.join(sorted(table.columns))}")
-                raise ConfigurationError(self._refusal)
+        self.hear(statement)
+        if self._refusal is not None:
+            raise ConfigurationError(self._refusal)
         self._deletes = self._deletes or "DELETE" in statement.upper()
         if rolls_back(statement):
             self._snapshot.rolled_back()
@@ -76,6 +75,12 @@ class KeyWatch:
             self._looking = True
             self._take(connection)
             self._by, self._looking = self._by or by, False
+
+    def hear(self, statement: str) -> None:
+        """Note a statement that sets the key, one that the driver was given too."""
+        for table in self._keyset.tables:
+            if self._refusal is None and sets_key(statement, table):
+                self._refusal = self._moved(f"sets {', '.join(sorted(table.columns))}")
 
     def _take(self, connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
@@ -90,10 +95,8 @@ class KeyWatch:
             return rows < 0 and not self._deletes
         try:
             return self._snapshot.is_moved(connection)
-        except DBAPIError as error:
-            if is_lost(error):
-                raise ConfigurationError(self._moved(_LOST)) from error
-            raise
+        except CursorLostError as error:
+            raise ConfigurationError(self._moved(_LOST)) from error
 
     def _counted(self, connection: Connection) -> int:
         """Return how many rows are in the range."""

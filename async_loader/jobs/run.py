@@ -283,7 +283,7 @@ async def _take_part(group: WorkerGroup, workers: int, on_progress: OnProgress |
         raise
     finally:
         await _end({reporting, *tasks}, _abandon(group))
-    error = _first_error(tasks)
+    error = _first_error(tasks) or _first_error({reporting})
     if isinstance(error, DatabaseError) and group.done is not None:
         error = None  # silent since: what is done is done
     if error is None and cancelled:
@@ -386,7 +386,18 @@ async def _leave(group: WorkerGroup, error: Exception | None) -> None:
 
 
 async def _report(group: WorkerGroup, on_progress: OnProgress | None) -> None:
+    """Tell how far the run is; what `on_progress` raises ends it, behind the chunks under way."""
     while on_progress is not None:
+        status = None
         with suppress(Exception):  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
-            on_progress(await status_of(group.chunks.store, group.chunks.run))
+            status = await status_of(group.chunks.store, group.chunks.run)
+        if status is not None:
+            try:
+                with ends_told("on_progress"):
+                    on_progress(status)
+            except Exception as error:
+                group.halt.set()
+                if isinstance(error, AsyncLoaderError):
+                    raise
+                raise JobError(f"on_progress raised {written(error)}") from error
         await asyncio.sleep(PROGRESS_EVERY)

@@ -45,6 +45,12 @@ def rolls_back(statement: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
+def limits(statement: str) -> bool:
+    """Return whether a statement sets how long one may take."""
+    return "statement_timeout" in statement.lower()
+
+
+@lru_cache(maxsize=1024)
 def stays(statement: str) -> bool:
     """Return whether a statement's effect on names outlasts the transaction."""
     return bool(_STAYING.search(bare(statement)))

@@ -235,20 +235,20 @@ class Store:
         partition = self.tables.partition
         mine = and_(partition.c.owner == me, partition.c.number.not_in(claimed))
         free = or_(partition.c.owner.is_(None), mine, self._owner_is_dead())
-        query = (
-            select(partition)
+        first = (
+            select(partition.c.number)
             .where(partition.c.run == run, ~partition.c.done, free)
             .order_by(partition.c.number)
             .limit(1)
             .with_for_update(skip_locked=True)
+            .scalar_subquery()  # of nothing around it: evaluated once, so that one row is locked
         )
+        at = and_(partition.c.run == run, partition.c.number == first)
+        claiming = update(partition).where(at).values(owner=me).returning(partition)
         async with self.engine.begin() as connection:
             if await self._state_for_claim(connection, run) != "running":
                 return None
-            found = (await connection.execute(query)).mappings().first()
-            if found is not None:
-                at = and_(partition.c.run == run, partition.c.number == found["number"])
-                await connection.execute(update(partition).where(at).values(owner=me))
+            found: RowMapping | None = (await connection.execute(claiming)).mappings().first()
             return found
 
     async def _state_for_claim(self, at: Executor, run: int) -> str:

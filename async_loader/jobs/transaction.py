@@ -14,28 +14,30 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from sqlalchemy.pool import Pool
 
-from ..database.postgresql import break_off, first_line
+from ..database.postgresql import break_off, first_line, unreachable
 from ..errors import AsyncLoaderError, ConfigurationError, JobError
 from ..failures.classification import sqlstate_of
 from . import connections, elsewhere
 from .checkpoints import reached
 from .connections import OTHER_BIND
+from .drivers import Hear, hearing, hearing_of_end, is_closed
 from .elsewhere import Elsewhere
 from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
-from .statements import ends, stays
+from .statements import ends, limits, stays
 from .transient import is_transient
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
@@ -52,6 +54,7 @@ _STAYS = (
     "the connection next, the job's own reading too: say SET LOCAL"
 )
 _INVALIDATED = "apply must not invalidate its connection: the job's transaction is on it"
+_CLOSED = "apply must not close its connection: the job's transaction is on it"
 _ABORTED = "25P02"
 
 LastAct = Callable[[Connection], bool]
@@ -82,26 +85,46 @@ class ChunkTransaction:
         self._transaction: ref[SessionTransaction] | None = None
         self._engine: Engine | None = None
         self._last_act: LastAct | None = None
-        self._left = self._rolled_back = False
+        self._left = self._rolled_back = self._broken = False
+        self._limit: float | None = None  # of a statement, in seconds; None where nobody knows
+        self._sent = 0.0
         self.task: asyncio.Task[Any] | None = None
         self.look: Callable[[Connection, str], None] | None = None  # at apply's statements
 
-    async def begin(self, session: AsyncSession) -> AsyncConnection:
+    def begin(self, session: Session) -> Connection:
         """Begin the transaction, and return its connection; within `listening`."""
         assert _jobs
-        session.sync_session.info[_INFO] = self
-        return await connections.begin(session)
+        session.info[_INFO] = self
+        return connections.begin_sync(session)
 
-    def enter(self, connection: AsyncConnection) -> None:
-        """Keep it from being ended, from now on: the fence's first statement was executed."""
-        sync = connection.sync_connection
-        assert sync is not None
-        self._driver = connections.driver_of(sync)
+    def enter(self, connection: Connection, limit: float) -> None:
+        """
+        Keep it from being ended, from now on: the fence's first statement was executed.
+
+        `limit`: how long a statement may take, in seconds.
+        """
+        self._limit = limit
+        self._driver = connections.driver_of(connection)
         if not connections.in_transaction(self._driver):
             raise ConfigurationError(connections.AUTOCOMMIT)
-        _entered[sync] = self
+        _entered[connection] = self
         self.task = asyncio.current_task()
-        will_be_given_back(sync)
+        will_be_given_back(connection)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone."""
+        connection = self._own()
+        return connection is not None and connection.invalidated
+
+    def give_up(self) -> None:
+        """Keep the connection from the pool: nobody knows what transaction it is in."""
+        with suppress(Exception):  # it may be closed already
+            if (connection := self._own()) is not None:
+                connection.invalidate()
+
+    def _own(self) -> Connection | None:
+        return None if self._connection is None else self._connection()
 
     def is_on(self, driver: Any) -> bool:
         """Return whether it is on this connection of the driver's."""
@@ -118,9 +141,24 @@ class ChunkTransaction:
 
     def watching_elsewhere(self) -> AbstractContextManager[None]:
         """Return a block in which commits on other connections are noted."""
-        own = None if self._connection is None else self._connection()
+        own = self._own()
         assert own is not None
         return self.elsewhere.watch(own)
+
+    @property
+    def cancelled_by_request(self) -> bool | None:
+        """Whether a statement that was cancelled took less than its limit; None: not known."""
+        return None if self._limit is None else time.monotonic() - self._sent < self._limit
+
+    @contextmanager
+    def hearing(self, hear: Hear | None) -> Iterator[None]:
+        """Have what the driver's connection is given told for a block, and note who closes it."""
+        with hearing_of_end(self._driver, self._closed):
+            if hear is None:
+                yield
+            else:
+                with hearing(self._driver, hear):
+                    yield
 
     async def commit(self, session: AsyncSession, last_act: LastAct) -> None:
         """Flush, do the last act, and commit; raises `Retry` where the answer was lost."""
@@ -196,6 +234,9 @@ class ChunkTransaction:
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
+        if limits(statement):
+            self._limit = None
+        self._sent = time.monotonic()
         if self.look is not None:
             self.look(connection, statement)
 
@@ -207,6 +248,14 @@ class ChunkTransaction:
         """Remember it: no server has ended the connection, so trying again is no help."""
         if not self._left:
             self.refusal = self.refusal or ApplyRefusedError(_INVALIDATED)
+
+    def gave_up_by_error(self) -> None:
+        """Remember it: SQLAlchemy closes the connection, and not apply."""
+        self._broken = True
+
+    def _closed(self) -> None:
+        if not (self._left or self._broken):
+            self.refusal = self.refusal or ApplyRefusedError(_CLOSED)
 
     def committing(self, connection: Connection) -> None:
         """Do the last act, or refuse that it is committed."""
@@ -226,9 +275,10 @@ class ChunkTransaction:
         except DBAPIError as error:
             if gave_up(error) or is_transient(error):
                 raise
+            denied = sqlstate_of(error) == "42501"
+            why = unreachable(error, connection.engine.url) if denied else first_line(error)
             raise JobError(
-                f"a chunk's position could not be written: {first_line(error)} "
-                "(has apply changed the role?)"
+                f"a chunk's position could not be written: {why} (has apply changed the role?)"
             ) from error
         if not here:
             self._refuse(NOT_YOURS, loose=True)
@@ -305,10 +355,12 @@ def _rollback(connection: Connection) -> None:
 
 
 def _invalidate(_connection: Any, record: Any, exception: BaseException | None) -> None:
-    if exception is None:  # it was said, and no error was the reason
-        for chunk in list(_entered.values()):
-            if chunk.is_on(record.driver_connection):
+    for chunk in list(_entered.values()):
+        if chunk.is_on(record.driver_connection):
+            if exception is None:  # it was said, and no error was the reason
                 chunk.invalidated()
+            elif not is_closed(record.driver_connection):
+                chunk.gave_up_by_error()  # it closes what apply, say, was cancelled in
 
 
 _HEARD: tuple[tuple[Any, str, Callable[..., None]], ...] = (

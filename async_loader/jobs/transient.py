@@ -6,7 +6,9 @@ They are retried, never skipped: a row is not to blame for a server that went do
 
 from __future__ import annotations
 
+import math
 import random
+import re
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -65,6 +67,25 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
         return True
     passing = (ConnectionError, PoolTimeoutError)
     return any(isinstance(e, passing if applying else (*passing, OSError)) for e in links)
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """
+    Return whether a statement was cancelled, by somebody or by a limit of time.
+
+    The server has one state for both, and words in its own language: how long it took tells.
+    """
+    return sqlstate_of(error) == _CANCELLED and _OF_A_ROW.isdisjoint(map(_said_by, _chain(error)))
+
+
+def limit_of(setting: str) -> float:
+    """Return a `statement_timeout`, as the server shows it, in seconds; infinite for none."""
+    match = re.fullmatch(r"(\d+)(us|ms|s|min|h|d)?", setting)
+    assert match is not None
+    return int(match[1]) * _SECONDS[match[2] or "ms"] or math.inf
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
 
 
 def _is_by_request(links: list[BaseException]) -> bool:

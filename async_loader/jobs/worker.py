@@ -258,6 +258,7 @@ class Worker:
                 f"and the lease ({lease:g} s) was not renewed meanwhile: another worker has taken "
                 "them over, and here nothing was committed; let apply await what takes long "
                 "instead of blocking, or raise lease"
+                + ("" if chunks.store.direct else "; a pooler needs one connection more than tasks")
             )
 
     def _check_elsewhere(self, claimed: ClaimedPartition, error: Exception) -> None:

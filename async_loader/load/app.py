@@ -150,12 +150,14 @@ async def _run_sync(
             if spec.database.batches_inserts:
                 enable_batch_inserting(sessions)
         result = None
+        under_way.enter("set-up")
         try:
             async with prepared(
                 workload,
                 sessions=database.sessions if database else None,
                 seed=spec.sampling.seed,
                 stop=stop,
+                patience=spec.timeouts.op_timeout + spec.timeouts.grace,
             ) as shared:
                 work = partial(
                     run_sync,

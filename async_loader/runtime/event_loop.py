@@ -41,15 +41,20 @@ class LoopRunner:
     A context manager that runs coroutines on one loop of its own, as `asyncio.Runner` does.
 
     `last_beat` is when it was last at work (`time.monotonic`). `on_interrupt` is told of a
-    `KeyboardInterrupt` that came out of somebody's task. Leaving closes the loop, whatever is
+    `KeyboardInterrupt` that came out of somebody's task, `on_exit` of whatever would have ended
+    another loop, and where it came from. Leaving closes the loop, whatever is
     still going on in it; `left` says what that was.
     """
 
     def __init__(
-        self, factory: LoopFactory | None = None, on_interrupt: Callable[[], object] | None = None
+        self,
+        factory: LoopFactory | None = None,
+        on_interrupt: Callable[[], object] | None = None,
+        on_exit: Callable[[str], object] | None = None,
     ) -> None:
         self._factory = factory or asyncio.new_event_loop
         self._on_interrupt = on_interrupt
+        self._on_exit = on_exit
         self.left: list[str] = []
         self.survived: list[str] = []
         """What would have ended another loop: an exception that came out of a task or callback."""
@@ -73,6 +78,8 @@ class LoopRunner:
                 self.survived.append(_told(error))
                 if isinstance(error, KeyboardInterrupt) and self._on_interrupt is not None:
                     self._on_interrupt()
+                if self._on_exit is not None:
+                    self._on_exit(self.survived[-1])
 
     def beat(self) -> None:
         """Note that the loop is at work, now and every quarter of a second."""

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
@@ -29,14 +30,17 @@ def heeded_signals() -> tuple[signal.Signals, ...]:
     return tuple(s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN)
 
 
-def run_until_stopped(work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
+def run_until_stopped(
+    work: Work[T], loop: str, *, stock_collector: bool = False, exits_stop: bool = False
+) -> T:
     """
     Run `work(stop)` on a loop of the wanted kind and return what it returns.
 
     A signal ends it, as `Signals` has it. `stock_collector` leaves the garbage collector as
-    an application has it, where its cost is part of what is measured.
+    an application has it, where its cost is part of what is measured. `exits_stop`: what exits
+    in a task or callback of somebody's asks it to stop.
     """
-    with Signals() as signals:
+    with Signals(exits_stop=exits_stop) as signals:
         return signals.run(work, loop, stock_collector=stock_collector)
 
 
@@ -53,12 +57,14 @@ class Signals:
     `left` is what did not end with it, `survived` what would have ended another loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, exits_stop: bool = False) -> None:
         self.stop = Stop()
+        self._exits_stop = exits_stop
         self.left: list[str] = []
         self.survived: list[str] = []
         self.asked_at: list[float] = []
         """When each request came, by `time.monotonic`."""
+        self._received = 0
         self._asked = 0
         self._late = 0
         self._interrupt: Callable[[], object] | None = None
@@ -86,9 +92,11 @@ class Signals:
     def run(self, work: Work[T], loop: str, *, stock_collector: bool = False) -> T:
         """Run `work(stop)` on a loop of the wanted kind and return what it returns."""
         assert self._runner is None
-        self._runner = LoopRunner(
-            loop_factory(loop), lambda: self.stop.request("a KeyboardInterrupt")
-        )
+        factory = loop_factory(loop)
+        if self._exits_stop:
+            self._runner = LoopRunner(factory, on_exit=self.stop.request)
+        else:
+            self._runner = LoopRunner(factory, lambda: self.stop.request("a KeyboardInterrupt"))
         self._runner.__enter__()
         if not stock_collector:
             spare_the_garbage_collector()
@@ -107,7 +115,22 @@ class Signals:
             self._interrupt = None
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self.stop.by = self.stop.by or signal.Signals(number).name
+        self._received += 1
+        if self._received > len(self.asked_at):
+            self._on_request(signal.Signals(number).name)
+
+    def told(self, times: int, by: str) -> None:
+        """
+        Heed what the command tells: it has been asked so often to end, first by that signal.
+
+        In any thread. A workload may have taken the signals for itself; where it has not, they
+        were here already, or come later and are not counted again.
+        """
+        while len(self.asked_at) < times:
+            self._on_request(by)
+
+    def _on_request(self, by: str) -> None:
+        self.stop.by = self.stop.by or by
         self.asked_at.append(time.monotonic())
         if self._interrupt is not None:
             self._interrupt()
@@ -115,6 +138,8 @@ class Signals:
             self.stop.request()
             self._late += 1
             if self._late > 1:
+                if threading.current_thread() is not threading.main_thread():
+                    return  # the command ends it soon
                 raise KeyboardInterrupt
 
     def _ask(self, task: asyncio.Task[Any]) -> None:

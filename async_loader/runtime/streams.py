@@ -37,6 +37,7 @@ _PLAIN = str.maketrans(
 class _Ours:
     out: TextIO | None = None
     err: TextIO | None = None
+    is_for_forks = True  # which are the command's own, until a workload may make some
 
 
 _ours = _Ours()
@@ -57,6 +58,27 @@ def tell(text: str) -> None:
     with suppress(OSError, ValueError):
         stderr().write(f"{text}\n")
         stderr().flush()
+
+
+def keep_from_forks() -> None:
+    """
+    Let no process that is forked from this one from now on hold our stdout open.
+
+    A workload's own may live on when the command has ended, and whoever reads the report would
+    wait for its end.
+    """
+    _ours.is_for_forks = False
+    if not _hooks:
+        os.register_at_fork(after_in_child=_let_go_in_a_fork)
+        _hooks.append(_let_go_in_a_fork)
+
+
+def _let_go_in_a_fork() -> None:
+    if _ours.out is not None and not _ours.is_for_forks:
+        give_up(_ours.out)
+
+
+_hooks: list[object] = []  # the interpreter has no way to take one back
 
 
 def give_up(stream: TextIO) -> None:

@@ -28,7 +28,7 @@ from ..errors import ConfigurationError
 from ..runtime.streams import stdout
 from .ingest import IngestSettings
 from .jobs import JOB_COMMANDS
-from .mistakes import closest, in_our_words, value_hint
+from .mistakes import closest, in_our_words, value_hint, with_flags
 from .option_group import ENV_PREFIX, GeneralOptions, Group
 from .option_types import Metavar
 from .report import ReportSettings, SchemaSettings
@@ -51,6 +51,7 @@ _MODELS: list[type[GeneralOptions]] = [
     ServeSettings,
 ]
 COMMANDS = {model.command: model for model in (*_MODELS, *JOB_COMMANDS)}
+_OPTIONS = frozenset(name for model in COMMANDS.values() for name in model.model_fields)
 # One source that sets one of these takes the other out of the sources below it.
 EXCLUSIVE = (
     ("ops", "duration"),
@@ -58,6 +59,11 @@ EXCLUSIVE = (
     ("duration", "stage"),
     ("processes", "cluster"),
 )
+
+
+def in_flags(text: str) -> str:
+    """Return what is said of a run in the words of the command line."""
+    return with_flags(text, _OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

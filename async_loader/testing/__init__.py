@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from ..jobs.checkpoints import WATCHER, Cut, Place
 
 with suppress(ModuleNotFoundError):  # where there is no pytest the rest is of use all the same
-    from .load_test import LoadTest, LoadTestResult, load_test
+    from .fixture import LoadTest, LoadTestResult, load_test
 
 __all__ = [
     "FakeClock",

@@ -51,7 +51,7 @@ def _facts(result: RunResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"workload": result.workload, "mode": result.mode}
     for name, value in result.settings.items():
         if name not in _OF_NO_MATTER | facts.keys():
-            facts[f"--{name.replace('_', '-')}"] = value
+            facts[f"`{name}`"] = value
     environment = result.environment
     facts |= environment.get("versions", {}) | environment.get("machine", {})
     database = environment.get("database", {})

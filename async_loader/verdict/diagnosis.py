@@ -90,7 +90,7 @@ _BUSY_LOOP = (
 )
 _BUSY_SENTENCES = {
     "open": "This process's event loop was the bottleneck ({busy} busy): the latencies contain its "
-    "queue. It keeps up with a lower --rate, or with --no-time-split.",
+    "queue. It keeps up with a lower `rate`, or without `time_split`.",
     "sync": "This process's one thread was the bottleneck ({busy} busy).",
     "threads": "This process was the bottleneck ({busy} busy): Python runs one thread at a time.",
 }

@@ -186,7 +186,7 @@ def _stalled(result: RunResult) -> Iterator[Doubt]:
         yield Doubt(
             f"stood still for {hidden.stalled:.1f} s",
             f"No operation ended for {hidden.stalled:.1f} s in all: some {hidden.missing:,} that "
-            "users would have begun meanwhile are in no percentile (--rate begins them).",
+            "users would have begun meanwhile are in no percentile (`rate` begins them).",
             "hides",
         )
 

@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,25 @@ async def returns_coroutines(_op: OperationContext) -> object:
 
 
 @kind
+async def hides_a_coroutine(_op: OperationContext) -> object:
+    return {"rows": (1, [nothing()])}
+
+
+@kind
+async def returns_a_map(_op: OperationContext) -> object:
+    return map(raising, [ValueError()])
+
+
+@kind
+async def returns_what_it_did_not_enter(_op: OperationContext) -> object:
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[None]:
+        yield
+
+    return transaction()
+
+
+@kind
 async def drops_a_coroutine(_op: OperationContext) -> None:
     nothing()  # type: ignore[unused-coroutine]  # the point
 
@@ -247,6 +267,48 @@ async def leaves_a_task_that_fails(_op: OperationContext) -> None:
 @kind
 async def leaves_a_task_that_exits(_op: OperationContext) -> None:
     asyncio.create_task(raising(SystemExit(0)))  # noqa: RUF006  as applications do
+
+
+async def late() -> None:
+    await asyncio.sleep(0.01)
+    raise ValueError("late")
+
+
+def late_in_a_thread() -> None:
+    raise ValueError("late")
+
+
+@kind
+async def gathers_and_does_not_wait(_op: OperationContext) -> None:
+    asyncio.gather(late(), late())
+
+
+@kind
+async def leaves_to_a_pool_what_fails(_op: OperationContext) -> None:
+    asyncio.get_running_loop().run_in_executor(None, late_in_a_thread)
+
+
+@kind
+async def hands_to_its_loop_what_fails(_op: OperationContext) -> None:
+    asyncio.run_coroutine_threadsafe(late(), asyncio.get_running_loop())
+
+
+@kind
+async def leaves_a_thread_that_fails(_op: OperationContext) -> None:
+    threading.Thread(target=late_in_a_thread).start()
+
+
+@kind
+async def leaves_to_a_pool_what_does_not_end(_op: OperationContext) -> None:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+
+
+@kind
+async def leaves_a_task_of_its_own_making(_op: OperationContext) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work, **options: asyncio.Task(work, loop=loop, **options))
+    await asyncio.sleep(0.5)
+    asyncio.create_task(late())  # noqa: RUF006  as applications do
 
 
 @kind
@@ -328,6 +390,40 @@ async def starts_a_thread(_op: OperationContext) -> None:
     threading.Thread(target=time.sleep, args=(3600,)).start()
 
 
+def ignore(*_: object) -> None: ...
+
+
+def heed(handler: Callable[..., object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+@kind
+async def ignores_signals(_op: OperationContext) -> None:
+    heed(ignore)
+
+
+@kind
+async def blocks_signals(_op: OperationContext) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
+@kind
+async def heeds_signals_by_its_loop(_op: OperationContext) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, ignore)
+
+
+@kind
+async def exits_when_it_is_asked(_op: OperationContext) -> None:
+    heed(lambda *_: sys.exit(0))
+
+
+@kind
+async def exits_at_once_when_it_is_asked(_op: OperationContext) -> None:
+    heed(lambda *_: os._exit(0))
+
+
 @kind
 async def does_not_commit(_op: OperationContext) -> None:
     async with Session() as session:
@@ -339,6 +435,39 @@ async def does_not_commit(_op: OperationContext) -> None:
 async def does_not_flush(_op: OperationContext) -> None:
     async with Session() as session:
         session.add(Payment(amount=1))
+
+
+@kind
+async def never_closes_its_session(_op: OperationContext) -> None:
+    Session().add(Payment(amount=1))
+
+
+@kind
+async def expunges_what_it_added(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(amount=1))
+        session.expunge_all()
+
+
+@kind
+async def resets_its_session(_op: OperationContext) -> None:
+    async with Session() as session:
+        session.add(Payment(amount=1))
+        await session.reset()
+
+
+@kind
+async def calls_what_writes_and_does_not_commit(_op: OperationContext) -> None:
+    async with Session() as session:
+        await session.execute(text("SELECT pay()"))
+
+
+@kind
+async def executes_what_it_prepared(_op: OperationContext) -> None:
+    async with Session() as session:
+        await session.execute(text("PREPARE pay AS INSERT INTO payment (amount) VALUES (1)"))
+        await session.execute(text("EXECUTE pay"))
+        await session.execute(text("DEALLOCATE pay"))
 
 
 @kind
@@ -426,6 +555,85 @@ async def odd(op: OperationContext) -> object:
     if op.index == ODD:
         Path("began").touch()
     return await KINDS[KIND](op) if op.index == ODD and KIND in KINDS else None
+
+
+In_a_thread = Callable[[], object]
+SYNC_KINDS: dict[str, In_a_thread] = {}
+
+
+def sync_kind(function: In_a_thread) -> In_a_thread:
+    SYNC_KINDS[function.__name__.removeprefix("sync_")] = function
+    return function
+
+
+@sync_kind
+def sync_hangs() -> None:
+    threading.Event().wait()
+
+
+@sync_kind
+def sync_hangs_in_a_call() -> None:
+    time.sleep(3600)
+
+
+@sync_kind
+def sync_holds_the_interpreter() -> None:
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+@sync_kind
+def sync_raises() -> None:
+    raise ValueError("wrong")
+
+
+@sync_kind
+def sync_exits() -> None:
+    sys.exit(0)
+
+
+@sync_kind
+def sync_interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+@sync_kind
+def sync_raises_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+@sync_kind
+def sync_returns_a_coroutine() -> object:
+    return nothing()
+
+
+@sync_kind
+def sync_drops_a_coroutine() -> None:
+    nothing()  # type: ignore[unused-coroutine]  # the point
+
+
+@sync_kind
+def sync_returns_a_generator() -> object:
+    def rows() -> Iterator[int]:
+        yield 1
+
+    return rows()
+
+
+@sync_kind
+def sync_leaves_to_a_pool_what_fails() -> None:
+    ThreadPoolExecutor(1).submit(late_in_a_thread)
+
+
+@sync_kind
+def sync_leaves_a_thread_that_fails() -> None:
+    threading.Thread(target=late_in_a_thread).start()
+
+
+@odd.sync
+def odd_in_a_thread(op: OperationContext) -> object:
+    if op.index == ODD:
+        Path("began").touch()
+    return SYNC_KINDS[KIND]() if op.index == ODD and KIND in SYNC_KINDS else None
 
 
 if KIND == "a session of the hook that exits":

@@ -48,7 +48,10 @@ OPERATIONS = [
     ("returns_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
     ("returns_a_generator", FAILED, 1, ["not awaited", "async generator"]),
     ("returns_coroutines", FAILED, 1, ["not awaited"]),
+    ("hides_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
     ("drops_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("returns_a_map", FAILED, 1, ["not awaited", "a map", "nothing was done"]),
+    ("returns_what_it_did_not_enter", FAILED, 1, ["not awaited", "nothing was done"]),
     ("returns_503", FAILED, 1, ["HTTP 503"]),
     ("returns_404", PASSED, 0, []),
     ("raises_404", FAILED, 1, ["HttpError 404", "Order is gone"]),
@@ -61,6 +64,12 @@ OPERATIONS = [
     ("leaves_a_task_that_exits", FAILED, 1, ["background task: SystemExit"]),
     ("leaves_a_task_for_ever", FAILED, 1, ["background task cut off"]),
     ("leaves_a_task_for_a_moment", PASSED, 0, []),
+    ("leaves_a_task_of_its_own_making", FAILED, 1, ["background task: ValueError", "late"]),
+    ("gathers_and_does_not_wait", FAILED, 1, ["background task: ValueError", "late"]),
+    ("leaves_to_a_pool_what_fails", FAILED, 1, ["background task: ValueError", "in late_in"]),
+    ("leaves_to_a_pool_what_does_not_end", FAILED, 1, ["background task cut off", "left behind"]),
+    ("hands_to_its_loop_what_fails", FAILED, 1, ["background task: ValueError", "late"]),
+    ("leaves_a_thread_that_fails", FAILED, 1, ["background thread: ValueError", "in late_in"]),
     ("hangs", FAILED, 1, ["timeout", "in hangs"]),
     ("swallows_its_cancellation", FAILED, 1, ["abandoned", "in swallows_its_cancellation"]),
     ("blocks_the_loop", FAILED, None, ["blocked the event loop", "in blocks_the_loop", "odd"]),
@@ -73,6 +82,21 @@ OPERATIONS = [
     ("closes_the_loop", FAILED, 1, ["RuntimeError"]),
     ("starts_a_thread", PASSED, 0, ["left behind: thread"]),
 ]
+# The same of sync operations: `--mode threads`.
+IN_THREADS = [
+    ("raises", FAILED, 1, ["ValueError", "wrong", "foreign.py:"]),
+    ("exits", FAILED, 1, ["SystemExit", "in sync_exits"]),
+    ("interrupts", STOPPED, 1, ["interrupted", "KeyboardInterrupt"]),
+    ("raises_cancelled", FAILED, 1, ["CancelledError"]),
+    ("returns_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("drops_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("returns_a_generator", FAILED, 1, ["not awaited", "nothing was done"]),
+    ("leaves_to_a_pool_what_fails", FAILED, 1, ["background task: ValueError", "in late_in"]),
+    ("leaves_a_thread_that_fails", FAILED, 1, ["background thread: ValueError", "in late_in"]),
+    ("hangs", FAILED, 1, ["abandoned", "in sync_hangs"]),
+    ("hangs_in_a_call", FAILED, 1, ["abandoned", "in sync_hangs_in_a_call"]),
+    ("holds_the_interpreter", FAILED, None, ["stood still", "in sync_holds_the_interpreter"]),
+]
 # What stands still as one of several runs, or in one of several processes.
 OF_SEVERAL = [
     (["sweep", "--steps", "2", "--duration", "2s"], FAILED, "did not end by itself"),
@@ -83,6 +107,11 @@ OF_SEVERAL = [
 ON_A_DATABASE = [
     ("does_not_commit", FAILED, 1, ["not committed", "rolls_back=True"], 1),
     ("does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("never_closes_its_session", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("expunges_what_it_added", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("resets_its_session", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("calls_what_writes_and_does_not_commit", FAILED, 1, ["not committed"], 1),
+    ("executes_what_it_prepared", FAILED, 1, ["not committed"], 1),
     ("changes_and_does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
     ("rolls_back", PASSED, 0, [], 1),
     ("swallows_its_error", FAILED, 1, ["not committed", "23505 unique_violation"], 1),
@@ -100,6 +129,8 @@ ON_A_DATABASE = [
         1,
     ),
 ]
+PAYS = """CREATE FUNCTION pay() RETURNS int LANGUAGE sql
+AS 'INSERT INTO payment (amount) VALUES (1) RETURNING id'"""
 # What goes before and after: whether there is a report, and what is said.
 HOOKS = [
     ("set-up exits", UNUSABLE, False, ["the set-up", "SystemExit", "foreign.py:"]),
@@ -128,8 +159,41 @@ ends within op-timeout, grace and 5 s.
 """
 
 
+TAIL = """
+## What cannot be seen
+
+- A coroutine that is kept somewhere, as in a list of a module, and never awaited: Python says so
+  at its end, when the report is written. Of a coroutine that is dropped it says so at once, and
+  that fails the operation.
+- Objects of a session that was made before the operation, by the set-up say, and that nobody
+  closes: whether they are still to be flushed is looked at in the operation's own sessions, and
+  where any session is closed, reset or emptied by `expunge_all`.
+- Whether a function that was called in SQL, or what was prepared there, has written something:
+  PostgreSQL (13 and later) is asked where its transaction is rolled back and nothing else has told.
+  It is not asked where the transaction has locked rows or made a temporary table, nor about a
+  statement that was found to write nothing twenty times. A transaction that was committed counts
+  as work that was done.
+- In whose name a thread works that was started by another thread or by a library, or a process:
+  what fails there is nobody's. A thread that lives on is named and no failure; what was given to
+  a pool (`run_in_executor`, `submit`) is awaited for the grace, as tasks are.
+- What a workload's own handler of a signal does with it. The command tells its run of a stop
+  besides, so that nothing depends on that; `os._exit` there ends it at once.
+- Why a report could not be written where a workload has limited the size of files
+  (`RLIMIT_FSIZE`) and stderr is a file as well: the exit code is 1, and nothing can be said there.
+- In the modes `sync` and `threads`, where an operation is after it was abandoned: a thread cannot
+  be cancelled. It has lost its connections by then, and goes on without them until the process
+  ends.
+"""
+
+
 def told(words: list[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
+
+
+def row_of(row: tuple[str, int, int | None, list[str]]) -> str:
+    kind, code, failed, words = row
+    count = "some" if failed is None else failed
+    return f"| {kind.replace('_', ' ')} | {code} | {WORDS[code]} | {count} | {told(words)} |"
 
 
 def the_document() -> str:
@@ -140,11 +204,12 @@ def the_document() -> str:
         "|" + "---|" * 5,
     ]
     both = [*OPERATIONS, *((*row[:4],) for row in ON_A_DATABASE)]
-    for kind, code, failed, words in both:
-        count = "some" if failed is None else failed
-        lines.append(
-            f"| {kind.replace('_', ' ')} | {code} | {WORDS[code]} | {count} | {told(words)} |"
-        )
+    lines += map(row_of, both)
+    lines += [
+        "",
+        "| with `--mode threads`, an operation that | exit code | verdict | failed | and says |",
+    ]
+    lines += ["|" + "---|" * 5, *map(row_of, IN_THREADS)]
     lines += ["", "| a workload of which | exit code | report | and says |", "|" + "---|" * 4]
     for kind, code, reported, words in HOOKS:
         lines.append(f"| {kind} | {code} | {'yes' if reported else 'none'} | {told(words)} |")
@@ -152,7 +217,7 @@ def the_document() -> str:
     lines += ["|" + "---|" * 3]
     for argv, code, said in OF_SEVERAL:
         lines.append(f"| `{' '.join(argv)}` | {code} | {told([said])} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, TAIL])
 
 
 def test_the_document_says_what_is_tested() -> None:
@@ -200,6 +265,17 @@ def test_an_operation_that(
     check_words(done, words)
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "failed", "words"), IN_THREADS, ids=[row[0] for row in IN_THREADS]
+)
+def test_in_a_thread_an_operation_that(
+    *, command: Command, tmp_path: Path, kind: str, code: int, failed: int | None, words: list[str]
+) -> None:
+    done = command(*ARGV, "--mode", "threads", within=WITHIN, KIND=kind, PYTHONWARNINGS="ignore")
+    check(done, tmp_path, code, failed)
+    check_words(done, words)
+
+
 @pytest.mark.parametrize(("words", "code", "said"), OF_SEVERAL, ids=["sweep", "compare", "split"])
 def test_one_of_several_that_holds_the_interpreter(
     command: Command, tmp_path: Path, words: list[str], code: int, said: str
@@ -235,6 +311,7 @@ async def test_on_a_database_an_operation_that(
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE payment (id serial PRIMARY KEY, amount int)"))
         await connection.execute(text("INSERT INTO payment (amount) VALUES (1)"))
+        await connection.execute(text(PAYS))
     warnings = "error" if kind == "leaves_an_engine_open" else "ignore"
     options = {"KIND": kind, "SHOP_URL": database_url, "PYTHONWARNINGS": warnings}
     done = command(*ARGV, "--max-tries", "3", within=WITHIN, **options)

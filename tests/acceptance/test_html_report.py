@@ -14,9 +14,9 @@ from async_loader.reports.page_data import MOST_POINTS
 from async_loader.results.parts import PoolResult, Series
 from async_loader.results.slices import Slice, Slices, bucket_of
 from tests.browser import MISSING, REASON, Browser, browser
-from tests.unit.test_html_report import hostile
-from tests.unit.test_knee import step
-from tests.unit.test_results import histogram_of, result_of
+from tests.unit.reports.test_html_report import hostile
+from tests.unit.results.test_results import histogram_of, result_of
+from tests.unit.verdict.test_knee import step
 
 from .conftest import Command
 

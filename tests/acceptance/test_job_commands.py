@@ -32,6 +32,43 @@ async def apply(session, counters):
 """
 
 
+EXITING_JOB = """
+import asyncio
+from sqlalchemy import select
+from async_loader.jobs import BatchJob
+from tests.counting import Counter
+
+job = BatchJob("exiting", select=select(Counter), chunk=10, partitions=1)
+
+def ends():
+    raise {end}
+
+@job.apply
+async def apply(session, counters):
+    for counter in counters:
+        counter.n += 1
+    if counters[0].id == 11:
+        asyncio.get_running_loop().call_soon(ends)
+        await asyncio.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("end", ["SystemExit(0)", "KeyboardInterrupt"])
+async def test_what_exits_in_a_callback_stops_the_run(
+    command: Command, database_url: str, engine: AsyncEngine, tmp_path: Path, end: str
+) -> None:
+    """The loop survives it, and the run would have gone on without a word."""
+    await fill(engine, 40)
+    (tmp_path / "exiting.py").write_text(EXITING_JOB.format(end=end))
+    stopped = command("job", "run", "exiting:job", "--database-url", database_url)
+    assert stopped.returncode == 105, stopped.stderr
+    paused = await status(engine, "exiting")
+    assert paused.state == "paused"
+    kind = end.removesuffix("(0)")
+    assert re.fullmatch(rf"{kind} at exiting\.py:\d+ in ends", str(paused.message))
+    assert await tally(engine) == {0: 20, 1: 20}
+
+
 def test_the_jobs_that_ship(command: Command, database_url: str) -> None:
     url = ["--database-url", database_url]
     done = command("job", "run", "derive-chords", "--workers", "2", "--arg", "songs=1500", *url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,3 +204,24 @@ def test_a_relative_file_is_where_the_command_was_started(
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert (tmp_path / "found.json").exists()
     assert (tmp_path / "found.html").exists()
+
+
+def test_who_reads_the_report_does_not_wait_for_what_the_workload_has_forked(
+    talkative: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    forks = "child = os.fork() if op.index == 7 else 1\n    if child > 1: print('child', child)"
+    forks += "\n    if not child: import time; time.sleep(60); os._exit(0)"
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "async_loader", *talkative(forks)],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        output, _ = process.communicate(timeout=40)
+    said = (tmp_path / "errors").read_text()
+    child = int(said.partition("child ")[2].split()[0])
+    os.kill(child, signal.SIGKILL)  # it was still there
+    assert "operations in" in output, said

@@ -15,7 +15,7 @@ from async_loader.results.parts import PoolResult, Series
 from async_loader.results.slices import Buckets, Slice, Slices, bucket_of
 from async_loader.results.time_split import TimeSplit
 from tests.browser import MISSING, REASON, browser
-from tests.unit.test_results import result_of
+from tests.unit.results.test_results import result_of
 
 from .conftest import ROUNDS, quote
 

@@ -69,7 +69,7 @@ class Timed:
         while True:
             await asyncio.sleep(0.05)
             now = asyncio.get_running_loop().time()
-            waited_for = [since for task, since in STARTED.items() if not task.of.over.done()]
+            waited_for = [since for task, since in STARTED.items() if not task.of.ended]
             self.longest = max([self.longest, *(now - since for since in waited_for)])
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 from sqlalchemy.exc import DBAPIError
@@ -58,7 +58,9 @@ def _run(settings: JobRunSettings) -> int:
     if not settings.debug:
         leave_errors_to_the_report()
     with progress_view(stderr(), settings.progress, _how_far) as view:
-        status = run_until_stopped(lambda stop: _run_job(job, settings, stop, view), loop="auto")
+        status = run_until_stopped(
+            lambda stop: _run_job(job, settings, stop, view), loop="auto", exits_stop=True
+        )
     stdout().write(report.summary(status))
     stdout().flush()
     return DONE if status.state == "done" else STOPPED
@@ -82,8 +84,18 @@ async def _run_job(
             resume_changed=settings.resume_changed,
             idempotency_key=settings.idempotency_key,
             stop=stop,
-            on_progress=view.update,
+            on_progress=_shown_on(view),
         )
+
+
+def _shown_on(view: ProgressView[JobStatus]) -> Callable[[JobStatus], None]:
+    """Return what shows a run for as long as somebody looks: a closed terminal ends no job."""
+
+    def update(status: JobStatus) -> None:
+        with suppress(OSError, ValueError):
+            view.update(status)
+
+    return update
 
 
 async def _run_spread(

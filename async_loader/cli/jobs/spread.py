@@ -50,7 +50,7 @@ def work(link: Link, order: Order) -> None:
     if not order.debug:
         leave_errors_to_the_report()
     stop = Stop()
-    with LoopRunner(loop_factory("auto"), stop.request) as runner:
+    with LoopRunner(loop_factory("auto"), on_exit=stop.request) as runner:
         runner.run(_work(link, order, stop))
 
 

@@ -28,6 +28,8 @@ from .inside import Line
 _LAST_SECONDS = 5.0
 # Beyond what an operation, or the end of a run, was given: the run's own thread comes first.
 _MORE = 3.0
+# The same, from a stop on, where the run's own thread does not see to it.
+_LONGEST = 4.5
 _KILLED_AT = 4  # requests; the run itself heeds three
 # Writes the stack of a process whose interpreter is held up. Nobody else's signal, as a rule.
 _DUMP = signal.SIGUSR1
@@ -58,36 +60,56 @@ def supervise(
     told, and returns the exit code. Signals are passed on.
     """
     reading, writing = os.pipe()
+    hearing, asking = os.pipe()
     with tempfile.TemporaryFile() as dump:
         flush_all()
         gc.freeze()  # pages that both have stay as they are
         process = os.fork()
         if process == 0:
             os.close(reading)
-            return work(_begin(writing, dump))
+            os.close(asking)
+            return work(_begin(writing, hearing, dump))
         gc.unfreeze()
         os.close(writing)
+        os.close(hearing)
         try:
-            return _Supervisor(process, reading, dump, op_timeout, grace).watch(report)
+            supervisor = _Supervisor(
+                process,
+                reading=reading,
+                asking=asking,
+                dump=dump,
+                op_timeout=op_timeout,
+                grace=grace,
+            )
+            return supervisor.watch(report)
         finally:
             os.close(reading)
+            os.close(asking)
 
 
-def _begin(writing: int, dump: IO[bytes]) -> Line:
+def _begin(writing: int, hearing: int, dump: IO[bytes]) -> Line:
     """Make this process the run's: a terminal's signals come through the command, once."""
     os.setpgid(0, 0)
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)  # it may write there, and reading fails
-    faulthandler.register(_DUMP, file=dump, all_threads=False)
-    return Line(writing)
+    faulthandler.register(_DUMP, file=dump, all_threads=True)
+    return Line(writing, hearing)
 
 
 class _Supervisor:
     def __init__(
-        self, process: int, reading: int, dump: IO[bytes], op_timeout: float, grace: float
+        self,
+        process: int,
+        *,
+        reading: int,
+        asking: int,
+        dump: IO[bytes],
+        op_timeout: float,
+        grace: float,
     ) -> None:
         self._process = process
         self._reading = reading
+        self._asking = asking
         self._dump = dump
         self._patience = op_timeout + grace
         self._grace = grace
@@ -126,9 +148,10 @@ class _Supervisor:
             where = self._dumped_line()
             how = f"{how}{f', at {where}' if where else ''}"
         else:
-            outcome, how = "lost", f"its process {_ended(self._status or 0)} before its end"
+            how = f"its process {_ended(self._status or 0)} before its end"
+            outcome = "interrupted" if self._asked else "lost"
         result = self._so_far
-        if result is not None and not (self._hung and self._stage == "running"):
+        if result is not None and (self._asked or not (self._hung and self._stage == "running")):
             finished = self._stage in ("tear-down", "over")
             if not finished:
                 result = replace(result, outcome=outcome, stopped_by=self._asked_by)
@@ -169,6 +192,8 @@ class _Supervisor:
             bound = self._grace if len(self._asked) == 1 else 0.0
             if now - self._asked[0] > bound + _MORE:
                 return f"its interpreter has stood still for {silent:.1f} s"
+        if self._asked and now - self._asked[0] > self._patience + _LONGEST:
+            return f"it has not ended {now - self._asked[0]:.1f} s after it was asked to"
         if self._stage in BOUNDED and silent > self._patience + _MORE:
             return f"its interpreter has stood still for {silent:.1f} s"
         return None
@@ -188,16 +213,25 @@ class _Supervisor:
         _, self._status = os.waitpid(self._process, 0)
 
     def _dumped_line(self) -> str | None:
+        """Return the user's line that the event loop's thread was at, or else all the others'."""
         self._dump.seek(0)
-        frames = _DUMPED.finditer(self._dump.read().decode(errors="replace"))
-        return user_line((f["file"], int(f["line"]), f["name"]) for f in frames)
+        dumped = self._dump.read().decode(errors="replace")
+        others, _, first = dumped.rpartition("Current thread")
+        in_the_loop = first.partition(f'{os.sep}event_loop.py"')[0]
+        if (where := _user_line_in(in_the_loop)) is not None:
+            return where
+        lines = dict.fromkeys(map(_user_line_in, others.split("\n\n")))
+        return ", or ".join(line for line in lines if line is not None) or None
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
         def pass_on(number: int, _frame: FrameType | None) -> None:
             self._asked.append(time.monotonic())
-            self._asked_by = self._asked_by or signal.Signals(number).name
+            name = signal.Signals(number).name
+            self._asked_by = self._asked_by or name
             self._send(number)
+            with suppress(OSError):  # a workload may have handlers of its own for the signal
+                os.write(self._asking, f"{name}\n".encode())
 
         def pause(_number: int, _frame: FrameType | None) -> None:
             self._send(signal.SIGSTOP)
@@ -217,6 +251,11 @@ class _Supervisor:
         if self._status is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process, number)
+
+
+def _user_line_in(dumped: str) -> str | None:
+    frames = _DUMPED.finditer(dumped)
+    return user_line((f["file"], int(f["line"]), f["name"]) for f in frames)
 
 
 def _ended(status: int) -> str:

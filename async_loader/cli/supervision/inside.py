@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from ...failures.source_lines import line_of, user_line
 from ...load.runner.under_way import BOUNDED, under_way
 from ...runtime.event_loop import tasks_left, threads_left
 from ...runtime.process import Signals
-from ...runtime.streams import flush_all, tell
+from ...runtime.streams import flush_all, keep_from_forks, tell
 
 ALIVE_EVERY = 0.25
 # Of the time, one part in so many goes to telling the figures.
@@ -30,11 +31,35 @@ _exit_at_once = os._exit  # by which others' code is told of, too
 
 
 class Line:
-    """What a run tells the command that started it, one JSON document a line."""
+    """
+    What a run tells the command that started it, one JSON document a line, and is told by it.
 
-    def __init__(self, descriptor: int) -> None:
+    `asking` is where the command says that it was asked to end, once for each time.
+    """
+
+    def __init__(self, descriptor: int, asking: int) -> None:
         self._descriptor = descriptor
+        self._asking = asking
         self._sending = threading.Lock()
+        self._heard = b""
+        self.asked: tuple[int, str] | None = None
+        """How often the command was asked to end, and by which signal first."""
+
+    def listen(self, seconds: float) -> None:
+        """Wait so long for what the command says."""
+        try:
+            if not select.select([self._asking], [], [], seconds)[0]:
+                return
+            self._heard += os.read(self._asking, 1024)
+        except (OSError, ValueError):  # closed by somebody
+            time.sleep(seconds)
+            return
+        *names, self._heard = self._heard.split(b"\n")
+        if names:
+            times, by = self.asked or (0, names[0].decode())
+            self.asked = times + len(names), by
+        else:  # the command is gone, which the next word to it meets
+            time.sleep(seconds)
 
     def tell(self, **message: Any) -> None:
         """Send a message; from any thread. Raises `OSError` where nobody is there any more."""
@@ -74,6 +99,7 @@ def watched_by(
     if line is None:
         yield
         return
+    keep_from_forks()
     under_way.on_stage = line.tell_stage
     process = os.getpid()
 
@@ -132,7 +158,13 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         """See `threading.Thread.run`."""
         due = 0.0
-        while not self._over.wait(ALIVE_EVERY):
+        while not self._over.is_set():
+            asked = self._line.asked
+            self._line.listen(ALIVE_EVERY)
+            if asked is not None:  # a signal is there sooner, where the run heeds it
+                self._signals.told(*asked)
+            if self._over.is_set():
+                return
             try:
                 self._line.tell(alive=True)
                 if time.monotonic() > due and under_way.stage == "running":

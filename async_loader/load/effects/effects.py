@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+from ...database.sqlalchemy_private import Unflushed, is_unflushed
 from ...failures.classification import classify, sqlstate_of
-from .statements import Sort, first_word, savepoint_in
+from .statements import Sort, first_word, passes, savepoint_in
+from .undetermined import is_undetermined
 
 _IN_ERROR = 3  # libpq's PQTRANS_INERROR
 # What is there already: who looks at it then, and goes on, has what was wanted.
@@ -17,14 +19,23 @@ _THERE_ON_SQLITE = ("UNIQUE constraint failed", "already exists")
 class Transaction:
     """What an operation did on one connection since that was last idle."""
 
-    __slots__ = ("broken", "savepoints", "wrote")
+    __slots__ = ("broken", "passing", "savepoints", "undetermined", "wrote")
 
     def __init__(self) -> None:
         self.wrote = False
+        self.undetermined: list[str] = []
+        """The statements of which nobody knows whether they wrote."""
+        self.passing = False
+        """Whether its having a number says nothing: it has locked rows, say."""
         self.savepoints: list[tuple[str, bool]] = []
         """The savepoints made so far, each with whether something was written before it."""
         self.broken = False
         """Whether PostgreSQL will answer COMMIT by ROLLBACK: a statement of it has failed."""
+
+    @property
+    def is_undetermined(self) -> bool:
+        """Whether the server is to be asked if it has written anything."""
+        return bool(self.undetermined) and not (self.wrote or self.broken or self.passing)
 
     def roll_back_to(self, savepoint: str) -> bool:
         """Forget what came behind a savepoint; return whether anything that was written did."""
@@ -43,12 +54,13 @@ class Effects:
 
     `committed`: anything at all, or what may have been; `kept`: something that it wrote; `lost`:
     what it wrote and rolled back; `refused`: a write raised, and what followed did not make up for
-    it, as to look at what is there does where that was the reason; `unsaved`: a session was closed
-    with objects that were never flushed; `raw`: a driver was used behind the engine's back; `over`:
-    it has ended.
+    it, as to look at what is there does where that was the reason; `unsaved`: a session has let go
+    of objects that were never flushed, `sessions`: what others that it made have to flush; `raw`: a
+    driver was used behind the engine's back; `over`: it has ended.
     """
 
     __slots__ = (
+        "_maybe_kept",
         "_strays",
         "_there",
         "committed",
@@ -59,14 +71,15 @@ class Effects:
         "raw",
         "refused",
         "rolled_back",
+        "sessions",
         "unsaved",
     )
 
     def __init__(self) -> None:
         self.committed = self.kept = self.lost = self.raw = self.over = False
-        self.rolled_back = self._there = False
+        self.rolled_back = self._there = self._maybe_kept = self.unsaved = False
         self.refused: str | None = None
-        self.unsaved = 0
+        self.sessions: list[Unflushed] = []
         self.pending: dict[int, Transaction] = {}
         self._strays = strays.count
 
@@ -78,20 +91,26 @@ class Effects:
     @property
     def wrote(self) -> bool:
         """Whether it wrote, or tried to, as far as statements tell."""
-        if self.kept or self.lost or self.refused is not None or self.unsaved:
+        if self.kept or self.lost or self.refused is not None:
             return True
-        return any(transaction.wrote for transaction in self.pending.values())
+        if (self.unsaved or self.sessions) and self._has_unsaved:
+            return True
+        return bool(self.pending) and any(t.wrote for t in self.pending.values())
+
+    @property
+    def _has_unsaved(self) -> bool:
+        return self.unsaved or any(map(is_unflushed, self.sessions))
 
     @property
     def not_done(self) -> str | None:
         """What is to be said of an operation that ended well and kept nothing; None: nothing."""
-        if self.kept or self.raw:
+        if self.kept or self.raw or self._maybe_kept:
             return None
         if self.refused is not None:
             return f"it went on after {self.refused}, and nothing that it wrote was committed"
-        if self.lost or any(transaction.wrote for transaction in self.pending.values()):
+        if self.lost or (self.pending and any(t.wrote for t in self.pending.values())):
             return "nothing that it wrote was committed"
-        if self.unsaved:
+        if (self.unsaved or self.sessions) and self._has_unsaved:
             return "objects of its session were never flushed and committed"
         return None
 
@@ -100,6 +119,9 @@ class Effects:
         if self.rolled_back and self._there and sort != "rollback":
             self.refused = None  # it looked what was there instead, say
         if sort == "read":
+            return
+        if sort == "passing":
+            self._of(connection).passing = True
             return
         if sort == "savepoint":
             transaction = self._of(connection)
@@ -115,6 +137,10 @@ class Effects:
             self.ended(connection, committed=False)
         elif sort == "commit" or is_idle(connection):
             self.ended(connection, committed=True)
+        elif sort == "unknown" and is_undetermined(sql):
+            transaction = self._of(connection)
+            transaction.undetermined.append(sql)
+            transaction.passing = transaction.passing or passes(sql)
 
     def failed(self, connection: Any, sort: Sort, error: BaseException, sql: str) -> None:
         """Note a statement that raised."""
@@ -131,7 +157,9 @@ class Effects:
         transaction = self.pending.pop(id(connection), None)
         if committed and not (transaction is not None and transaction.broken):
             self.committed = True
-            self.kept = self.kept or (transaction is not None and transaction.wrote)
+            if transaction is not None:
+                self.kept = self.kept or transaction.wrote
+                self._maybe_kept = self._maybe_kept or bool(transaction.undetermined)
             return
         self.rolled_back = self.rolled_back or not committed
         if transaction is not None and transaction.wrote:

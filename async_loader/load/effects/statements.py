@@ -6,7 +6,10 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-Sort = Literal["read", "write", "savepoint", "commit", "rollback", "rollback to", "unknown"]
+Sort = Literal[
+    "read", "passing", "write", "savepoint", "commit", "rollback", "rollback to", "unknown"
+]
+"""`passing`: it takes a number for its transaction as a write does, and writes nothing to keep."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -16,9 +19,9 @@ def _words(text: str) -> frozenset[str]:
 # A word and a parenthesis in a SELECT may be a function that writes; these are known not to.
 _HARMLESS = _words(
     "and any array as avg between by case coalesce count exists filter from greatest having in "
-    "interval into join json_agg jsonb_agg lateral least length like limit lower max min not now "
-    "numeric nullif on or order over partition row select some string_agg sum then unnest upper "
-    "using values varchar when where with"
+    "interval into join json_agg jsonb_agg lateral least length like limit lower max min nextval "
+    "not now numeric nullif on or order over partition row select some string_agg sum then unnest "
+    "upper using values varchar when where with"
 )
 _FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([a-z]+)", re.IGNORECASE | re.DOTALL)
 _CALLED = re.compile(r"([a-z_][a-z0-9_$.]*)\s*\(", re.IGNORECASE)
@@ -30,6 +33,10 @@ _ROLLS_BACK_TO = re.compile(
     r"\s*rollback\s+(?:(?:work|transaction)\s+)?to\s+(?:savepoint\s+)?(\S+)", re.IGNORECASE
 )
 _SAVES = re.compile(r"\s*savepoint\s+(\S+)", re.IGNORECASE)
+_PASSING = re.compile(
+    r"\bfor\s+(?:no\s+key\s+)?update\b|\bfor\s+(?:key\s+)?share\b|\b(?:nextval|setval)\s*\(",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _WRITES = _words(
     "insert update delete merge replace copy create alter drop truncate grant revoke comment "
@@ -48,7 +55,7 @@ def sort_of(sql: str) -> Sort:
     first = first_word(sql)
     if first in _WRITES:
         temporary = first == "create" and re.match(r"\s*create\s+(?:\w+\s+)?temp", sql, re.I)
-        return "read" if temporary else "write"
+        return "passing" if temporary else "write"
     if first in _MARKS:
         return _MARKS[first]
     if first in ("rollback", "abort"):
@@ -57,9 +64,20 @@ def sort_of(sql: str) -> Sort:
     if first in ("with", "explain") and _WITHIN.search(bare):
         return "write"
     if first in ("select", "with"):
-        called = {name.lower() for name in _CALLED.findall(bare)}
-        return "read" if called <= _HARMLESS else "unknown"
+        return _of_select(bare)
     return "read" if first in _READS else "unknown"
+
+
+def _of_select(sql: str) -> Sort:
+    called = {name.lower() for name in _CALLED.findall(sql)}
+    if not called <= _HARMLESS:
+        return "unknown"
+    return "passing" if passes(sql) else "read"
+
+
+def passes(sql: str) -> bool:
+    """Return whether a SELECT gives its transaction a number, whatever else it does."""
+    return _PASSING.search(sql) is not None
 
 
 def savepoint_in(sql: str) -> str:

@@ -14,9 +14,10 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
-from ...database.sqlalchemy_private import dialect_of, pool_of_proxy
+from ...database.sqlalchemy_private import dialect_of, is_unflushed, pool_of_proxy, to_be_flushed
 from .effects import Effects, current_effects, is_idle, strays
 from .statements import first_word, sort_of
+from .undetermined import has_written
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def watched(*, raw_drivers: bool = False) -> Iterator[None]:
     """
     watch = _Watch()
     event.listen(Pool, "checkout", watch.seen)
-    undo = [_replaced(Session, "close", _looking_first)]
+    undo = [_replaced(Session, "expunge_all", _looking_first)]  # of each close and reset, too
+    undo += [_replaced(Session, "__init__", _noting)]
     undo += _raw_drivers() if raw_drivers else []
     try:
         yield
@@ -126,7 +128,12 @@ def _rollback(method: Callable[..., Any]) -> Callable[..., Any]:
     def rollback(connection: Any, *args: Any, **kwargs: Any) -> Any:
         effects = _effects()
         if effects is not None:
-            effects.ended(_dbapi(connection), committed=False)
+            dbapi = _dbapi(connection)
+            transaction = effects.pending.get(id(dbapi))
+            if transaction is not None and transaction.is_undetermined:
+                dialect = getattr(method, "__self__", None)
+                transaction.wrote = has_written(dialect, dbapi, transaction.undetermined)
+            effects.ended(dbapi, committed=False)
         return method(connection, *args, **kwargs)
 
     return rollback
@@ -158,16 +165,29 @@ def _given_up(error: BaseException) -> bool:
     return False
 
 
-def _looking_first(close: Callable[[Session], None]) -> Callable[[Session], None]:
-    @wraps(close)
-    def look_and_close(self: Session) -> None:
+def _looking_first(expunge_all: Callable[[Session], None]) -> Callable[[Session], None]:
+    @wraps(expunge_all)
+    def look_and_expunge(self: Session) -> None:
+        effects = _effects()
+        if effects is None:
+            expunge_all(self)
+            return
+        effects.unsaved = effects.unsaved or is_unflushed(to_be_flushed(self))
+        expunge_all(self)
+        effects.sessions.append(to_be_flushed(self))  # it may be used again
+
+    return look_and_expunge
+
+
+def _noting(make: Callable[..., None]) -> Callable[..., None]:
+    @wraps(make)
+    def make_and_note(self: Session, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
         effects = _effects()
         if effects is not None:
-            changed = any(self.is_modified(one) for one in self.dirty)
-            effects.unsaved += len(self.new) + len(self.deleted) + changed
-        close(self)
+            effects.sessions.append(to_be_flushed(self))
 
-    return look_and_close
+    return make_and_note
 
 
 # Those whose use beside an engine is seen: what a user calls on them.

@@ -7,8 +7,11 @@ engine counts whoever made it and when, and whether or not it was disposed of si
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -98,8 +101,12 @@ class PoolWatch:
     def break_off(self, whose: object) -> None:
         """Break off the connections that a holder has, without a word to the server."""
         for taken in tuple(self._out.values()):
-            if taken.holder is whose and taken.dialect.has_terminate:
+            if taken.holder is not whose:
+                continue
+            if taken.dialect.has_terminate:
                 taken.dialect.do_terminate(taken.connection)
+            elif not taken.dialect.is_async:
+                _interrupt(taken.connection)
 
     def asks(self, asker: object, pool: Pool) -> None:
         """Note that somebody asks a pool for a connection."""
@@ -230,6 +237,16 @@ def _opening(connect: Callable[[Any], None]) -> Callable[[Any], None]:
             connect(record)
 
     return timed_opening
+
+
+def _interrupt(connection: Any) -> None:
+    """Have whatever thread waits for a sync driver's answer wait no longer."""
+    with suppress(Exception):  # closed meanwhile, or of a driver that has neither
+        if (interrupt := getattr(connection, "interrupt", None)) is not None:  # sqlite
+            interrupt()
+        else:
+            with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
 
 
 def _size(pool: Pool) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...concurrency.clock import SECOND_NS, Clock
 from ...failures.classification import Failure
@@ -99,6 +100,8 @@ class Metrics:
         self.loop_lag = Histogram()
         self.started_ns = clock.now_ns()
         self.last_success_ns = self.last_failure_ns = self.started_ns
+        self.late: deque[tuple[Any, ...]] = deque()
+        """What is still to be counted of work left in the background, noted by any thread."""
         self._began_ns = 0  # the time, of the run's own, for which nothing is drained yet
         self._over_ns = self.started_ns + self._slices.width_ns
 

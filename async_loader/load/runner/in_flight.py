@@ -25,8 +25,9 @@ With the look at what is overdue, the end of the loop and the report it is less 
 
 class Flight:
     """
-    One operation under way: `over` is done when nobody waits for it any more.
+    One operation under way.
 
+    `over` is done when nobody waits for it any more, where it is a task; `ended` says so of any.
     `let_go`: it did not end when it was cancelled, and was counted without its end. `metrics`
     are those of its phase. `unawaited`: a coroutine that was dropped in it. `undone`: how what it
     left in the background failed, of which one is counted.
@@ -34,6 +35,7 @@ class Flight:
 
     __slots__ = (
         "cancelled_ns",
+        "ended",
         "entered",
         "failure",
         "let_go",
@@ -47,12 +49,17 @@ class Flight:
     )
 
     def __init__(
-        self, name: str, metrics: Metrics, started_ns: int, over: asyncio.Future[None]
+        self,
+        name: str,
+        metrics: Metrics,
+        started_ns: int,
+        over: asyncio.Future[None] | None = None,
     ) -> None:
         self.name = name
         self.metrics = metrics
         self.started_ns = started_ns
         self.over = over
+        self.ended = False
         self.task: FlightTask
         self.entered = False
         self.cancelled_ns: int | None = None
@@ -67,7 +74,7 @@ class Flight:
         """Count it as failed by what it left in the background, once it has ended well."""
         if self.undone is None and self.failure is None and not self.let_go:
             self.undone = failure, error, sample
-            if self.over.done():
+            if self.ended:
                 self.metrics.undone(self.name, *self.undone)
 
 
@@ -127,7 +134,8 @@ class InFlight:
     def ended(self, flight: Flight) -> None:
         """Forget an operation, and let go on who waits for it."""
         self._flights.discard(flight)
-        if not flight.over.done():
+        flight.ended = True
+        if flight.over is not None and not flight.over.done():
             flight.over.set_result(None)
 
     def why_ended(self, flight: Flight) -> Failure | None:
@@ -157,7 +165,8 @@ class InFlight:
         for seconds in (CLOSING, LET_GO - CLOSING):
             if not self._flights:
                 return
-            await asyncio.wait([flight.over for flight in self._flights], timeout=seconds)
+            overs = [flight.over for flight in self._flights if flight.over is not None]
+            await asyncio.wait(overs, timeout=seconds)
             break_off(self._pool, self._flights)
         for flight in tuple(self._flights):
             self._let_go(flight)

@@ -6,7 +6,7 @@ The library's `run`: a call with keywords, which make the spec.
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from ...concurrency.clock import SYSTEM_CLOCK, Clock
 from ...concurrency.stop import Stop
@@ -14,8 +14,9 @@ from ...database.session_factories import Sessions
 from ...results.run import RunResult
 from ..specs.run import RunOptions, RunSpec
 from ..workload import Workload
-from .phase import OnProgress
-from .runner import perform
+
+if TYPE_CHECKING:
+    from .phase import OnProgress
 
 
 async def run(
@@ -56,6 +57,8 @@ async def run(
     raised, and `TeardownError`, which holds the result. Operations' own errors are counted, not
     raised.
     """
+    from .runner import perform  # noqa: PLC0415  who imports the names may never run anything
+
     return await perform(
         workload,
         RunSpec.of(**options),

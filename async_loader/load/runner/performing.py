@@ -63,6 +63,7 @@ class Performer:
         work = self._operate(flight, operation, index, due_ns)
         task = FlightTask(work, loop=self._loop, context=self._context.copy(), flight=flight)
         self.in_flight.entrust(flight, task)
+        assert flight.over is not None
         await flight.over
         return flight.failure
 

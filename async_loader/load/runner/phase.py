@@ -25,7 +25,7 @@ from ..metrics.tallies import PoolGauge
 from ..pacing.limits import Limit
 from ..specs.run import RunSpec
 from ..workload import Mix, Operation
-from .background import background_counted, end_background
+from .background import Background, background_counted, end_background
 from .calls import call_of, retrying, sessions_by_kind
 from .performing import Performer
 
@@ -99,6 +99,7 @@ class Phase:
         )
         self._in_flight = self._performer.in_flight
         self._metrics = Metrics(mix.operations, clock)
+        self._background: Background
 
     async def perform_all(
         self,
@@ -138,10 +139,11 @@ class Phase:
         if on_look is not None:
             watchers.append(asyncio.create_task(self._show(on_look)))
         try:
-            with background_counted():
+            with background_counted(metrics) as self._background:
                 await self._drive()
                 seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
-                await end_background(0.0 if self._stop.requested.is_set() else self._timeouts.grace)
+                stopped = self._stop.requested.is_set()
+                await end_background(metrics, 0.0 if stopped else self._timeouts.grace)
         finally:
             await cancel(*watchers)
         if on_progress is not None:
@@ -256,6 +258,7 @@ class Phase:
             await self.clock.sleep(self._watch_every)
             now = self.clock.now_ns()
             self._in_flight.cancel_overdue(now)
+            self._background.look()
             self._consider_giving_up(now)
 
     def _consider_giving_up(self, now: int) -> None:

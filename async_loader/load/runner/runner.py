@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from ...concurrency.clock import SYSTEM_CLOCK, Clock
 from ...concurrency.stop import Stop
@@ -14,6 +15,7 @@ from ...results.run import RunResult
 from ...verdict.thresholds import check_names
 from ..effects import watched
 from ..instruments import attached
+from ..metrics.metrics import Metrics
 from ..metrics.process_meter import ProcessMeter
 from ..partition import WHOLE, ShardCoordinator
 from ..server.statistics import server_watch
@@ -42,103 +44,141 @@ async def perform(
     With a `lead` this is one part of a run: the operations are its own ones only, the limit is
     theirs, and the workload's set-up and tear-down are the lead's.
     """
-    load, timeouts, wanted = spec.load, spec.timeouts, spec.instruments
     stop = stop or Stop()
     stop.heeded = True
-    mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
-    _check(workload, mix, sessions, spec.verdict)
+    run = _Run(workload, spec, stop, lead)
+    _check(workload, run.mix, sessions, spec.verdict)
     result = None
     under_way.enter("set-up")
     try:
         async with AsyncExitStack() as stack:
-            afterwards = stack.enter_context(ExitStack())
-            stack.enter_context(watched(raw_drivers=load.max_tries > 1))
-            stack.enter_context(unawaited_noted())
-            shared = await stack.enter_async_context(
-                nullcontext(lead.shared)
-                if lead is not None
-                else prepared(
-                    workload,
-                    sessions=sessions,
-                    seed=spec.sampling.seed,
-                    stop=stop,
-                    patience=timeouts.op_timeout + timeouts.grace,
-                )
-            )
-            part = lead.part if lead is not None else WHOLE
-            instruments = attached(
-                sessions,
-                stack,
-                time_split=wanted.time_split and any(o.isolated for o in mix.operations),
-                n_plus_one=wanted.n_plus_one,
-                keep_stacks=wanted.profile is not None,
-            )
-            pool = instruments.pool
-            engine = engine_of(sessions)
-            server = await stack.enter_async_context(
-                server_watch(engine, pool, wanted=wanted.server_side)
-            )
-            phase = Phase(
-                workload.name,
-                mix,
-                spec,
-                shared=shared,
-                sessions=sessions,
-                read_sessions=read_sessions or sessions,
-                instruments=instruments,
-                stop=stop,
-                clock=clock,
-            )
-            under_way.enter("running", phase.so_far)
-            if load.warmup is not None:
-                metrics, seconds = await phase.perform_all(load.warmup, part.warm_up_numbers())
-            meter = ProcessMeter()
-            warm_up = None
-            if phase.outcome == "done":  # else what the warm-up met is all there is to tell
-                if load.warmup is not None:
-                    warm_up = metrics.warm_up(seconds)
-                await server.begin()
-                instruments.begin()
-                if lead is not None:
-                    await lead.begin()
-                meter = phase.meter = ProcessMeter()
-                metrics, seconds = await phase.perform_all(
-                    load.limit,
-                    part.numbers() if lead is None else lead.numbers(),
-                    judged=True,
-                    on_progress=on_progress,
-                    on_look=None if lead is None else lead.look,
-                )
-            if phase.outcome == "aborted":  # who has not answered the run may hang a tear-down
-                hurry = asyncio.get_running_loop().call_later(timeouts.grace, stop.at_once.set)
-                afterwards.callback(hurry.cancel)
-            interrupted = phase.outcome == "done" and stop.requested.is_set()
-            result = metrics.result(
-                outcome="interrupted" if interrupted else phase.outcome,
-                mode=spec.throttle.mode,
-                workload=workload.name,
-                seconds=seconds,
-                planned=load.limit.ops,
-                pool=pool,
-                process=meter.result(metrics.loop_lag),
-            )
-            result = replace(
-                result,
-                stopped_by=stop.by if interrupted else None,
-                server_side=await server.end(),
-                loop_profile=instruments.profile(),
-                leaks=instruments.leaks(),
-                unseen=instruments.unseen(),
-                warm_up=warm_up,
-            )
-            if wanted.profile is not None:
-                instruments.write_profile(wanted.profile, workload.name)
-            finished = result
+            await run.set_up(stack, sessions, read_sessions or sessions, clock)
+            result = finished = await run.measured(on_progress)
             under_way.enter("tear-down", lambda _outcome, _where: finished)
     except TeardownError as error:
         error.result = result
         raise
     return result
+
+
+class _Run:
+    """A run between its set-up and its result."""
+
+    def __init__(
+        self, workload: Workload, spec: RunSpec, stop: Stop, lead: ShardCoordinator | None
+    ) -> None:
+        self._workload = workload
+        self._spec = spec
+        self._stop = stop
+        self._lead = lead
+        sampling = spec.sampling
+        self.mix = workload.mix(seed=sampling.seed, write_ratio=sampling.write_ratio)
+
+    async def set_up(
+        self,
+        stack: AsyncExitStack,
+        sessions: Sessions | None,
+        read_sessions: Sessions | None,
+        clock: Clock,
+    ) -> None:
+        """Set the workload up, then what watches it; `stack` takes both down again."""
+        spec, wanted = self._spec, self._spec.instruments
+        self._afterwards = stack.enter_context(ExitStack())
+        stack.enter_context(watched(raw_drivers=spec.load.max_tries > 1))
+        stack.enter_context(unawaited_noted())
+        shared = await stack.enter_async_context(self._prepared(sessions))
+        self._instruments = attached(
+            sessions,
+            stack,
+            time_split=wanted.time_split and any(o.isolated for o in self.mix.operations),
+            n_plus_one=wanted.n_plus_one,
+            keep_stacks=wanted.profile is not None,
+        )
+        self._server = await stack.enter_async_context(
+            server_watch(engine_of(sessions), self._instruments.pool, wanted=wanted.server_side)
+        )
+        self.phase = Phase(
+            self._workload.name,
+            self.mix,
+            spec,
+            shared=shared,
+            sessions=sessions,
+            read_sessions=read_sessions,
+            instruments=self._instruments,
+            stop=self._stop,
+            clock=clock,
+        )
+
+    def _prepared(self, sessions: Sessions | None) -> AbstractAsyncContextManager[Any]:
+        """Return what the workload's set-up is entered by; a part has its lead's."""
+        if self._lead is not None:
+            return nullcontext(self._lead.shared)
+        timeouts = self._spec.timeouts
+        return prepared(
+            self._workload,
+            sessions=sessions,
+            seed=self._spec.sampling.seed,
+            stop=self._stop,
+            patience=timeouts.op_timeout + timeouts.grace,
+        )
+
+    async def measured(self, on_progress: OnProgress | None) -> RunResult:
+        """Warm up, perform all, and return what was found."""
+        phase, load = self.phase, self._spec.load
+        under_way.enter("running", phase.so_far)
+        warm_up, meter = None, ProcessMeter()
+        if load.warmup is not None:
+            part = self._lead.part if self._lead is not None else WHOLE
+            metrics, seconds = await phase.perform_all(load.warmup, part.warm_up_numbers())
+            meter = ProcessMeter()
+        if phase.outcome == "done":  # else what the warm-up met is all there is to tell
+            if load.warmup is not None:
+                warm_up = metrics.warm_up(seconds)
+            metrics, seconds, meter = await self._perform(on_progress)
+        if phase.outcome == "aborted":  # who has not answered the run may hang a tear-down
+            hurry = asyncio.get_running_loop().call_later(
+                self._spec.timeouts.grace, self._stop.at_once.set
+            )
+            self._afterwards.callback(hurry.cancel)
+        interrupted = phase.outcome == "done" and self._stop.requested.is_set()
+        result = metrics.result(
+            outcome="interrupted" if interrupted else phase.outcome,
+            mode=self._spec.throttle.mode,
+            workload=self._workload.name,
+            seconds=seconds,
+            planned=load.limit.ops,
+            pool=self._instruments.pool,
+            process=meter.result(metrics.loop_lag),
+        )
+        result = replace(
+            result,
+            stopped_by=self._stop.by if interrupted else None,
+            server_side=await self._server.end(),
+            loop_profile=self._instruments.profile(),
+            leaks=self._instruments.leaks(),
+            unseen=self._instruments.unseen(),
+            warm_up=warm_up,
+        )
+        if (file := self._spec.instruments.profile) is not None:
+            self._instruments.write_profile(file, self._workload.name)
+        return result
+
+    async def _perform(self, on_progress: OnProgress | None) -> tuple[Metrics, float, ProcessMeter]:
+        """Perform what is counted; a part begins when all do, and tells its lead of itself."""
+        lead = self._lead
+        await self._server.begin()
+        self._instruments.begin()
+        if lead is not None:
+            await lead.begin()
+        meter = self.phase.meter = ProcessMeter()
+        metrics, seconds = await self.phase.perform_all(
+            self._spec.load.limit,
+            WHOLE.numbers() if lead is None else lead.numbers(),
+            judged=True,
+            on_progress=on_progress,
+            on_look=None if lead is None else lead.look,
+        )
+        return metrics, seconds, meter
 
 
 def _check(workload: Workload, mix: Mix, sessions: Sessions | None, verdict: VerdictSpec) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import warnings
 from asyncio import CancelledError, Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    suppress,
+)
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from ...concurrency.tasks import holder
@@ -83,10 +90,37 @@ def _check_value(operation: Operation, value: object) -> None:
         if isinstance(one, Awaitable | AsyncIterator) and not isinstance(one, Future):
             _close(one)
             raise WorkNotDone(NOT_AWAITED, f"returned {_described(one)} that nobody awaited")
+        if (what := _not_begun(one)) is not None:
+            raise WorkNotDone(NOT_AWAITED, f"returned {what}, of which nothing was done")
         status = _status_of(one)
         limit = operation.failing_status
         if status is not None and limit is not None and status >= limit:
             raise WorkNotDone(f"HTTP {status}", f"returned a response with status {status}")
+
+
+def _not_begun(value: object) -> str | None:
+    """Return what a value is that does nothing until it is iterated or entered, and was not."""
+    if isinstance(value, map | filter):  # which do not say how far they are
+        return f"a {type(value).__name__}"
+    if isinstance(value, GeneratorType) and inspect.getgeneratorstate(value) == "GEN_CREATED":
+        return f"a generator ({value.__qualname__})"
+    if isinstance(value, AbstractAsyncContextManager | AbstractContextManager):
+        made = inspect.getattr_static(value, "gen", None)  # as contextlib's decorators make it
+        if isinstance(made, GeneratorType) and inspect.getgeneratorstate(made) == "GEN_CREATED":
+            return f"a context manager ({made.__qualname__})"
+        if isinstance(made, AsyncGeneratorType) and _is_created(made):
+            return f"a context manager ({made.__qualname__})"
+    return None
+
+
+def _is_created(generator: AsyncGeneratorType[Any, Any]) -> bool:
+    """Return whether an async generator has not begun; Python 3.11 does not tell by itself."""
+    asked = getattr(inspect, "getasyncgenstate", None)
+    if asked is not None:
+        return bool(asked(generator) == "AGEN_CREATED")
+    frame = generator.ag_frame
+    at = frame.f_code.co_code[frame.f_lasti] if frame is not None else -1
+    return at == dis.opmap["RETURN_GENERATOR"]
 
 
 def _status_of(value: object) -> int | None:

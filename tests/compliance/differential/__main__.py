@@ -54,6 +54,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--url", help="a PostgreSQL server (default: an embedded one)")
     parser.add_argument("--keep-going", action="store_true", help="report every difference")
+    parser.add_argument("--changes", action="store_true", help="batch updates and deletes, too")
     parser.add_argument("--no-shrink", action="store_true", help="report them as they were found")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write what differs there")
     parser.add_argument("--again", type=Path, nargs="+", metavar="FILE", help="perform these")
@@ -79,7 +80,9 @@ def _server(url: str | None) -> Iterator[str]:
 def _campaign(url: str, driver: str, options: argparse.Namespace) -> int:
     print(f"SQLAlchemy {sqlalchemy.__version__}, {driver}, seed {options.seed}", flush=True)
     started = time.perf_counter()
-    performer = Performer(url, driver, f"_{options.seed}", control=options.control)
+    performer = Performer(
+        url, driver, f"_{options.seed}", control=options.control, changes=options.changes
+    )
     campaign = Campaign(performer, only=tuple(options.only), without=tuple(options.without))
     tally = campaign.tally
     try:
@@ -114,7 +117,7 @@ def _save(options: argparse.Namespace, driver: str, failure: Failure) -> None:
 
 def _again(url: str, driver: str, options: argparse.Namespace) -> int:
     """Perform saved examples, of this very version of the tester."""
-    performer = Performer(url, driver, "_again", control=options.control)
+    performer = Performer(url, driver, "_again", control=options.control, changes=options.changes)
     different = 0
     try:
         for path in options.again:

@@ -23,10 +23,10 @@ from tests.compliance.differential.performing import InvalidModelError, Performe
 
 
 @st.composite
-def examples(draw: Any) -> Example:
+def examples(draw: Any, *, changes: bool = False) -> Example:
     """Draw a world and what a session does in it."""
     world = draw(worlds())
-    return Example(world, draw(steps(world)))
+    return Example(world, draw(steps(world, changes=changes)))
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Campaign:
             print_blob=False,
         )
         @seed(number)
-        @given(examples())
+        @given(examples(changes=self.performer.changes))
         def check(example: Example) -> None:
             # From one place, by which Hypothesis tells differences apart.
             difference = self._difference(example)

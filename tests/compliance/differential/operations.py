@@ -35,8 +35,8 @@ def _rarely(draw: Draw, one_in: int = 5) -> bool:
 
 
 @st.composite
-def steps(draw: Draw, world: World) -> list[str]:
-    """Draw what a session does; most of it adds objects."""
+def steps(draw: Draw, world: World, *, changes: bool = False) -> list[str]:
+    """Draw what a session does; most of it adds objects, with `changes` it changes them, too."""
     found = Steps(world)
     for _ in range(draw(st.integers(1, 4))):
         for _ in range(draw(st.sampled_from([3, 2, 1, 4, 6]))):
@@ -49,6 +49,10 @@ def steps(draw: Draw, world: World) -> list[str]:
             found.lines.append(draw(st.sampled_from(["session.flush()", "session.commit()"])))
         for _ in range(draw(st.sampled_from([0, 1, 0, 2, 3]))):
             draw(st.sampled_from(_OTHERS))(draw, found)
+        if changes:
+            for _ in range(draw(st.integers(1, 3))):
+                draw(st.sampled_from(_MANY))(draw, found)
+                found.lines.append("session.flush()")
     return found.lines
 
 
@@ -239,3 +243,42 @@ _OTHERS: list[Callable[[Draw, Steps], None]] = [
     _line("session.execute(select({C}.tag)).all()", "session.get({C}, 901)"),
     _line("make_transient({o}); session.add({o})", "session.close()"),
 ]
+
+
+def _change_many(draw: Draw, found: Steps) -> None:
+    """Change some objects, each in what it likes: neighbours set different columns."""
+    for label, entity in draw(st.permutations(found.objects)):
+        fields = [one for each in found.world.lineage(entity) for one in each.fields]
+        for one in fields:
+            if _rarely(draw, 3):
+                type_ = TYPES[one.type]
+                value = draw(st.sampled_from([*type_.values, "None", *type_.expressions]))
+                found.lines.append(f"{label}.{one.attribute} = {value}")
+        if _rarely(draw, 2):
+            found.lines.append(f"{label}.tag = {label!r} + '!'")
+
+
+def _move_codes(draw: Draw, found: Steps) -> None:
+    """Hand unique codes on, each to the object after it or before it."""
+    coded = [(n, one, entity) for n, (one, entity) in enumerate(found.objects) if entity.code]
+    step = draw(st.sampled_from([1, -1]))
+    for n, label, entity in coded[:: draw(st.sampled_from([1, -1]))]:
+        found.lines.append(f"{label}.code = {_code(entity, n + step)}")
+
+
+def _delete_many(draw: Draw, found: Steps) -> None:
+    labels = [label for label, _ in found.objects]
+    together = ", ".join(draw(st.lists(st.sampled_from(labels), unique=True, max_size=4)))
+    found.lines.append(f"[session.delete(one) for one in [{together}]]")
+
+
+def _spoil(draw: Draw, found: Steps) -> None:
+    """Have rows gone, or at another version, that objects are still there of."""
+    label, entity = _some(draw, found)
+    table = found.world.table(found.world.root(entity))
+    what = draw(st.sampled_from(["DELETE FROM {}", "UPDATE {} SET tag = 'spoilt'"]))
+    sql = f"{what.format(table)} WHERE tag = '{label}'"
+    found.lines.append(f"session.execute(text({sql!r}))")
+
+
+_MANY = [_change_many, _change_many, _change_many, _move_codes, _delete_many, _spoil]

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util import await_only
 
-from async_loader.inserts import enable_batch_inserting
+from async_loader.inserts import enable_batching
+from async_loader.inserts.changes import children, deletes, flush, post_updates, updates
 from tests.compliance.differential import library
 from tests.compliance.differential.comparing import DifferenceError, Numbers, Observed, compare
 from tests.compliance.differential.conditions import LOG_TABLE, ROLE, SCHEMAS
@@ -36,7 +37,7 @@ _STOCK_RUNS = 16
 # have got the keys of others.
 _STOCK_CANNOT = ("did not produce the correct number", "Can't match sentinel values")
 # What only statements of ours have.
-_OURS = ("unnest(", "generate_series(", "MERGE INTO")
+_OURS = ("unnest(", "\n, $", "\nRETURNING $", "generate_series(", "MERGE INTO")
 
 
 class InvalidModelError(Exception):
@@ -52,6 +53,7 @@ class Side:
     """One database, with its engines."""
 
     batching: bool
+    changes: bool
     url: str
     driver: str
     admin: Any
@@ -85,11 +87,30 @@ class Side:
         await self.admin.execute(";\n".join(sql))
 
 
+def _batch_few() -> None:
+    """Have few rows go the ways of many: examples have few."""
+    modules: list[Any] = [children, deletes, flush, post_updates, updates]
+    for module in modules:
+        module.SMALLEST = 1
+    modules[-1]._WORTHWHILE = 1
+
+
 class Performer:
     """Keeps one server's databases and engines of one driver for many examples."""
 
-    def __init__(self, url: str, driver: str, suffix: str = "", *, control: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        driver: str,
+        suffix: str = "",
+        *,
+        control: bool = False,
+        changes: bool = False,
+    ) -> None:
         self.url = url
+        self.changes = changes  # updates and deletes are batched, too, however few
+        if changes:
+            _batch_few()
         self.control = control
         self.driver = driver
         self.suffix = suffix
@@ -115,7 +136,7 @@ class Performer:
                     await admin.execute(f"ALTER DATABASE {database} SET {setting}")
                 url = plain.set(database=database).render_as_string(hide_password=False)
                 batching = name == "batched" and not self.control
-                side = Side(batching, url, self.driver, await asyncpg.connect(url))
+                side = Side(batching, self.changes, url, self.driver, await asyncpg.connect(url))
                 self.sides.append(side)
                 await side.execute(_SERVER)
         finally:
@@ -280,7 +301,7 @@ async def _observe(
     )
     if side.batching:
         reserve: Any = options.get("reserve", 0)
-        enable_batch_inserting(sessions, reserve=reserve)
+        enable_batching(sessions, updates=side.changes, deletes=side.changes, reserve=reserve)
     observed, lens = Observed(stock=known), Lens(namespace)
     side.count = 0
     library.memory.reset()

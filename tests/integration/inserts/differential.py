@@ -1,4 +1,4 @@
-"""Run one script with SQLAlchemy's own inserts and with ours, and compare what it leaves."""
+"""Run one script with SQLAlchemy's own flushes and with ours, and compare what it leaves."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from async_loader.inserts import enable_batch_inserting, insert
 
 Script = Callable[[Session], Any]
+Enable = Callable[[Any], None]
 
 
 @dataclass
@@ -30,31 +31,39 @@ class Observed:
     batched: int = field(default=0, compare=False)  # how many of its inserts were ours
 
 
-async def differential(url: str, metadata: MetaData, script: Script, **options: Any) -> Observed:
+async def differential(
+    url: str,
+    metadata: MetaData,
+    script: Script,
+    *,
+    enable: Enable = enable_batch_inserting,
+    **options: Any,
+) -> Observed:
     """Assert that all runs observe the same; return the batched one with its statements.
 
     Three runs: stock, batched while somebody listens to the cursor, batched while nobody does,
     which goes another way.
     """
-    stock = await _observe(url, metadata, script, batching=False, listening=True, **options)
-    heard = await _observe(url, metadata, script, batching=True, listening=True, **options)
-    alone = await _observe(url, metadata, script, batching=True, listening=False, **options)
+    stock = await observe(url, metadata, script, enable=None, listening=True, **options)
+    heard = await observe(url, metadata, script, enable=enable, listening=True, **options)
+    alone = await observe(url, metadata, script, enable=enable, listening=False, **options)
     assert heard == stock
     assert alone == stock
     assert stock.batched == 0
     return heard
 
 
-async def _observe(
+async def observe(
     url: str,
     metadata: MetaData,
     script: Script,
     *,
-    batching: bool,
+    enable: Enable | None,
     listening: bool,
     engine_options: dict[str, Any] | None = None,
     **session_options: Any,
 ) -> Observed:
+    """Run a script in a fresh schema, and return what it left."""
     engine = create_async_engine(url, **(engine_options or {}))
     observed = Observed()
     try:
@@ -65,8 +74,8 @@ async def _observe(
             _listen(engine, observed)
         session_options.setdefault("expire_on_commit", False)
         sessions = async_sessionmaker(engine, **session_options)
-        if batching:
-            enable_batch_inserting(sessions)
+        if enable is not None:
+            enable(sessions)
         with _counting(observed):
             async with sessions() as session:
                 await session.run_sync(_run, script, observed)
