@@ -132,12 +132,6 @@ def test_no_function_takes_more_parameters_than_can_be_kept_in_mind() -> None:
     assert wide == set()
 
 
-# Rooms below the settings that know pydantic all the same. This list only ever gets shorter.
-KNOWS_PYDANTIC = {
-    "results": "a result's JSON Schema, and the check of a saved one, are made by a TypeAdapter",
-}
-
-
 def test_only_the_top_knows_pydantic() -> None:
     knowing = {
         room_of(module)
@@ -146,7 +140,7 @@ def test_only_the_top_knows_pydantic() -> None:
         if name.split(".")[0].startswith("pydantic")
     }
     top = {"settings", "commands", "service", "cli"}
-    assert knowing - top == set(KNOWS_PYDANTIC)
+    assert knowing - top == set()
 
 
 # The pages that know what is private to others.

@@ -13,13 +13,13 @@ from ..reports import console as console_report
 from ..reports import sweep as sweep_report
 from ..reports.comparison import group
 from ..reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS
-from ..results.document import json_schema
 from ..results.run import RunResult
 from ..results.saved import Saved, read_saved
 from ..runtime.outputs import DONE, check_outputs, show, write_outputs
 from ..runtime.streams import stdout
 from ..settings.report import ReportSettings, SchemaSettings
 from ..settings.sources import in_flags
+from ..verdict.document import json_schema
 
 
 def run_report(settings: ReportSettings) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from itertools import zip_longest
 
-from async_loader.reports.comparison import RunsByMode
-from async_loader.results.run import RESULT_SCHEMA, RunResult
-from async_loader.verdict.verdict import document_of
+from ..results.run import RunResult
+from ..verdict.document import document_of, documents_of
+from .comparison import RunsByMode
 
 
 def render(result: RunResult) -> str:
@@ -18,5 +18,5 @@ def render(result: RunResult) -> str:
 def render_comparison(ways: RunsByMode) -> str:
     """Return several runs as one document, in turns as they ran: A B C A B C."""
     rounds = zip_longest(*ways.values())
-    runs = [document_of(run) for turn in rounds for run in turn if run is not None]
-    return json.dumps({"schema": RESULT_SCHEMA, "runs": runs}, indent=1) + "\n"
+    runs = documents_of(run for turn in rounds for run in turn if run is not None)
+    return json.dumps(runs, indent=1) + "\n"

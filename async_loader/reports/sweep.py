@@ -13,7 +13,8 @@ from rich.text import Text
 
 from async_loader.reports.console import circumstances, load_model, milliseconds, printed
 from async_loader.reports.console import render as render_run
-from async_loader.results.run import RESULT_SCHEMA, RunResult
+from async_loader.results.run import RunResult
+from async_loader.verdict.document import Sweep, documents_of
 from async_loader.verdict.knee import (
     Advice,
     advise,
@@ -24,7 +25,6 @@ from async_loader.verdict.knee import (
     p95_ms,
 )
 from async_loader.verdict.validity import doubts, is_at_full_speed
-from async_loader.verdict.verdict import document_of
 
 _HEIGHT = 14
 
@@ -67,17 +67,8 @@ def calibrated(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 def render_json(steps: Sequence[RunResult]) -> str:
     """Return the document: the advice, null where no step is good, and every step's result."""
-    advice = advice_of(steps)
-    document = {
-        "schema": RESULT_SCHEMA,
-        "sweep": {
-            "by": by_of(steps[0]),
-            "levels": [level_of(step) for step in steps],
-            "advice": advice.to_dict() if advice else None,
-        },
-        "runs": [document_of(step) for step in steps],
-    }
-    return json.dumps(document, indent=1) + "\n"
+    sweep = Sweep(by_of(steps[0]), tuple(map(level_of, steps)), advice_of(steps))
+    return json.dumps(documents_of(steps, sweep), indent=1) + "\n"
 
 
 def advice_of(steps: Sequence[RunResult]) -> Advice | None:

@@ -1,10 +1,14 @@
-"""What a comparison with a baseline found: frozen, and to and from JSON."""
+"""What a comparison with a baseline found."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from .annotations import NotNegative
+from .form import Part
 
 # regression: the whole interval lies past the tolerance; improved: likewise on the good side.
 # holds: none of it lies past the tolerance. inconclusive: a part does, or nothing is known.
@@ -13,28 +17,22 @@ Unit = Literal["ms", "/s", "share"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """
-    One figure now and in the baseline.
+class Change(Part):
+    """One figure now and in the baseline; null where there is no such figure."""
 
-    `check` is how it was asked for. `before` and `now` in milliseconds, operations a second,
-    or shares (0 to 1), which `unit` tells; None where there is no such figure. `change` is
-    relative (0.1: 10 % more), of shares the difference; `low` to `high` is its 95 % interval.
-    `tolerance` is in the same measure. `reason` says why a finding is inconclusive. `fails`:
-    whether a regression is asked to fail the run.
-    """
-
-    check: str
-    unit: Unit
-    tolerance: float
-    fails: bool = True
+    check: Annotated[str, Meta(description="how it was asked for")]
+    unit: Annotated[Unit, Meta(description="milliseconds, operations a second, share (0 to 1)")]
+    tolerance: Annotated[NotNegative, Meta(description="as `change`")]
+    fails: Annotated[bool, Meta(description="whether a regression fails the run")] = True
     before: float | None = None
     now: float | None = None
-    change: float | None = None
-    low: float | None = None
-    high: float | None = None
+    change: Annotated[
+        float | None, Meta(description="relative (0.1: 10 % more), of shares the difference")
+    ] = None
+    low: Annotated[float | None, Meta(description="where its 95 % interval begins")] = None
+    high: Annotated[float | None, Meta(description="where its 95 % interval ends")] = None
     finding: Finding = "inconclusive"
-    reason: str = ""
+    reason: Annotated[str, Meta(description="why it is inconclusive")] = ""
 
     @property
     def before_text(self) -> str:
@@ -78,43 +76,18 @@ class Change:
             return "-"
         return f"{100 * change:+.2f} points" if self.unit == "share" else f"{change:+.1%}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """
-    A run held against a baseline of one or more earlier ones, whose files are `baselines`.
+class Comparison(Part):
+    """A run held against a baseline of one or more earlier ones."""
 
-    `differences`: what else was not the same as then, a sentence each.
-    """
-
-    baselines: tuple[str, ...]
-    differences: tuple[str, ...]
+    baselines: Annotated[tuple[str, ...], Meta(description="their files")]
+    differences: Annotated[
+        tuple[str, ...], Meta(description="what else was not the same as then, a sentence each")
+    ]
     changes: tuple[Change, ...]
 
     @property
     def regressions(self) -> tuple[Change, ...]:
         """The regressions that fail the run."""
         return tuple(c for c in self.changes if c.finding == "regression" and c.fails)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "baselines": list(self.baselines),
-            "differences": list(self.differences),
-            "changes": [change.to_dict() for change in self.changes],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | None) -> Self | None:
-        """Return what `to_dict` wrote, None for nothing."""
-        if data is None:
-            return None
-        return cls(
-            tuple(data["baselines"]),
-            tuple(data["differences"]),
-            tuple(Change(**change) for change in data["changes"]),
-        )

@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated
+
+from msgspec import Meta
 
 from ..failures.tracebacks import without_varying
+from .annotations import Count
+from .form import Part
+from .notes import LATER
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorResult:
+class ErrorResult(Part):
     """
-    One fault: how often, in which operations, and one failure of it as a sample.
+    One fault, by its kind; where a kind has several, by constraint, place or number too.
 
-    `kind`: an SQLSTATE with its name, `timeout` and the like, or a class, with its HTTP status
-    if it has one. `sample`: its message in one line; `source`: the user's innermost line that it
-    came from, as `file:line in function`; `traceback`: all of it. None of them holds a statement's
-    parameters. `constraint`: the name of the one that was broken.
+    Nothing in it holds a statement's parameters.
     """
 
-    count: int
-    by_operation: Mapping[str, int]
-    sample: str
-    source: str | None = None
+    count: Count
+    by_operation: Mapping[str, Count]
+    sample: Annotated[str, Meta(description="one failure's message, in one line")]
+    source: Annotated[
+        str | None, Meta(description="the user's innermost line that it came from, with function")
+    ] = None
     traceback: str | None = None
-    kind: str = ""
-    constraint: str | None = None
+    kind: Annotated[
+        str, Meta(description="SQLSTATE with its name, timeout ..., or class; HTTP status"), LATER
+    ] = ""
+    constraint: Annotated[str | None, Meta(description="the one that was broken"), LATER] = None
 
     def merged(self, other: ErrorResult) -> ErrorResult:
         """Return the two together, with the first one's sample."""
@@ -36,23 +42,6 @@ class ErrorResult:
             count=self.count + other.count,
             by_operation=Counter(self.by_operation) + Counter(other.by_operation),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "count": self.count,
-            "by_operation": dict(self.by_operation),
-            "sample": self.sample,
-            "source": self.source,
-            "traceback": self.traceback,
-            "kind": self.kind,
-            "constraint": self.constraint,
-        }
-
-    @classmethod
-    def from_dict(cls, name: str, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote; in older documents the name is the kind."""
-        return cls(**{"kind": name, **data})
 
 
 def named(errors: Iterable[ErrorResult]) -> dict[str, ErrorResult]:

@@ -1,38 +1,39 @@
 """
 What a run found beside its latencies, as parts of a `RunResult`: statements that operations
-repeat, and what the server itself counted. Each is frozen, mergeable, and to and from JSON.
+repeat, and what the server itself counted. Each is frozen and mergeable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, TypeVar
 
+from msgspec import Meta
+
+from .annotations import Count, Milliseconds, NotNegative, Share
+from .form import Part
+from .notes import Rounded, shown
 from .parts import optional
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatedStatement:
-    """
-    A statement that single operations executed again and again: an N+1.
-
-    `statement`: the SQL, shortened, its literals masked. `source`: the user's line that asked,
-    as `file:line in function`, None where there is none. `cause`: what made the ORM ask, such as
-    `lazy load of Song.chords`. `executions`: how often, in the `operations` that repeated it
-    (those of the run's that ended well), `most` in one of them.
-    """
+class RepeatedStatement(Part):
+    """A statement that single operations executed again and again: an N+1."""
 
     operation: str
-    statement: str
-    source: str | None
-    cause: str | None
-    operations: int
-    executions: int
-    most: int
+    statement: Annotated[str, Meta(description="shortened, its literals masked")]
+    source: Annotated[str | None, Meta(description="the user's line that asked, with function")]
+    cause: Annotated[
+        str | None, Meta(description="what made the ORM ask: lazy load of Song.chords")
+    ]
+    operations: Annotated[Count, Meta(description="that ended well and repeated it")]
+    executions: Annotated[Count, Meta(description="in all of those")]
+    most: Annotated[Count, Meta(description="in one operation")]
 
     @property
-    def mean(self) -> float:
+    @shown
+    def mean(self) -> Annotated[NotNegative, Rounded(4)]:
         """Executions per operation, of those that repeated it."""
         return self.executions / self.operations if self.operations else 0.0
 
@@ -50,15 +51,6 @@ class RepeatedStatement:
             most=max(self.most, other.most),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self) | {"mean": round(self.mean, 4)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(**{f.name: data[f.name] for f in fields(cls)})
-
 
 def merged_repeats(
     mine: Iterable[RepeatedStatement], theirs: Iterable[RepeatedStatement]
@@ -72,24 +64,21 @@ def merged_repeats(
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseCounts:
-    """
-    What `pg_stat_database` counted in this database during the run, our own look-ups apart.
+class DatabaseCounts(Part):
+    """What `pg_stat_database` counted in this database during the run, our own look-ups apart."""
 
-    `blocks_hit` were in shared buffers, `blocks_read` were not. `temp_bytes` went to files.
-    """
-
-    commits: int = 0
-    rollbacks: int = 0
-    blocks_hit: int = 0
-    blocks_read: int = 0
-    deadlocks: int = 0
-    temp_files: int = 0
-    temp_bytes: int = 0
+    commits: Count = 0
+    rollbacks: Count = 0
+    blocks_hit: Annotated[Count, Meta(description="in shared buffers")] = 0
+    blocks_read: Annotated[Count, Meta(description="not in shared buffers")] = 0
+    deadlocks: Count = 0
+    temp_files: Count = 0
+    temp_bytes: Count = 0
 
     @property
-    def cache_hits(self) -> float | None:
-        """The share (0 to 1) of blocks that were in shared buffers; None where none was asked."""
+    @shown
+    def cache_hits(self) -> Annotated[Share, Rounded(6)] | None:
+        """The share (0 to 1) of blocks that were in shared buffers; null where none was asked."""
         blocks = self.blocks_hit + self.blocks_read
         return self.blocks_hit / blocks if blocks else None
 
@@ -97,28 +86,19 @@ class DatabaseCounts:
         """Return the larger of each: see `ServerSide.merged`."""
         return _largest(self, other)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        hits = self.cache_hits
-        return asdict(self) | {"cache_hits": None if hits is None else round(hits, 6)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(**{f.name: data[f.name] for f in fields(cls)})
-
 
 @dataclass(frozen=True, slots=True)
-class ServerStatement:
+class ServerStatement(Part):
     """What `pg_stat_statements` counted of one normalised statement during the run."""
 
     statement: str
-    calls: int
-    total_ms: float
-    rows: int
+    calls: Count
+    total_ms: Annotated[Milliseconds, Rounded(3)]
+    rows: Count
 
     @property
-    def mean_ms(self) -> float:
+    @shown
+    def mean_ms(self) -> Annotated[NotNegative, Rounded(4)]:
         """Milliseconds in the server per call."""
         return self.total_ms / self.calls if self.calls else 0.0
 
@@ -126,43 +106,30 @@ class ServerStatement:
         """Return the larger of each: see `ServerSide.merged`."""
         return _largest(self, other)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "statement": self.statement,
-            "calls": self.calls,
-            "total_ms": round(self.total_ms, 3),
-            "mean_ms": round(self.mean_ms, 4),
-            "rows": self.rows,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(**{f.name: data[f.name] for f in fields(cls)})
-
 
 Counts = TypeVar("Counts", DatabaseCounts, ServerStatement)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSide:
-    """
-    The server's own account of the run, as far as it may be asked.
+class ServerSide(Part):
+    """The server's own account of the run, as far as it may be asked; null where it may not."""
 
-    `database` and `statements` (those with most time in the server first) are differences over
-    the run, None where they could not be had. `calls` and `total_ms` are of all statements,
-    shown or not. `waits`: how often connections of this database were seen waiting for what, or
-    `running`, in `samples` looks at them. `notes`: what is missing, and why.
-    """
-
-    database: DatabaseCounts | None = None
-    statements: tuple[ServerStatement, ...] | None = None
-    calls: int | None = None
-    total_ms: float | None = None
-    waits: Mapping[str, int] = field(default_factory=dict)
-    samples: int = 0
-    notes: tuple[str, ...] = ()
+    database: Annotated[DatabaseCounts | None, Meta(description="differences over the run")] = None
+    statements: Annotated[
+        tuple[ServerStatement, ...] | None,
+        Meta(description="differences over the run, most time in the server first"),
+    ] = None
+    calls: Annotated[Count | None, Meta(description="of all statements, shown or not")] = None
+    total_ms: Annotated[
+        Annotated[NotNegative, Rounded(3)] | None,
+        Meta(description="milliseconds of all statements, shown or not"),
+    ] = None
+    waits: Annotated[
+        Mapping[str, Count],
+        Meta(description="how often connections were seen waiting for what, or running"),
+    ] = field(default_factory=dict)
+    samples: Annotated[Count, Meta(description="looks at the connections")] = 0
+    notes: Annotated[tuple[str, ...], Meta(description="what is missing, and why")] = ()
 
     def merged(self, other: ServerSide) -> ServerSide:
         """
@@ -180,35 +147,6 @@ class ServerSide:
             waits={n: self.waits.get(n, 0) + other.waits.get(n, 0) for n in names},
             samples=self.samples + other.samples,
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        statements = self.statements
-        return {
-            "database": self.database.to_dict() if self.database else None,
-            "statements": None if statements is None else [s.to_dict() for s in statements],
-            "calls": self.calls,
-            "total_ms": None if self.total_ms is None else round(self.total_ms, 3),
-            "waits": dict(self.waits),
-            "samples": self.samples,
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        statements = data["statements"]
-        return cls(
-            database=DatabaseCounts.from_dict(data["database"]) if data["database"] else None,
-            statements=(
-                None if statements is None else tuple(map(ServerStatement.from_dict, statements))
-            ),
-            calls=data["calls"],
-            total_ms=data["total_ms"],
-            waits=dict(data["waits"]),
-            samples=data["samples"],
-            notes=tuple(data["notes"]),
         )
 
 

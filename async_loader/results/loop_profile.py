@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+from .annotations import Count, Milliseconds
+from .form import Part
 
 _MOST_FUNCTIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Blocking:
-    """
-    A line that kept the event loop for itself: how often it was seen to, and for how long.
+class Blocking(Part):
+    """A line that kept the event loop for itself: how often it was seen to, and for how long."""
 
-    `operation` is None where it was no operation's, but a task's or a callback's in the background.
-    """
-
-    operation: str | None
+    operation: Annotated[str | None, Meta(description="null: a task or callback in the background")]
     source: str
-    times: int
-    total_ms: float
-    longest_ms: float
+    times: Count
+    total_ms: Milliseconds
+    longest_ms: Milliseconds
 
     def merged(self, other: Blocking) -> Blocking:
         """Return the two together."""
@@ -34,26 +35,21 @@ class Blocking:
             max(self.longest_ms, other.longest_ms),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class LoopProfile:
-    """
-    Samples of the event loop's thread.
+class LoopProfile(Part):
+    """Samples of the event loop's thread; null where none was sampled."""
 
-    `samples` in all, `busy` of them while it ran something: `owners` says whose code, by
-    `sqlalchemy`, `driver`, `application`, `async_loader` or `loop`; `functions` are the
-    application's own, as `file:line in function`. `blocking`: longest in all first.
-    """
-
-    samples: int = 0
-    busy: int = 0
-    owners: Mapping[str, int] = field(default_factory=dict)
-    functions: Mapping[str, int] = field(default_factory=dict)
-    blocking: tuple[Blocking, ...] = ()
+    samples: Count = 0
+    busy: Annotated[Count, Meta(description="in which it ran something")] = 0
+    owners: Annotated[
+        Mapping[str, Count],
+        Meta(description="whose code: sqlalchemy, driver, application, async_loader, loop"),
+    ] = field(default_factory=dict)
+    functions: Annotated[
+        Mapping[str, Count], Meta(description="the application's own: file:line in function")
+    ] = field(default_factory=dict)
+    blocking: Annotated[tuple[Blocking, ...], Meta(description="longest in all first")] = ()
 
     def merged(self, other: LoopProfile) -> LoopProfile:
         """Return the two together."""
@@ -70,38 +66,13 @@ class LoopProfile:
             blocking=tuple(sorted(blocking.values(), key=lambda one: -one.total_ms)),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "samples": self.samples,
-            "busy": self.busy,
-            "owners": dict(self.owners),
-            "functions": dict(self.functions),
-            "blocking": [one.to_dict() for one in self.blocking],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        blocking = tuple(Blocking(**one) for one in data["blocking"])
-        return cls(**{**data, "blocking": blocking})
-
 
 @dataclass(frozen=True, slots=True)
-class Leak:
-    """
-    Connections that an operation has taken and not given back when it ended.
-
-    `source`: the line that took them. `collected`: of the `connections`, those that nobody
-    referred to any more; `in_transaction`: those of the others that were left in one.
-    """
+class Leak(Part):
+    """Connections that an operation has taken and not given back when it ended."""
 
     operation: str
-    source: str
-    connections: int
-    collected: int = 0
-    in_transaction: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
+    source: Annotated[str, Meta(description="the line that took them")]
+    connections: Count
+    collected: Annotated[Count, Meta(description="nobody referred to them any more")] = 0
+    in_transaction: Annotated[Count, Meta(description="of the others: left in one")] = 0

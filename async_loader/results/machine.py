@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from .annotations import NotNegative, Share
+from .form import Part
+from .notes import Rounded
 
 # Of the time: so much waiting for a core is felt in every latency.
 _STARVED = 0.2
 
 
+_OfTime = Annotated[Share, Rounded(4)]
+
+
 @dataclass(frozen=True, slots=True)
-class MachineResult:
-    """
-    The machine during the run, in shares (0 to 1) of its time; None where it does not tell.
+class MachineResult(Part):
+    """Who had the machine's cores, in shares of the time; null where it does not tell."""
 
-    `ran`: the event loop's thread had a core. `waited`: it was ready and had none. `stolen`: of
-    all cores' time, the hypervisor gave it to other machines. `throttled`: the container's quota
-    was used up. `pressure`: some process waited for a core (Linux' PSI). `others`: cores that
-    other processes used, of `cores`; `busiest` names those that used most.
-    """
-
-    ran: float
-    waited: float | None = None
-    stolen: float | None = None
-    throttled: float | None = None
-    pressure: float | None = None
-    others: float | None = None
-    cores: int = 1
-    busiest: tuple[str, ...] = ()
+    ran: Annotated[_OfTime, Meta(description="the event loop's thread had a core")]
+    waited: Annotated[_OfTime | None, Meta(description="it was ready, and had none")] = None
+    stolen: Annotated[
+        _OfTime | None, Meta(description="of all cores': the hypervisor gave it to other machines")
+    ] = None
+    throttled: Annotated[_OfTime | None, Meta(description="the container's quota was used up")] = (
+        None
+    )
+    pressure: Annotated[
+        _OfTime | None, Meta(description="some process waited for a core (Linux' PSI)")
+    ] = None
+    others: Annotated[
+        Annotated[NotNegative, Rounded(4)] | None,
+        Meta(description="cores that other processes used"),
+    ] = None
+    cores: Annotated[int, Meta(ge=1)] = 1
+    busiest: Annotated[
+        tuple[str, ...], Meta(description="names, and the cores that each used")
+    ] = ()
 
     @property
     def starved(self) -> bool:
@@ -54,17 +67,3 @@ class MachineResult:
     def worse(self, other: MachineResult) -> MachineResult:
         """Return the one of the two under which a process had less."""
         return max(self, other, key=lambda machine: machine.waited or 0.0)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | None) -> Self | None:
-        """Return what `to_dict` wrote; None of a result that has none."""
-        return None if data is None else cls(**{**data, "busiest": tuple(data["busiest"])})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        figures = {name: _rounded(value) for name, value in asdict(self).items()}
-        return {**figures, "busiest": list(self.busiest)}
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value

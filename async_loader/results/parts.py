@@ -1,44 +1,78 @@
-"""The parts of a `RunResult`: each frozen, mergeable, and to and from JSON."""
+"""The parts of a `RunResult`: each frozen and mergeable."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Self
+from typing import Annotated, Any
 
-from .histogram import Histogram, sum_of
+from msgspec import Meta
+
+from .annotations import Count, EncodedHistogram, NotNegative, PerSecond, Share, Summary
+from .form import Part
+from .histogram import sum_of
 from .machine import MachineResult
-from .time_split import TimeSplit
+from .notes import LATER, OMITTED, After, Key, Rebuilt, Rounded, shown
+from .time_split import SplitHistograms, SplitSummaries, Statements, TimeSplit
 
 
 @dataclass(frozen=True, slots=True)
-class OperationResult:
+class OperationResult(Part):
     """
     One operation's counts and latencies.
 
-    `count` ended well and are in `histogram`; `failed` ended with an error; of the
-    `indeterminate` nobody knows whether the database did them (a commit without a reply).
-    `dropped` were due and could not start; `late`: of `count`, those over the latency limit;
-    `retries`: tries after the first, in `retried` operations, however those ended.
-    `after_commit`: of those that did not end well, how many had committed something by then,
-    for which reason they were not tried again. `histogram` also has the latencies of those
-    that ended well and whose background tasks did not. `share` (0 to 1): of the mix, by its
-    weight; None where that is not known.
+    The percentiles are there to be read, the histogram counts: it also has the latencies of those
+    that ended well and whose background tasks did not.
     """
 
     kind: str
-    count: int
-    failed: int
-    indeterminate: int
-    histogram: Histogram
-    split: TimeSplit | None = None
-    dropped: int = 0
-    late: int = 0
-    retries: int = 0
-    retried: int = 0
-    after_commit: int = 0
-    share: float | None = None
+    count: Annotated[Count, Meta(description="ended well, and are in the histogram")]
+    failed: Annotated[Count, Meta(description="ended with an error")]
+    indeterminate: Annotated[
+        Count, Meta(description="nobody knows whether they were done: a commit without a reply")
+    ]
+    histogram: EncodedHistogram
+    split: Annotated[
+        TimeSplit | None,
+        Rebuilt(("time_split_histograms", "statements"), TimeSplit.of),
+    ] = None
+    dropped: Annotated[Count, Meta(description="were due and could not start")] = 0
+    late: Annotated[Count, Meta(description="of count, over the latency limit")] = 0
+    retries: Annotated[Count, Meta(description="tries after an operation's first")] = 0
+    retried: Annotated[Count, Meta(description="operations that took more than one")] = 0
+    after_commit: Annotated[
+        Count,
+        Meta(description="did not end well, not tried again: had committed something before"),
+    ] = 0
+    share: Annotated[
+        Share | None, Meta(description="of the mix, by its weight; null: not known"), LATER
+    ] = None
+
+    @property
+    @shown
+    def latency_ms(self) -> Annotated[Summary, After("share")]:
+        """The histogram's percentiles."""
+        return self.histogram.summary_ms()
+
+    @property
+    @shown
+    def time_split_ms(self) -> Annotated[SplitSummaries | None, OMITTED]:
+        """Where the time went; the means add up to the latency's. Missing where nobody looked."""
+        if self.split is None:
+            return None
+        return {name: part.summary_ms() for name, part in self.split.parts()}
+
+    @property
+    @shown
+    def time_split_histograms(self) -> Annotated[SplitHistograms | None, OMITTED]:
+        """What `time_split_ms` sums up."""
+        return None if self.split is None else dict(self.split.parts())
+
+    @property
+    @shown
+    def statements(self) -> Annotated[Statements | None, OMITTED]:
+        """How often the database was asked, BEGIN, COMMIT and ROLLBACK apart."""
+        return None if self.split is None else self.split.asked()
 
     @property
     def started(self) -> int:
@@ -67,70 +101,30 @@ class OperationResult:
             share=self.share if other.share is None else other.share,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form; the percentiles are there to be read, the histogram counts."""
-        return {
-            "kind": self.kind,
-            "count": self.count,
-            "failed": self.failed,
-            "indeterminate": self.indeterminate,
-            "dropped": self.dropped,
-            "late": self.late,
-            "retries": self.retries,
-            "retried": self.retried,
-            "after_commit": self.after_commit,
-            "share": self.share,
-            "latency_ms": self.histogram.summary_ms(),
-            "histogram": self.histogram.encode(),
-            **(self.split.to_dict() if self.split else {}),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(
-            kind=data["kind"],
-            count=data["count"],
-            failed=data["failed"],
-            indeterminate=data.get("indeterminate", 0),
-            histogram=Histogram.decode(data["histogram"]),
-            split=TimeSplit.from_dict(data),
-            dropped=data.get("dropped", 0),
-            late=data.get("late", 0),
-            retries=data.get("retries", 0),
-            retried=data.get("retried", 0),
-            after_commit=data.get("after_commit", 0),
-            share=data.get("share"),
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Part):
     """How often a check of the workload's own held."""
 
-    passed: int
-    failed: int
+    passed: Count
+    failed: Count
 
     def merged(self, other: CheckResult) -> CheckResult:
         """Return the two together."""
         return CheckResult(self.passed + other.passed, self.failed + other.failed)
 
-    def to_dict(self) -> dict[str, int]:
-        """Return the JSON form."""
-        return {"passed": self.passed, "failed": self.failed}
-
 
 @dataclass(frozen=True, slots=True)
-class PoolResult:
+class PoolResult(Part):
     """
-    The connection pool: its size and the most connections in use and tasks waiting.
+    The connection pool; null where no database was used.
 
     Merged peaks are sums, an upper bound: shards need not peak together.
     """
 
-    size: int
-    peak_in_use: int
-    peak_waiting: int
+    size: Annotated[Count, Meta(description="0: without a limit")]
+    peak_in_use: Annotated[Count, Meta(description="the most connections in use")]
+    peak_waiting: Annotated[Count, Meta(description="the most tasks waiting for one")]
 
     def merged(self, other: PoolResult) -> PoolResult:
         """Return the two together."""
@@ -140,28 +134,31 @@ class PoolResult:
             peak_waiting=self.peak_waiting + other.peak_waiting,
         )
 
-    def to_dict(self) -> dict[str, int]:
-        """Return the JSON form."""
-        return {
-            "size": self.size,
-            "peak_in_use": self.peak_in_use,
-            "peak_waiting": self.peak_waiting,
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Series(Part):
     """
     What happened in each second of the run, in lists of equal length.
 
-    `throughput`: operations that ended well in it. `failed`: those that did not.
-    `in_use`, `waiting`: the most connections in use and tasks waiting for one.
+    Operations that ended well in it, and those that did not; the most connections in use, and
+    tasks waiting for one.
     """
 
-    throughput: tuple[int, ...] = ()
-    failed: tuple[int, ...] = ()
-    in_use: tuple[int, ...] = ()
-    waiting: tuple[int, ...] = ()
+    throughput: PerSecond = ()
+    failed: PerSecond = ()
+    in_use: PerSecond = ()
+    waiting: PerSecond = ()
+
+    @property
+    @shown
+    def seconds(self) -> Annotated[PerSecond, After("")]:
+        """Counted from the start of the run."""
+        return tuple(range(len(self.throughput)))
+
+    def damage(self) -> str | None:
+        """Return whether the lists differ in length; one that is empty is an older version's."""
+        lists = (self.throughput, self.failed, self.in_use, self.waiting)
+        return "lists of different length" if len({len(x) for x in lists if x}) > 1 else None
 
     def merged(self, other: Series) -> Series:
         """Return the two together, second by second."""
@@ -175,41 +172,27 @@ class Series:
             }
         )
 
-    def to_dict(self) -> dict[str, list[int]]:
-        """Return the JSON form; `seconds` counts from the start of the run."""
-        return {
-            "seconds": list(range(len(self.throughput))),
-            "throughput": list(self.throughput),
-            "failed": list(self.failed),
-            "in_use": list(self.in_use),
-            "waiting": list(self.waiting),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(
-            **{name: tuple(values) for name, values in data.items() if name != "seconds"},
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class ProcessResult:
-    """
-    This process during the run.
+class ProcessResult(Part):
+    """The loader's own process, which must not be what was measured."""
 
-    `loop_busy`: the share of the time (0 to 1) in which the event loop's thread ran or
-    was ready to run. Near 1 the loop is the bottleneck and latencies hold its queue.
-    `loop_lag`: how late a timer of the loop fired. `processes`: how many were merged.
-    `machine`: who had its cores meanwhile; None where nobody looked.
-    """
+    cpu_seconds: Annotated[NotNegative, Rounded(3)]
+    peak_memory_bytes: Count
+    loop_busy: Annotated[
+        Share,
+        Rounded(4),
+        Meta(description="of the time the loop's thread ran or was ready to; 1: the bottleneck"),
+    ]
+    loop_lag: Annotated[EncodedHistogram, Key("loop_lag_histogram")]
+    processes: Annotated[int, Meta(ge=1, description="how many were merged")] = 1
+    machine: Annotated[MachineResult | None, Meta(description="null: nobody looked"), LATER] = None
 
-    cpu_seconds: float
-    peak_memory_bytes: int
-    loop_busy: float
-    loop_lag: Histogram
-    processes: int = 1
-    machine: MachineResult | None = None
+    @property
+    @shown
+    def loop_lag_ms(self) -> Summary:
+        """How late a timer of the event loop fired."""
+        return self.loop_lag.summary_ms()
 
     def merged(self, other: ProcessResult) -> ProcessResult:
         """Return the two together: sums, but for the busiest loop."""
@@ -220,30 +203,6 @@ class ProcessResult:
             loop_lag=sum_of(self.loop_lag, other.loop_lag),
             processes=self.processes + other.processes,
             machine=optional(MachineResult.worse, self.machine, other.machine),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "cpu_seconds": round(self.cpu_seconds, 3),
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "loop_busy": round(self.loop_busy, 4),
-            "loop_lag_ms": self.loop_lag.summary_ms(),
-            "loop_lag_histogram": self.loop_lag.encode(),
-            "processes": self.processes,
-            "machine": self.machine.to_dict() if self.machine else None,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(
-            cpu_seconds=data["cpu_seconds"],
-            peak_memory_bytes=data["peak_memory_bytes"],
-            loop_busy=data["loop_busy"],
-            loop_lag=Histogram.decode(data["loop_lag_histogram"]),
-            processes=data["processes"],
-            machine=MachineResult.from_dict(data.get("machine")),
         )
 
 

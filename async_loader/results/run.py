@@ -1,28 +1,32 @@
 """
 What a run found: frozen, versioned, serialisable, mergeable.
 
-Reports and comparisons read a `RunResult` and nothing else. `RESULT_SCHEMA` is the number in
-the JSON's `schema`; it grows when a reader of the older form would misread the newer one.
+Reports and comparisons read a `RunResult` and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, Self
 
+from msgspec import Meta
+
+from .annotations import Count, NotNegative, PerSecondRate
 from .changes import Comparison
 from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
+from .form import Part, read
 from .histogram import Histogram, sum_of
 from .loop_profile import Leak, LoopProfile
+from .notes import LATER, After, Rebuilt, Stored, shown
 from .parts import CheckResult, OperationResult, PoolResult, ProcessResult, Series, optional
 from .schedule import ScheduleResult
 from .shards import ShardResult
 from .slices import Slices
+from .surroundings import Environment, Settings
+from .versions import RESULT_SCHEMA, newest
 from .warm_up import WarmUpResult
-
-RESULT_SCHEMA = 1
 
 # interrupted: somebody asked for the end; failed: a threshold broke, and that was to end it;
 # aborted: nothing succeeded any more; lost: a worker died, and that was to end it; hung: it did
@@ -33,47 +37,85 @@ _OUTCOMES: tuple[Outcome, ...] = ("done", "interrupted", "failed", "aborted", "l
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
+class Operations(Part):
     """
-    Everything a run found.
+    All operations together.
 
-    `planned` is None for a run by duration. `settings` and `environment` are for the
-    reader: what was asked for and on what it ran, without passwords. `repeated_statements`:
-    the N+1 of its operations, most executions first. `server_side` is None where no server
-    was asked, `slices` in a result of an older version, `schedule` in a closed model,
-    `baseline` where the run was held against none, `loop_profile` where
-    no event loop was sampled. `unseen`: sentences on what could not be measured. `shards` is
-    empty for one process. `stalls`: the seconds of each half second and more in which operations
-    were under way and none ended, the longest 1,000 of them. `warm_up`: what ran before, and is in
-    no other figure. `stopped_by`: of one that was interrupted, by what, where that is known: a
-    signal's name.
+    Completed, failed, indeterminate, dropped and not started are all that were planned.
     """
+
+    planned: Annotated[Count | None, Meta(description="null for a run by duration")]
+    completed: Annotated[Count, Meta(description="ended well")] = 0
+    failed: Annotated[Count, Meta(description="ended with an error")] = 0
+    indeterminate: Annotated[
+        Count, Meta(description="nobody knows whether the database did them")
+    ] = 0
+    dropped: Annotated[Count, Meta(description="were due and could not start")] = 0
+    not_started: Annotated[Count, Meta(description="never due or begun; 0 by duration")] = 0
+    after_commit: Annotated[
+        Count, Meta(description="did not end well, and had committed something by then")
+    ] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Part):
+    """Everything a run found."""
 
     outcome: Outcome
     mode: str
     workload: str
-    seconds: float
-    planned: int | None
+    seconds: NotNegative
+    planned: Annotated[int | None, Rebuilt(("operations",), lambda operations: operations.planned)]
     by_operation: Mapping[str, OperationResult]
     errors: Mapping[str, ErrorResult]
     pool: PoolResult | None
     series: Series
     process: ProcessResult
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    repeated_statements: tuple[RepeatedStatement, ...] = ()
+    settings: Annotated[
+        Mapping[str, Any], Stored(Settings, dict), Meta(description="what was asked for")
+    ] = field(default_factory=dict)
+    environment: Annotated[
+        Mapping[str, Any],
+        Stored(Environment, dict),
+        Meta(description="on what it ran, without passwords"),
+    ] = field(default_factory=dict)
+    repeated_statements: Annotated[
+        tuple[RepeatedStatement, ...],
+        Meta(description="the N+1 of its operations, most executions first"),
+    ] = ()
     server_side: ServerSide | None = None
-    slices: Slices | None = None
+    slices: Annotated[Slices | None, Meta(description="null in an older version's result")] = None
     schedule: ScheduleResult | None = None
-    baseline: Comparison | None = None
-    shards: tuple[ShardResult, ...] = ()
-    loop_profile: LoopProfile | None = None
-    leaks: tuple[Leak, ...] = ()
-    unseen: tuple[str, ...] = ()
-    stalls: tuple[float, ...] = ()
-    warm_up: WarmUpResult | None = None
-    stopped_by: str | None = None
+    baseline: Annotated[Comparison | None, Meta(description="null: held against none")] = None
+    shards: Annotated[tuple[ShardResult, ...], Meta(description="empty for one process")] = ()
+    loop_profile: Annotated[LoopProfile | None, LATER] = None
+    leaks: Annotated[tuple[Leak, ...], LATER] = ()
+    unseen: Annotated[
+        tuple[str, ...], Meta(description="sentences on what could not be measured"), LATER
+    ] = ()
+    stalls: Annotated[
+        tuple[float, ...],
+        Meta(description="seconds in which operations were under way and none ended: the longest"),
+        LATER,
+    ] = ()
+    warm_up: Annotated[WarmUpResult | None, LATER] = None
+    stopped_by: Annotated[
+        str | None, Meta(description="by what it was interrupted: a signal's name"), LATER
+    ] = None
+
+    @property
+    @shown
+    def schema(self) -> Annotated[Literal[1], After("")]:
+        """The form of this document: see `versions`."""
+        return RESULT_SCHEMA
+
+    @property
+    @shown
+    def operations(self) -> Annotated[Operations, After("seconds")]:
+        """All operations together."""
+        names = [one.name for one in fields(Operations)]
+        return Operations(**{name: getattr(self, name) for name in names})
 
     @property
     def title(self) -> str:
@@ -128,7 +170,8 @@ class RunResult:
         return sum(operation.retries for operation in self.by_operation.values())
 
     @property
-    def throughput(self) -> float:
+    @shown
+    def throughput(self) -> Annotated[PerSecondRate, After("seconds")]:
         """Operations per second that ended well."""
         return self.completed / self.seconds if self.seconds else 0.0
 
@@ -178,91 +221,18 @@ class RunResult:
             stopped_by=self.stopped_by or other.stopped_by,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which the README documents."""
-        return {
-            "schema": RESULT_SCHEMA,
-            "outcome": self.outcome,
-            "stopped_by": self.stopped_by,
-            "mode": self.mode,
-            "workload": self.workload,
-            "seconds": self.seconds,
-            "throughput": round(self.throughput, 3),
-            "operations": {
-                "planned": self.planned,
-                "completed": self.completed,
-                "failed": self.failed,
-                "indeterminate": self.indeterminate,
-                "dropped": self.dropped,
-                "not_started": self.not_started,
-                "after_commit": self.after_commit,
-            },
-            "by_operation": {name: o.to_dict() for name, o in self.by_operation.items()},
-            "pool": self.pool.to_dict() if self.pool else None,
-            "series": self.series.to_dict(),
-            "slices": self.slices.to_dict() if self.slices else None,
-            "baseline": self.baseline.to_dict() if self.baseline else None,
-            "errors": {name: error.to_dict() for name, error in self.errors.items()},
-            "checks": {name: check.to_dict() for name, check in self.checks.items()},
-            "process": self.process.to_dict(),
-            "repeated_statements": [repeat.to_dict() for repeat in self.repeated_statements],
-            "server_side": self.server_side.to_dict() if self.server_side else None,
-            "schedule": self.schedule.to_dict() if self.schedule else None,
-            "shards": [shard.to_dict() for shard in self.shards],
-            "loop_profile": self.loop_profile.to_dict() if self.loop_profile else None,
-            "leaks": [leak.to_dict() for leak in self.leaks],
-            "unseen": list(self.unseen),
-            "stalls": list(self.stalls),
-            "warm_up": self.warm_up.to_dict() if self.warm_up else None,
-            "settings": dict(self.settings),
-            "environment": dict(self.environment),
-        }
-
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, document: Any) -> Self:
         """
-        Return what `to_dict` wrote.
+        Return what `to_dict` wrote, this version's or an earlier one's.
 
-        Raises `ValueError` for another schema or a damaged document.
+        Raises `ValueError`, which says where, for another schema or a damaged document.
         """
-        if data.get("schema") != RESULT_SCHEMA:
-            raise ValueError(
-                f"this is not a result of schema {RESULT_SCHEMA}: schema is {data.get('schema')!r}"
-            )
-        try:
-            return cls(
-                outcome=data["outcome"],
-                mode=data["mode"],
-                workload=data["workload"],
-                seconds=data["seconds"],
-                planned=data["operations"]["planned"],
-                by_operation={
-                    name: OperationResult.from_dict(o) for name, o in data["by_operation"].items()
-                },
-                errors={n: ErrorResult.from_dict(n, error) for n, error in data["errors"].items()},
-                checks={n: CheckResult(**check) for n, check in data.get("checks", {}).items()},
-                pool=PoolResult(**data["pool"]) if data["pool"] else None,
-                series=Series.from_dict(data["series"]),
-                slices=Slices.from_dict(data.get("slices")),
-                baseline=Comparison.from_dict(data.get("baseline")),
-                process=ProcessResult.from_dict(data["process"]),
-                settings=data["settings"],
-                environment=data["environment"],
-                repeated_statements=tuple(
-                    map(RepeatedStatement.from_dict, data.get("repeated_statements", ()))
-                ),
-                server_side=_optional_part(ServerSide, data.get("server_side")),
-                schedule=_optional_part(ScheduleResult, data.get("schedule")),
-                shards=tuple(map(ShardResult.from_dict, data.get("shards", ()))),
-                loop_profile=_optional_part(LoopProfile, data.get("loop_profile")),
-                leaks=tuple(Leak(**leak) for leak in data.get("leaks", ())),
-                unseen=tuple(data.get("unseen", ())),
-                stalls=tuple(data.get("stalls", ())),
-                warm_up=_optional_part(WarmUpResult, data.get("warm_up")),
-                stopped_by=data.get("stopped_by"),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"a damaged result: {error}") from error
+        document = newest(document)
+        found = read(cls, document)
+        # msgspec keeps of these what their types name; there is more in them.
+        kept = {name: document[name] for name in ("settings", "environment") if name in document}
+        return replace(found, **kept)
 
 
 def merge(results: Iterable[RunResult]) -> RunResult:
@@ -280,11 +250,6 @@ def merge(results: Iterable[RunResult]) -> RunResult:
 def _merged(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     names = [*mine, *(name for name in theirs if name not in mine)]
     return {name: optional(_merge_two, mine.get(name), theirs.get(name)) for name in names}
-
-
-def _optional_part(kind: Any, data: Mapping[str, Any] | None) -> Any:
-    """Return a part that older files do not have, and that a run may lack."""
-    return None if data is None else kind.from_dict(data)
 
 
 def _merge_two(mine: Any, theirs: Any) -> Any:

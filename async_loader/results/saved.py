@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .document import damage
-from .run import RESULT_SCHEMA, RunResult
+from .run import RunResult
+from .versions import CONVERTERS, RESULT_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def _document(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is damaged, or no result: it is not JSON") from None
     if not isinstance(document, dict) or not {"outcome", "runs"} & document.keys():
         raise ConfigurationError(f"{path} is not the result of a run or a comparison")
-    if document.get("schema") != RESULT_SCHEMA:
+    if document.get("schema") not in (RESULT_SCHEMA, *CONVERTERS):
         raise ConfigurationError(
             f"{path} is of schema {document.get('schema')!r}: this version reads {RESULT_SCHEMA}"
         )
@@ -55,10 +55,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _result(path: Path, document: dict[str, Any]) -> RunResult:
-    if wrong := damage(document):
-        raise ConfigurationError(f"{path} is damaged: {wrong}")
     try:
         return RunResult.from_dict(document)
     except ValueError as error:
-        problem = str(error).removeprefix("a damaged result: ")
-        raise ConfigurationError(f"{path} is damaged: {problem}") from None
+        raise ConfigurationError(f"{path} is damaged: {error}") from None

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated
 
-from .histogram import Histogram, sum_of
+from msgspec import Meta
+
+from .annotations import Count, EncodedHistogram, Summary
+from .form import Part
+from .histogram import sum_of
+from .notes import Key, shown
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleResult:
-    """
-    The arrivals of an open model, and how late they were started.
+class ScheduleResult(Part):
+    """The arrivals of an open model, and how late they were started; null in a closed one."""
 
-    `due` came due; `dropped` of them could not start, as too many were in flight or the run
-    was stopped. `lag`: from when an operation was due to when it began, for each that did.
-    """
-
-    due: int
-    dropped: int
-    lag: Histogram
+    due: Count
+    dropped: Annotated[
+        Count, Meta(description="could not start: too many in flight, or the run was stopped")
+    ]
+    lag: Annotated[EncodedHistogram, Key("lag_histogram")]
 
     @property
-    def started(self) -> int:
+    @shown
+    def lag_ms(self) -> Summary:
+        """From when an operation was due to when it began, for each that did."""
+        return self.lag.summary_ms()
+
+    @property
+    @shown
+    def started(self) -> Count:
         """Arrivals that began their operation."""
         return self.due - self.dropped
 
@@ -39,18 +47,3 @@ class ScheduleResult:
             dropped=self.dropped + other.dropped,
             lag=sum_of(self.lag, other.lag),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "due": self.due,
-            "started": self.started,
-            "dropped": self.dropped,
-            "lag_ms": self.lag.summary_ms(),
-            "lag_histogram": self.lag.encode(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(data["due"], data["dropped"], Histogram.decode(data["lag_histogram"]))

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from .annotations import Count, NotNegative, PerSecondRate, Share
+from .form import Part
+from .notes import shown
 
 
 @dataclass(frozen=True, slots=True)
-class ShardResult:
-    """
-    One shard of a run: so that a slow machine, or a worker that died, is seen.
-
-    `seconds`: its part of the run took. `loop_busy`: a share, 0 to 1, of a core at most.
-    `loop_lag_ms` is the 99th percentile of how late its event loop was, `schedule_lag_ms` of how
-    late its operations began where they were due. `clock_offset_ms`: its clock is ahead of the
-    coordinator's. `lost`: how its worker died; the figures are then those of its last snapshot.
-    """
+class ShardResult(Part):
+    """One process of a run that was split: so that a slow machine, or a dead worker, is seen."""
 
     name: str
-    seconds: float
-    completed: int
-    failed: int
-    indeterminate: int
-    loop_busy: float
-    loop_lag_ms: float
-    schedule_lag_ms: float | None = None
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    clock_offset_ms: float = 0.0
-    lost: str | None = None
+    seconds: Annotated[NotNegative, Meta(description="its part of the run took")]
+    completed: Count
+    failed: Count
+    indeterminate: Count
+    loop_busy: Annotated[Share, Meta(description="of a core at most")]
+    loop_lag_ms: Annotated[NotNegative, Meta(description="milliseconds at p99")]
+    schedule_lag_ms: Annotated[
+        float | None, Meta(description="at p99: from due to begun; null in a closed model")
+    ] = None
+    cpu_seconds: NotNegative = 0.0
+    peak_memory_bytes: Count = 0
+    clock_offset_ms: Annotated[float, Meta(description="ahead of the coordinator's")] = 0.0
+    lost: Annotated[
+        str | None, Meta(description="how it died, after its last snapshot, which this is")
+    ] = None
 
     @property
-    def throughput(self) -> float:
+    @shown
+    def throughput(self) -> PerSecondRate:
         """Operations per second that ended well."""
         return self.completed / self.seconds if self.seconds else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self) | {"throughput": round(self.throughput, 3)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        return cls(**{name: value for name, value in data.items() if name != "throughput"})

@@ -13,7 +13,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
-from typing import Any, Self
+from typing import Annotated, Self
+
+from msgspec import Meta
+
+from .annotations import Count
+from .form import Part
+from .notes import Stored
 
 _BITS = 7
 _HALF = 1 << (_BITS - 1)
@@ -97,16 +103,53 @@ NOTHING = Slice()
 
 
 @dataclass(frozen=True, slots=True)
-class Slices:
+class PackedSlices(Part):
     """
-    The run in slices of `width` seconds, each operation's in a tuple, all of one length.
+    One operation's slices, as the JSON has them.
+
+    `buckets` are, slice after slice, variable-length integers (7 bits a byte, low first):
+    how many buckets are filled, then for each the distance from the one before and the
+    count; compressed by zlib, in base64.
+    """
+
+    count: Annotated[tuple[Count, ...], Meta(description="ended well, in each slice")]
+    failed: Annotated[tuple[Count, ...], Meta(description="did not, in each slice")]
+    buckets: Annotated[str, Meta(description="latencies; zlib, base64")]
+
+    @classmethod
+    def of(cls, slices: Iterable[Slice]) -> Self:
+        """Return the slices packed."""
+        slices = tuple(slices)
+        packed = zlib.compress(b"".join(s.packed for s in slices), 9)
+        return cls(
+            tuple(s.count for s in slices),
+            tuple(s.failed for s in slices),
+            b64encode(packed).decode("ascii"),
+        )
+
+    def unpacked(self) -> tuple[Slice, ...]:
+        """Return the slices; raises `ValueError` for damaged buckets."""
+        try:
+            stream = iter(zlib.decompress(b64decode(self.buckets, validate=True)))
+            return tuple(Slice.of(_unpack(stream), failed) for failed in self.failed)
+        except (zlib.error, ValueError, StopIteration) as error:  # binascii's is a ValueError
+            raise ValueError("not the buckets of slices") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Slices(Part):
+    """
+    The run in slices of time, each operation's in lists of one length.
 
     What happened is in the slice in which it ended. The last slice is shorter than the
     others when the run ended within it.
     """
 
-    width: float
-    by_operation: Mapping[str, tuple[Slice, ...]]
+    width: Annotated[float, Meta(gt=0, description="seconds")]
+    by_operation: Mapping[
+        str,
+        Annotated[tuple[Slice, ...], Stored(PackedSlices, PackedSlices.of, PackedSlices.unpacked)],
+    ]
 
     @property
     def length(self) -> int:
@@ -163,39 +206,6 @@ class Slices:
             },
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Return the JSON form.
-
-        `buckets` are, slice after slice, variable-length integers (7 bits a byte, low first):
-        how many buckets are filled, then for each the distance from the one before and the
-        count; compressed by zlib, in base64.
-        """
-        return {
-            "width": self.width,
-            "by_operation": {
-                name: {
-                    "count": [s.count for s in slices],
-                    "failed": [s.failed for s in slices],
-                    "buckets": _text(b"".join(s.packed for s in slices)),
-                }
-                for name, slices in self.by_operation.items()
-            },
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | None) -> Self | None:
-        """
-        Return what `to_dict` wrote, None for nothing.
-
-        Raises `ValueError` for a damaged document.
-        """
-        if data is None:
-            return None
-        return cls(
-            data["width"], {name: _slices(found) for name, found in data["by_operation"].items()}
-        )
-
 
 def pairs(slices: Iterable[Slice]) -> tuple[Slice, ...]:
     """Return each two neighbours as one."""
@@ -214,18 +224,6 @@ def _spread(count: int, begin: float, end: float, parts: list[float], rises: lis
     parts[last] += density * (end - last)
     rises[first + 1] += density
     rises[last] -= density
-
-
-def _slices(data: Mapping[str, Any]) -> tuple[Slice, ...]:
-    try:
-        stream = iter(zlib.decompress(b64decode(data["buckets"], validate=True)))
-        return tuple(Slice.of(_unpack(stream), failed) for failed in data["failed"])
-    except (zlib.error, ValueError, StopIteration) as error:  # binascii's error is a ValueError
-        raise ValueError("not the buckets of slices") from error
-
-
-def _text(packed: bytes) -> str:
-    return b64encode(zlib.compress(packed, 9)).decode("ascii")
 
 
 def _pack(buckets: Mapping[int, int]) -> bytes:

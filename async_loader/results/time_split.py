@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Self
 
+from msgspec import Meta
+
+from .annotations import Count, EncodedHistogram, NotNegative, Summary
+from .form import Part
 from .histogram import Histogram, sum_of
+from .notes import Key, Named, Rounded
 
 PARTS: Mapping[str, str] = {
     "pool_wait": "pool wait",
@@ -34,6 +39,25 @@ MEANINGS: Mapping[str, str] = {
 
 # Older results have no others; reports leave out what nothing was spent on.
 _ALWAYS = ("pool_wait", "database", "orm")
+_LATER = frozenset(PARTS) - frozenset(_ALWAYS)
+
+SplitSummaries = Annotated[
+    Mapping[str, Summary],
+    Named("SplitSummaries", "The parts of a latency.", tuple(MEANINGS.items()), _LATER),
+]
+SplitHistograms = Annotated[
+    Mapping[str, EncodedHistogram],
+    Named("SplitHistograms", "The parts of a latency.", tuple(MEANINGS.items()), _LATER),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Statements(Part):
+    """How often the database was asked, BEGIN, COMMIT and ROLLBACK apart."""
+
+    total: Count
+    most: Annotated[Count, Key("max"), Meta(description="in one operation")]
+    mean: Annotated[NotNegative, Rounded(4), Meta(description="per operation")] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +109,14 @@ class TimeSplit:
         """The mean number of statements; 0 where there was no operation."""
         return self.statements / self.count if self.count else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which `OperationResult` takes up into its own."""
-        return {
-            "time_split_ms": {name: part.summary_ms() for name, part in self.parts()},
-            "time_split_histograms": {name: part.encode() for name, part in self.parts()},
-            "statements": {
-                "total": self.statements,
-                "mean": round(self.statements_per_operation, 4),
-                "max": self.most_statements,
-            },
-        }
+    def asked(self) -> Statements:
+        """Return how often the database was asked."""
+        return Statements(self.statements, self.most_statements, self.statements_per_operation)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self | None:
-        """Return what `to_dict` wrote, None where an operation was not split."""
-        if "time_split_histograms" not in data:
-            return None
-        encoded = data["time_split_histograms"]
-        return cls(
-            **{name: Histogram.decode(encoded[name]) for name in PARTS if name in encoded},
-            statements=data["statements"]["total"],
-            most_statements=data["statements"]["max"],
-        )
+    def of(cls, parts: Mapping[str, Histogram], statements: Statements) -> Self:
+        """Return the split of which these are the parts; the ones that are missing are empty."""
+        return cls(**parts, statements=statements.total, most_statements=statements.most)
 
 
 def parts_shown(*splits: TimeSplit) -> list[str]:

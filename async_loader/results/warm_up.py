@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated
 
-from .histogram import Histogram, sum_of
+from msgspec import Meta
+
+from .annotations import Count, EncodedHistogram, NotNegative, Summary
+from .form import Part
+from .histogram import sum_of
+from .notes import shown
 
 
 @dataclass(frozen=True, slots=True)
-class WarmUpResult:
-    """
-    The operations of a warm-up, in `seconds`: those that ended well are in the `histogram`.
+class WarmUpResult(Part):
+    """What ran before the run and is in no other figure; null without one."""
 
-    `failed`: those that did not, whatever the database did of them; `dropped`: could not start.
-    """
-
-    seconds: float
-    failed: int
-    dropped: int
-    histogram: Histogram
+    seconds: NotNegative
+    failed: Annotated[Count, Meta(description="whatever the database did of them")]
+    dropped: Annotated[Count, Meta(description="could not start")]
+    histogram: EncodedHistogram
 
     @property
-    def completed(self) -> int:
+    @shown
+    def latency_ms(self) -> Summary:
+        """The latencies of those that ended well."""
+        return self.histogram.summary_ms()
+
+    @property
+    @shown
+    def completed(self) -> Count:
         """Operations that ended well."""
         return self.histogram.count
 
@@ -35,20 +42,3 @@ class WarmUpResult:
             dropped=self.dropped + other.dropped,
             histogram=sum_of(self.histogram, other.histogram),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "seconds": self.seconds,
-            "completed": self.completed,
-            "failed": self.failed,
-            "dropped": self.dropped,
-            "latency_ms": self.histogram.summary_ms(),
-            "histogram": self.histogram.encode(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` wrote."""
-        histogram = Histogram.decode(data["histogram"])
-        return cls(data["seconds"], data["failed"], data["dropped"], histogram)

@@ -50,7 +50,10 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from ..results.form import definitions_of
+from ..verdict.document import DOCUMENTS, OPEN
 from . import problems, routes_jobs, routes_meta, routes_pages, routes_results, routes_runs
+from .documents import SCHEMAS
 from .state import BEARER, ServiceState
 
 # What the guard, or a defect, may answer whatever is asked.
@@ -82,7 +85,7 @@ def make_app(service: ServiceState) -> FastAPI:
 
 
 def _openapi(app: FastAPI, service: ServiceState) -> dict[str, Any]:
-    """Return the OpenAPI document, with what a problem is, and with this server's bounds."""
+    """Return the OpenAPI document, with what problems and results are, and with its bounds."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -92,7 +95,10 @@ def _openapi(app: FastAPI, service: ServiceState) -> dict[str, Any]:
             routes=app.routes,
         )
         schemas = document["components"]["schemas"]
-        template = "#/components/schemas/{model}"
+        _, results = definitions_of(*DOCUMENTS, more=OPEN, where=f"{SCHEMAS}{{name}}")
+        assert not results.keys() & schemas.keys(), "two things of one name"
+        schemas |= results
+        template = f"{SCHEMAS}{{model}}"
         problem = problems.ProblemDocument.model_json_schema(ref_template=template)
         schemas |= problem.pop("$defs")
         schemas["ProblemDocument"] = problem

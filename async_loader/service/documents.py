@@ -16,6 +16,8 @@ from .live import Live
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 # The most that both databases can number.
 MOST_ID = 2**63 - 1
+# Where the OpenAPI document has what is no model here: the parts of a result.
+SCHEMAS = "#/components/schemas/"
 
 
 class Document(BaseModel):
@@ -232,7 +234,9 @@ class ComparisonDocument(Document):
 
     runs: list[RunSummary]
     charts: dict[str, Any]
-    changes: list[dict[str, Any]]
+    changes: Annotated[
+        list[dict[str, Any]], Field(json_schema_extra={"items": {"$ref": f"{SCHEMAS}Change"}})
+    ]
     differences: list[str]
 
 

@@ -15,7 +15,7 @@ from ..reports.forms import COMPARE_FORMS, RUN_FORMS
 from ..reports.page_data import chart_data
 from ..results.run import RunResult
 from ..verdict.regression import compare_with
-from .documents import MOST_ID, ComparisonDocument, RunSummary
+from .documents import MOST_ID, SCHEMAS, ComparisonDocument, RunSummary
 from .problems import Problem, responses
 from .state import ServiceState, StateDep
 
@@ -29,13 +29,6 @@ _MEDIA = {
     "xml": "application/xml",
     "md": "text/markdown",
 }
-_FILES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "as `--out html=`, `json=`, `junit=` and `markdown=` write it",
-        "content": {media: {"schema": {"type": "string"}} for media in _MEDIA.values()},
-    }
-}
-_FILES[200]["content"]["application/json"] = {"schema": {"type": "object"}}
 _META_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)"')
 Runs = Annotated[
     list[Annotated[int, Query(ge=1, le=MOST_ID)]],
@@ -49,9 +42,17 @@ Runs = Annotated[
 ]
 
 
+def _files(result: str) -> dict[int | str, dict[str, Any]]:
+    """Return what the reports are; the JSON is a result, by the name of its schema."""
+    content = {media: {"schema": {"type": "string"}} for media in _MEDIA.values()}
+    content["application/json"] = {"schema": {"$ref": f"{SCHEMAS}{result}"}}
+    about = "as `--out html=`, `json=`, `junit=` and `markdown=` write it"
+    return {200: {"description": about, "content": content}}
+
+
 @router.get(
     "/runs/{number}/report.{suffix}",
-    responses=_FILES | responses(404, 409, 422),
+    responses=_files("Result") | responses(404, 409, 422),
     response_class=Response,
     summary="A run's report",
 )
@@ -95,7 +96,7 @@ async def compare(service: StateDep, numbers: Runs) -> ComparisonDocument:
 
 @router.get(
     "/compare/report.{suffix}",
-    responses=_FILES | responses(404, 409, 422),
+    responses=_files("Results") | responses(404, 409, 422),
     response_class=Response,
     summary="A comparison's report",
 )

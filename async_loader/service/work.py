@@ -27,7 +27,8 @@ from ..load.specs.load_test import LoadTestSpec
 from ..reports.console import load_model
 from ..results.run import RunResult
 from ..runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
-from ..verdict.verdict import document_of, judge
+from ..verdict.document import document_of
+from ..verdict.verdict import judge
 from ..workers import Link, Message
 from .path_redaction import published
 

@@ -15,10 +15,14 @@ has a direction (see `validity.Bias`):
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from ..results.changes import Change
+from ..results.form import Part
+from ..results.notes import Stored
 from ..results.run import Outcome, RunResult
 from .figures import TRENDS, figure_of, figure_text
 from .hidden import Hidden, at_worst, hidden_of
@@ -43,23 +47,20 @@ _OF_THE_QUEUE = ("loop_queue",)
 
 
 @dataclass(frozen=True, slots=True)
-class Criterion:
-    """
-    One thing that is asked of a run.
+class Criterion(Part):
+    """One thing that is asked of a run, and whether it holds."""
 
-    `name` is how the user wrote it. `figure` (None: there is none) is held against `bound` by
-    `comparison`, in the units of thresholds; `found` is the figure for a reader. `reason` is
-    why it is not passed or, of one that is, what speaks against the measurement beside it.
-    """
-
-    name: str
+    name: Annotated[str, Meta(description="as the user wrote it")]
     kind: Kind
     outcome: Judgement = "passed"
-    figure: float | None = None
+    figure: Annotated[float | None, Meta(description="in a threshold's units; null: none")] = None
     bound: float | None = None
-    comparison: str | None = None
-    found: str = ""
-    reason: str = ""
+    comparison: Annotated[
+        Annotated[str, Stored(Literal["<", "<=", ">", ">=", "=="])] | None,
+        Meta(description="by which the figure is held against the bound"),
+    ] = None
+    found: Annotated[str, Meta(description="the figure, for a reader")] = ""
+    reason: Annotated[str, Meta(description="why it is not passed, or what stands beside")] = ""
 
     @property
     def passed(self) -> bool:
@@ -74,10 +75,6 @@ class Criterion:
         if self.outcome == "not measured" and self.kind in ("threshold", "baseline", "errors"):
             return f"{self.name} is not measured: {self.reason}"
         return self.reason
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
 
 
 def criteria_of(result: RunResult) -> Iterator[Criterion]:

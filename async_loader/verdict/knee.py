@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from ..concurrency.rates import parse_rate
+from ..results.annotations import Count, Milliseconds, PerSecondRate
+from ..results.form import Part
+from ..results.notes import Rounded
 from ..results.run import RunResult
 from .validity import Doubt, doubts, is_at_full_speed
 
@@ -28,30 +33,15 @@ _CALM = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
-    """
-    The step to run at, by its place in the sweep, and the most connections that it used.
-
-    `level` is a concurrency, or arrivals a second.
-    """
+class Advice(Part):
+    """The step of a sweep to run at."""
 
     by: By
-    step: int
-    level: float
-    pool_size: int
-    throughput: float
-    p95_ms: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "by": self.by,
-            "step": self.step,
-            "level": self.level,
-            "pool_size": self.pool_size,
-            "throughput": round(self.throughput, 3),
-            "p95_ms": round(self.p95_ms, 6),
-        }
+    step: Annotated[Count, Meta(description="its place in the runs")]
+    level: Annotated[float, Meta(gt=0, description="concurrency, or arrivals a second")]
+    pool_size: Annotated[Count, Meta(description="the most connections that it used")]
+    throughput: PerSecondRate
+    p95_ms: Annotated[Milliseconds, Rounded(6)]
 
 
 def advise(steps: Sequence[RunResult], latency_limit: float | None = None) -> Advice | None:

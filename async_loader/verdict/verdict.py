@@ -9,8 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from msgspec import Meta
+
+from ..results.annotations import Count
+from ..results.form import Part
+from ..results.notes import Key
 from ..results.run import RunResult
 from .criteria import Criterion, Judgement, criteria_of
 from .validity import doubts
@@ -29,21 +34,26 @@ LOST = 113
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Part):
     """
-    What comes of a run.
+    What comes of a run; it follows from all else and from the settings.
 
     `passed`: the work asked for was performed and measured, and what was asked of it holds.
     `failed`: it was not performed, or something does not hold. `not measured`: nobody can tell.
-    `stopped`: somebody stopped it. `reasons`: a sentence for each thing that kept it from being
-    passed. `beside`: what speaks against the measurement, however it ended.
+    `stopped`: somebody stopped it.
     """
 
     word: Word
     criteria: tuple[Criterion, ...]
-    reasons: tuple[str, ...]
-    beside: tuple[str, ...]
-    exit_code: int
+    reasons: Annotated[
+        tuple[str, ...], Meta(description="a sentence for each thing that kept it from passing")
+    ]
+    beside: Annotated[
+        tuple[str, ...],
+        Key("doubts"),
+        Meta(description="what speaks against the measurement, however it ended"),
+    ]
+    exit_code: Annotated[Count, Meta(description="of the command, for the run alone")]
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -61,16 +71,6 @@ class Verdict:
             return self.word
         joined = "; ".join(self.remarks)
         return f"passed, though {joined}" if self.word == "passed" else f"{self.word}: {joined}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "word": self.word,
-            "exit_code": self.exit_code,
-            "reasons": list(self.reasons),
-            "doubts": list(self.beside),
-            "criteria": [criterion.to_dict() for criterion in self.criteria],
-        }
 
 
 def judge(result: RunResult) -> Verdict:
@@ -98,11 +98,6 @@ def judge(result: RunResult) -> Verdict:
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the one that counts of several: stopped, failed, not measured."""
     return max(verdicts, key=lambda verdict: WORDS.index(verdict.word))
-
-
-def document_of(result: RunResult) -> dict[str, Any]:
-    """Return the JSON form of a result with the verdict on it."""
-    return {**result.to_dict(), "verdict": judge(result).to_dict()}
 
 
 def _exit_code(word: Word, result: RunResult, criteria: Iterable[Criterion]) -> int:

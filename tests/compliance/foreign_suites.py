@@ -76,7 +76,16 @@ def _project(name: str, work: Path, url: str) -> int:
     python = _python(name, work)
     if not python.exists():
         venv.create(python.parent.parent, with_pip=True)
-        _pip(python, "install", name, "pytest", "asyncpg", "psycopg[binary]", "hdrhistogram")
+        _pip(
+            python,
+            "install",
+            name,
+            "pytest",
+            "asyncpg",
+            "psycopg[binary]",
+            "hdrhistogram",
+            "msgspec",
+        )
         for need in project.needs:
             _pip(python, "install", need)
     stock, batched = (_run(name, work, url, side) for side in ("stock", "batched"))

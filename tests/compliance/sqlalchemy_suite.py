@@ -113,7 +113,7 @@ def _environment(work: Path, version: str) -> Path:
     python = work / f"venv-{version}" / "bin" / "python"
     if not python.exists():
         venv.create(python.parent.parent, with_pip=True)
-        wanted = [f"sqlalchemy[asyncio]=={version}", "asyncpg", "hdrhistogram", "pytest"]
+        wanted = [f"sqlalchemy[asyncio]=={version}", "asyncpg", "hdrhistogram", "msgspec", "pytest"]
         wanted.append("psycopg[binary]")
         _run([str(python), "-m", "pip", "install", "--quiet", *wanted])
     return python

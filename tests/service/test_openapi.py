@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from async_loader.service.tokens import hashed, new_token
+from async_loader.verdict.document import json_schema
 from tests.unit.runs import made_up_run
 
 from .conftest import Service, Serving
@@ -69,3 +73,29 @@ async def test_the_document_tells_the_bounds_and_what_a_problem_is(service: Serv
                     (media,) = answer["content"]
                     assert media == "application/problem+json", (method, path, status)
     assert set(schemas["ProblemDocument"]["required"]) == {"title", "status", "detail"}
+
+
+async def test_results_are_in_it_as_the_command_prints_their_schema(service: Service) -> None:
+    document = (await service.client.get("/api/openapi.json")).json()
+    text, printed = json.dumps(document), json_schema()["$defs"]
+    schemas = document["components"]["schemas"]
+    referred = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert referred - schemas.keys() == set(), "every reference leads somewhere"
+    assert {"Result", "Results", "Change"} <= referred
+    for name, definition in printed.items():
+        there = json.dumps(definition).replace("#/$defs/", "#/components/schemas/")
+        assert schemas[name] == json.loads(there), name
+
+
+async def test_answers_are_as_it_says(service: Service) -> None:
+    document = (await service.client.get("/api/openapi.json")).json()
+    first, second = [await service.have(made_up_run(random.Random(n))) for n in range(2)]
+    both = f"run={first}&run={second}"
+    for path, name in (
+        (f"/api/runs/{first}/report.json", "Result"),
+        (f"/api/compare/report.json?{both}", "Results"),
+        (f"/api/compare?{both}", "ComparisonDocument"),
+    ):
+        answer = (await service.client.get(path)).json()
+        schema = {**document, "$ref": f"#/components/schemas/{name}"}
+        Draft202012Validator(schema).validate(answer)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from async_loader import OperationResult, RunResult
+from async_loader import Histogram, OperationResult, RunResult
 from async_loader.reports.json import render_comparison
 from async_loader.results.changes import Change, Comparison
-from async_loader.results.document import damage, json_schema
 from async_loader.results.findings import (
     DatabaseCounts,
     RepeatedStatement,
@@ -27,7 +28,7 @@ from async_loader.results.shards import ShardResult
 from async_loader.results.slices import Slice, Slices
 from async_loader.results.time_split import TimeSplit
 from async_loader.results.warm_up import WarmUpResult
-from async_loader.verdict.verdict import document_of
+from async_loader.verdict.document import document_of, json_schema
 from tests.unit.results.test_results import histogram_of, result_of
 
 ROOT = json_schema()
@@ -97,12 +98,10 @@ def test_the_schema_is_one() -> None:
 )
 def test_results_are_valid(result: RunResult) -> None:
     SCHEMA.validate(document_of(result))
-    assert damage(result.to_dict()) is None
+    assert RunResult.from_dict(document_of(result)).to_dict() == result.to_dict()
 
 
 def test_comparisons_are_valid() -> None:
-    import json
-
     SCHEMA.validate(json.loads(render_comparison({"a": [everything()], "b": [result_of(1)]})))
 
 
@@ -139,22 +138,113 @@ def test_a_key_that_the_schema_does_not_know_is_refused() -> None:
     document["by_operation"]["create"]["surprise"] = 1
     with pytest.raises(ValidationError, match="surprise"):
         SCHEMA.validate(document)
-    assert damage(document) is None, "a later version may have written it"
+    assert RunResult.from_dict(document) is not None, "a later version may have written it"
+
+
+def without(document: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != key}
+
+
+OPERATION = everything().to_dict()["by_operation"]["create"]
+LEAK = everything().to_dict()["leaks"][0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seconds": "2"}, "seconds: "),
-        ({"outcome": "odd"}, "outcome: "),
+        ({"seconds": "2"}, "seconds: expected `float`, got `str`"),
+        ({"seconds": -1}, "seconds: expected `float` >= 0.0"),
+        ({"outcome": "odd"}, "outcome: invalid enum value 'odd'"),
+        ({"errors": [1]}, "errors: expected `object`, got `array`"),
         ({"series": {"throughput": [1, "x"]}}, "series.throughput.1: "),
         ({"series": {"throughput": [1, 2], "failed": [1]}}, "series: lists of different length"),
         ({"settings": {"threshold": 5}}, "settings.threshold: "),
         ({"settings": {"max_error_rate": "low"}}, "settings.max_error_rate: "),
-        ({"by_operation": {"create": 3}}, "by_operation.create: "),
+        ({"by_operation": {"read": OPERATION, "create": 3}}, "by_operation.create: "),
+        (
+            {"by_operation": {"read": OPERATION, "create": without(OPERATION, "kind")}},
+            "by_operation.create: object missing required field `kind`",
+        ),
+        (
+            {"by_operation": {"read": OPERATION, "create": OPERATION | {"count": -1}}},
+            "by_operation.create.count: expected `int` >= 0",
+        ),
+        (
+            {
+                "by_operation": {"read": OPERATION, "create": OPERATION | {"count": -1}},
+                "checks": {"seen": 3},
+            },
+            "by_operation.create.count: expected `int` >= 0",
+        ),
+        (
+            {"by_operation": {"create": OPERATION | {"histogram": "HIST"}}},
+            "by_operation.create.histogram: not an encoded HDR histogram",
+        ),
+        ({"leaks": [LEAK, LEAK | {"source": 1}]}, "leaks.1.source: "),
     ],
 )
 def test_damage_is_named(change: dict[str, Any], message: str) -> None:
-    found = damage(everything().to_dict() | change)
-    assert found is not None
-    assert found.startswith(message)
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        RunResult.from_dict(everything().to_dict() | change)
+
+
+@pytest.mark.parametrize("document", [None, [], "x", {}])
+def test_what_is_no_result_is_refused(document: Any) -> None:
+    with pytest.raises(ValueError, match=r"not an object|schema is None"):
+        RunResult.from_dict(document)
+
+
+def test_a_result_reads_back_as_it_was() -> None:
+    result = everything()
+    again = RunResult.from_dict(json.loads(json.dumps(document_of(result))))
+    assert comparable(again) == comparable(result)
+
+
+def comparable(value: Any) -> Any:
+    """Return what a value holds, histograms by their encoding: two of them are never equal."""
+    if is_dataclass(value):
+        return type(value), {f.name: comparable(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: comparable(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value), [comparable(inner) for inner in value]
+    return value.encode() if isinstance(value, Histogram) else value
+
+
+def test_the_schema_has_descriptions_and_bounds() -> None:
+    definitions = ROOT["$defs"]
+    assert definitions["OperationResult"]["properties"]["late"] == {
+        "description": "of count, over the latency limit",
+        "type": "integer",
+        "minimum": 0,
+    }
+    assert definitions["Result"]["properties"]["throughput"]["description"].startswith("Operations")
+    assert definitions["ShardResult"]["properties"]["loop_busy"]["maximum"] == 1
+    assert all(part.get("description") for part in definitions.values())
+
+
+def test_older_documents_are_valid() -> None:
+    """Keys that came later are not required, those that were always there are."""
+    document = document_of(everything())
+    for key in ("leaks", "unseen", "stalls", "warm_up", "stopped_by", "loop_profile", "verdict"):
+        del document[key]
+    del document["by_operation"]["create"]["time_split_ms"]["loop_queue"]
+    SCHEMA.validate(document)
+    del document["schedule"]
+    with pytest.raises(ValidationError, match="schedule"):
+        SCHEMA.validate(document)
+
+
+def test_figures_are_rounded_in_the_document_alone() -> None:
+    process = replace(result_of(1).process, cpu_seconds=1.23456, loop_busy=0.123456)
+    machine = MachineResult(0.123456, 0.654321, others=None)
+    document = replace(
+        result_of(1, seconds=3.0),
+        process=replace(process, machine=machine),
+        server_side=ServerSide(total_ms=1.23456),
+    ).to_dict()
+    assert (process.cpu_seconds, document["process"]["cpu_seconds"]) == (1.23456, 1.235)
+    assert document["process"]["loop_busy"] == 0.1235
+    found = document["process"]["machine"]
+    assert (found["ran"], found["waited"], found["others"]) == (0.1235, 0.6543, None)
+    assert (document["throughput"], document["server_side"]["total_ms"]) == (0.333, 1.235)

@@ -132,7 +132,12 @@ def test_the_error_rate_counts_what_did_not_end_well() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"schema": 2}, "schema"), ({"series": None}, "damaged"), ({"pool": {"x": 1}}, "damaged")],
+    [
+        ({"schema": 2}, "schema is 2"),
+        ({"series": None}, "^series: expected `object`, got `null`"),
+        ({"pool": {"x": 1}}, "^pool: object missing required field `size`"),
+        ({"operations": {"completed": 1}}, "^operations: object missing required field `planned`"),
+    ],
 )
 def test_another_schema_or_damage_is_refused(change: dict[str, object], message: str) -> None:
     document = result_of(1).to_dict() | change

@@ -79,9 +79,15 @@ DOCUMENT = result_of(1).to_dict()
         (json.dumps({"schema": 1, "runs": [3]}), "it has no runs"),
         (json.dumps({"schema": 1, "runs": [DOCUMENT | {"seconds": None}]}), "damaged: seconds"),
         (json.dumps(DOCUMENT | {"seconds": "long"}), "damaged: seconds"),
-        (json.dumps({k: v for k, v in DOCUMENT.items() if k != "pool"}), "damaged: 'pool'"),
+        (
+            json.dumps({k: v for k, v in DOCUMENT.items() if k != "pool"}),
+            "damaged: object missing required field `pool`",
+        ),
         (json.dumps(DOCUMENT)[:200], "is not JSON"),
-        (json.dumps(DOCUMENT).replace('"HIST', '"hist'), "damaged: not an encoded HDR histogram"),
+        (
+            json.dumps(DOCUMENT).replace('"HIST', '"hist'),
+            "damaged: by_operation.create.histogram: not an encoded HDR histogram",
+        ),
     ],
 )
 def test_anything_else_is_one_line(tmp_path: Path, text: str, message: str) -> None:

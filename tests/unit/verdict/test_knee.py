@@ -14,11 +14,11 @@ from async_loader import OperationResult, RunResult
 from async_loader.cli.sweep import _next, run_settings
 from async_loader.errors import ConfigurationError
 from async_loader.reports import sweep as report
-from async_loader.results.document import json_schema
 from async_loader.results.parts import PoolResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.settings.sources import load
 from async_loader.settings.sweep import SweepSettings
+from async_loader.verdict.document import json_schema
 from async_loader.verdict.knee import Advice, advise, fault, is_past, is_undecided
 from tests.unit.results.test_results import histogram_of, result_of
 
