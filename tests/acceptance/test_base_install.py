@@ -80,7 +80,7 @@ def test_the_command_says_what_to_install(base: Path) -> None:
 def test_other_parts_say_it_too(base: Path, call: str, extra: str) -> None:
     script = (
         "from async_loader import MissingExtraError\n"
-        "from async_loader import postgres\n"
+        "from async_loader.database import embedded as postgres\n"
         "from async_loader.database import postgresql, urls\n"
         f"try: {call}\nexcept MissingExtraError as error: print(error)"
     )
