@@ -144,7 +144,11 @@ def test_only_the_top_knows_pydantic() -> None:
 
 
 # The pages that know what is private to others.
-PAGES = {"async_loader.database.sqlalchemy_private", "async_loader.inserts._sqlalchemy"}
+PAGES = {
+    "async_loader.database.sqlalchemy_private",
+    "async_loader.inserts._sqlalchemy",
+    "async_loader.inserts.changes._sqlalchemy",
+}
 # Documented, in spite of their names: of the standard library, of named tuples, of rows.
 PUBLIC = {"_exit", "_getframe", "_current_frames", "_replace", "_mapping"}
 # Rooms that reach for more all the same. This list only ever gets shorter.
@@ -217,3 +221,19 @@ def test_a_worker_needs_no_command_line() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert found.stdout == "[]\n"
+
+
+# Written as a user writes them, or executed by a tool that knows no package.
+STAND_ALONE = ("async_loader.load.workloads.", "async_loader.service.migrations.")
+
+
+def test_imports_within_the_package_are_relative() -> None:
+    absolute = [
+        f"{module}, line {node.lineno}"
+        for module, path in modules().items()
+        if not module.startswith(STAND_ALONE)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and not node.level
+        if (node.module or "").split(".")[0] == PACKAGE
+    ]
+    assert absolute == []

@@ -10,9 +10,9 @@ A directory of audio files with pictures into rows: the worked example of jobs a
     ways.py, report.py      what the plain ways would have cost, and the words for it all
 """
 
-from async_loader.ingest.listing import Problem
-from async_loader.ingest.loading import ingest
-from async_loader.ingest.tables import File, Track
-from async_loader.ingest.tally import Counts, Ingested, Progress
+from .listing import Problem
+from .loading import ingest
+from .tables import File, Track
+from .tally import Counts, Ingested, Progress
 
 __all__ = ["Counts", "File", "Ingested", "Problem", "Progress", "Track", "ingest"]

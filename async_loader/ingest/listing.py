@@ -19,8 +19,8 @@ from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from async_loader.ingest.tables import File, Track
-from async_loader.jobs.reader import Reader
+from ..jobs.reader import Reader
+from .tables import File, Track
 
 AUDIO = (".mp3", ".m4a", ".flac", ".ogg", ".opus", ".wav")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")

@@ -23,23 +23,23 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from async_loader.concurrency.clock import SYSTEM_CLOCK
-from async_loader.concurrency.stop import Stop
-from async_loader.concurrency.tasks import cancel
-from async_loader.errors import ConfigurationError
-from async_loader.ingest.listing import Listing, Missing, Problem
-from async_loader.ingest.pipeline import Ahead
-from async_loader.ingest.preparing import Found, Outcome, Preparation, Prepared, Row, unless_changed
-from async_loader.ingest.tables import File, Track, make_tables
-from async_loader.ingest.tally import Counts, Ingested, Progress, Tally
-from async_loader.inserts import insert_rows
-from async_loader.jobs import BatchJob, Chunk, JobStatus
-from async_loader.jobs.connections import engine_of
-from async_loader.jobs.keyset import decode
-from async_loader.jobs.reader import Reader
-from async_loader.jobs.run import PROGRESS_EVERY
-from async_loader.jobs.tables import tables_of
-from async_loader.jobs.watchdog import Watchdog
+from ..concurrency.clock import SYSTEM_CLOCK
+from ..concurrency.stop import Stop
+from ..concurrency.tasks import cancel
+from ..errors import ConfigurationError
+from ..inserts import insert_rows
+from ..jobs import BatchJob, Chunk, JobStatus
+from ..jobs.connections import engine_of
+from ..jobs.keyset import decode
+from ..jobs.reader import Reader
+from ..jobs.run import PROGRESS_EVERY
+from ..jobs.tables import tables_of
+from ..jobs.watchdog import Watchdog
+from .listing import Listing, Missing, Problem
+from .pipeline import Ahead
+from .preparing import Found, Outcome, Preparation, Prepared, Row, unless_changed
+from .tables import File, Track, make_tables
+from .tally import Counts, Ingested, Progress, Tally
 
 JOB = "ingest"
 CONCURRENCY = 16

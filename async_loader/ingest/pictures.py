@@ -15,7 +15,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from async_loader.ingest.reading import UnreadableError
+from .reading import UnreadableError
 
 SIDE = 500  # pixels
 # Pillow knows more, and more ways to be led astray; these are what pictures of music are in.

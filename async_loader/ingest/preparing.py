@@ -13,15 +13,9 @@ from pathlib import PurePath
 from time import perf_counter, thread_time
 from typing import Any, Self
 
-from async_loader.ingest.pictures import fit
-from async_loader.ingest.reading import (
-    MOST_PICTURE_BYTES,
-    State,
-    UnreadableError,
-    is_still,
-    read_within,
-)
-from async_loader.ingest.tags import tags_of
+from .pictures import fit
+from .reading import MOST_PICTURE_BYTES, State, UnreadableError, is_still, read_within
+from .tags import tags_of
 
 Row = dict[str, Any]
 CHANGED = "it or its picture changed while they were read: the next time they go in"

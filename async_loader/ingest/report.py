@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from async_loader.ingest.strategies import Measure
-from async_loader.ingest.tally import Ingested, Progress
-from async_loader.reports.console import printed
+from ..reports.console import printed
+from .strategies import Measure
+from .tally import Ingested, Progress
 
 _NOTE = (
     "`CPU`, `files` and `database` are seconds spent in each: one after the other in "

@@ -22,17 +22,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from async_loader.concurrency.stop import Stop
-from async_loader.database.backends import backend_of
-from async_loader.database.postgresql import Namespace, closing
-from async_loader.ingest.listing import Pair, find
-from async_loader.ingest.loading import ingest, usual_sizes
-from async_loader.ingest.pipeline import Ahead
-from async_loader.ingest.preparing import Found, Preparation, Prepared, Row, read_pair, row_of
-from async_loader.ingest.reading import UnreadableError
-from async_loader.ingest.tables import Track, make_tables
-from async_loader.jobs.connections import engine_of
-from async_loader.jobs.tables import make_tables as make_job_tables
+from ..concurrency.stop import Stop
+from ..database.backends import backend_of
+from ..database.postgresql import Namespace, closing
+from ..jobs.connections import engine_of
+from ..jobs.tables import make_tables as make_job_tables
+from .listing import Pair, find
+from .loading import ingest, usual_sizes
+from .pipeline import Ahead
+from .preparing import Found, Preparation, Prepared, Row, read_pair, row_of
+from .reading import UnreadableError
+from .tables import Track, make_tables
 
 # Four workers, their heartbeat, the reader of its progress.
 CONNECTIONS = 8

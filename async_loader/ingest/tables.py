@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from async_loader.errors import DatabaseError
+from ..errors import DatabaseError
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in INTEGER only
 _MAKING = 0x54524143  # "TRAC"

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from time import perf_counter
 
-from async_loader.ingest.listing import Missing, Problem
-from async_loader.ingest.preparing import Prepared
-from async_loader.jobs.states import State
+from ..jobs.states import State
+from .listing import Missing, Problem
+from .preparing import Prepared
 
 
 @dataclass(slots=True)

@@ -22,9 +22,9 @@ Batched ORM inserts: the same unit of work, in few statements and with less CPU.
     _sqlalchemy.py             what is private to SQLAlchemy
 """
 
-from async_loader.inserts.bulk.insert_rows import insert_rows
-from async_loader.inserts.changes.deleting import delete_all
-from async_loader.inserts.enable import enable_batch_inserting, enable_batching
-from async_loader.inserts.explaining import explain
+from .bulk.insert_rows import insert_rows
+from .changes.deleting import delete_all
+from .enable import enable_batch_inserting, enable_batching
+from .explaining import explain
 
 __all__ = ["delete_all", "enable_batch_inserting", "enable_batching", "explain", "insert_rows"]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import NO_STATE
 
-from async_loader.inserts.garbage import gc_paused
+from .garbage import gc_paused
 
 _stock: Any = Session.add_all
 

@@ -17,9 +17,9 @@ from uuid import UUID
 
 from sqlalchemy.engine import Dialect
 
-from async_loader.inserts.column_types import Codec
-from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError
-from async_loader.inserts.rows import Pending, RowBatch, Values
+from .column_types import Codec
+from .plans import ColumnPlan, FastPathUnsupportedError
+from .rows import Pending, RowBatch, Values
 
 Rows = Sequence[tuple[Pending, RowBatch]]
 

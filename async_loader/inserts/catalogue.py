@@ -15,8 +15,8 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import TablePlan
+from .names import Names
+from .plans import TablePlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from async_loader.errors import ConfigurationError
-from async_loader.inserts.adding import add_all, adds_like_stock
-from async_loader.inserts.changes.deleting import delete_all_of, deletes_like_stock
-from async_loader.inserts.sizes import STATEMENT_BYTES
-from async_loader.inserts.unit_of_work import Setting, before_flush
+from ..errors import ConfigurationError
+from .adding import add_all, adds_like_stock
+from .changes.deleting import delete_all_of, deletes_like_stock
+from .sizes import STATEMENT_BYTES
+from .unit_of_work import Setting, before_flush
 
 Target = (
     async_sessionmaker[Any]

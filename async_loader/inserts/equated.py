@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from async_loader.inserts._sqlalchemy import UOWTransaction, populate
-from async_loader.inserts.plans import MapperPlan
-from async_loader.inserts.rows import Pending
+from ._sqlalchemy import UOWTransaction, populate
+from .plans import MapperPlan
+from .rows import Pending
 
 State = Any
 

@@ -16,8 +16,8 @@ import asyncpg
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 
-from async_loader.inserts._sqlalchemy import statement_context
-from async_loader.inserts.array_types import tell_array_types
+from ._sqlalchemy import statement_context
+from .array_types import tell_array_types
 
 
 class Rows(NamedTuple):

@@ -10,11 +10,11 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from async_loader.inserts.bulk.method import explained
-from async_loader.inserts.bulk.target import target_of
-from async_loader.inserts.changes.reasons import of_deletes, of_updates
-from async_loader.inserts.enable import setting_of
-from async_loader.inserts.plans import KeySource, Level, MapperPlan, listens, mapper_plan
+from .bulk.method import explained
+from .bulk.target import target_of
+from .changes.reasons import of_deletes, of_updates
+from .enable import setting_of
+from .plans import KeySource, Level, MapperPlan, listens, mapper_plan
 
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 

@@ -16,8 +16,8 @@ from sqlalchemy import Column, Table, literal_column
 from sqlalchemy.sql import elements, visitors
 from sqlalchemy.sql.functions import FunctionElement
 
-from async_loader.inserts.column_types import Codec, codec
-from async_loader.inserts.names import Names
+from .column_types import Codec, codec
+from .names import Names
 
 _ELEMENTS = (
     elements.BinaryExpression,

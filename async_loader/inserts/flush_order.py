@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.collections import InstrumentedList
 from sqlalchemy.orm.exc import UnmappedColumnError
 
-from async_loader.inserts._sqlalchemy import (
+from ._sqlalchemy import (
     NO_VALUE,
     NO_VALUES,
     RELATIONSHIP_ATTRIBUTES,
@@ -32,8 +32,8 @@ from async_loader.inserts._sqlalchemy import (
     populate,
     topological,
 )
-from async_loader.inserts.keys import asks_ahead
-from async_loader.inserts.places import NotSimpleError, Place, place, reached_in
+from .keys import asks_ahead
+from .places import NotSimpleError, Place, place, reached_in
 
 State = Any
 

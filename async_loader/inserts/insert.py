@@ -11,22 +11,15 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import exc as orm_exc
 
-from async_loader.inserts.calls import has_numbers_too_large
-from async_loader.inserts.execute import Rows, execute
-from async_loader.inserts.expressions import Template
-from async_loader.inserts.garbage import gc_paused
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import (
-    ColumnPlan,
-    FastPathUnsupportedError,
-    MapperPlan,
-    Returned,
-    Role,
-    TablePlan,
-)
-from async_loader.inserts.rows import Group, Pending, Values, collect
-from async_loader.inserts.sizes import cut
-from async_loader.inserts.statements import InsertText
+from .calls import has_numbers_too_large
+from .execute import Rows, execute
+from .expressions import Template
+from .garbage import gc_paused
+from .names import Names
+from .plans import ColumnPlan, FastPathUnsupportedError, MapperPlan, Returned, Role, TablePlan
+from .rows import Group, Pending, Values, collect
+from .sizes import cut
+from .statements import InsertText
 
 
 class Statement(NamedTuple):

@@ -16,11 +16,11 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from async_loader.inserts.catalogue import TableFacts, facts_of, forget, literal, sequence_ascends
-from async_loader.inserts.execute import execute
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import FastPathUnsupportedError, KeySource, TablePlan
-from async_loader.inserts.reserve import ordered, reserve_of
+from .catalogue import TableFacts, facts_of, forget, literal, sequence_ascends
+from .execute import execute
+from .names import Names
+from .plans import FastPathUnsupportedError, KeySource, TablePlan
+from .reserve import ordered, reserve_of
 
 
 @dataclass(frozen=True, slots=True)

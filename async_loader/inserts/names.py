@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Dialect
 
-from async_loader.inserts._sqlalchemy import render_translated, translating_preparer
+from ._sqlalchemy import render_translated, translating_preparer
 
 Translation = dict[str | None, str | None]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import UOWTransaction, WeakInstanceDict
-from async_loader.inserts.garbage import gc_paused
-from async_loader.inserts.rows import Pending
+from ._sqlalchemy import UOWTransaction, WeakInstanceDict
+from .garbage import gc_paused
+from .rows import Pending
 
 State = Any
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import presort_order, topological
+from ._sqlalchemy import presort_order, topological
 
 Pairs = set[tuple[Any, Any]]  # what comes before what
 

@@ -18,8 +18,8 @@ from sqlalchemy import Column, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import counts_versions, ignores_context, orm_defaults
-from async_loader.inserts.column_types import Codec, codec, is_foreign
+from ._sqlalchemy import counts_versions, ignores_context, orm_defaults
+from .column_types import Codec, codec, is_foreign
 
 DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg_async"})
 

@@ -15,25 +15,13 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import (
-    collect_insert_commands,
-    emit_insert_statements,
-    finalize_insert_update,
-)
-from async_loader.inserts.catalogue import TableFacts, facts_of
-from async_loader.inserts.keys import Wanted, draw
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import (
-    FastPathUnsupportedError,
-    KeySource,
-    Level,
-    Role,
-    TablePlan,
-    listens,
-    mapper_plan,
-)
-from async_loader.inserts.resending import held, restore
-from async_loader.inserts.save import Save
+from ._sqlalchemy import collect_insert_commands, emit_insert_statements, finalize_insert_update
+from .catalogue import TableFacts, facts_of
+from .keys import Wanted, draw
+from .names import Names
+from .plans import FastPathUnsupportedError, KeySource, Level, Role, TablePlan, listens, mapper_plan
+from .resending import held, restore
+from .save import Save
 
 State = Any
 Command = tuple[Any, ...]

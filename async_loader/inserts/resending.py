@@ -22,14 +22,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import FlushError
 
-from async_loader.inserts._sqlalchemy import (
-    UOWTransaction,
-    collect_insert_commands,
-    emit_insert_statements,
-)
-from async_loader.inserts.execute import execute
-from async_loader.inserts.insert import Insert, rows_missing
-from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError
+from ._sqlalchemy import UOWTransaction, collect_insert_commands, emit_insert_statements
+from .execute import execute
+from .insert import Insert, rows_missing
+from .plans import ColumnPlan, FastPathUnsupportedError
 
 Command = tuple[Any, ...]
 SavedState = tuple[

@@ -18,9 +18,9 @@ from uuid import UUID
 
 from sqlalchemy.sql import ClauseElement
 
-from async_loader.inserts.expressions import Expression, Template, understood
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import ColumnPlan, FastPathUnsupportedError, Role, TablePlan
+from .expressions import Expression, Template, understood
+from .names import Names
+from .plans import ColumnPlan, FastPathUnsupportedError, Role, TablePlan
 
 Values = list[Any]
 

@@ -17,24 +17,19 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import (
-    UOWTransaction,
-    finalize_insert_update,
-    has_one_bind,
-    is_autocommit,
-)
-from async_loader.inserts.calls import bind_once, call_defaults, refuse_turns
-from async_loader.inserts.catalogue import TableFacts, facts_of, later_in
-from async_loader.inserts.equated import copy_keys_down
-from async_loader.inserts.execute import NotSentError
-from async_loader.inserts.garbage import gc_paused
-from async_loader.inserts.insert import Insert, inserts_of
-from async_loader.inserts.keys import Wanted, come_sorted, draw, must_ask
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import FastPathUnsupportedError, MapperPlan, listens, mapper_plan
-from async_loader.inserts.resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
-from async_loader.inserts.rows import Pending, collect
-from async_loader.inserts.sizes import refuse_long
+from ._sqlalchemy import UOWTransaction, finalize_insert_update, has_one_bind, is_autocommit
+from .calls import bind_once, call_defaults, refuse_turns
+from .catalogue import TableFacts, facts_of, later_in
+from .equated import copy_keys_down
+from .execute import NotSentError
+from .garbage import gc_paused
+from .insert import Insert, inserts_of
+from .keys import Wanted, come_sorted, draw, must_ask
+from .names import Names
+from .plans import FastPathUnsupportedError, MapperPlan, listens, mapper_plan
+from .resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
+from .rows import Pending, collect
+from .sizes import refuse_long
 
 State = Any
 MapperBatch = tuple[MapperPlan, Pending]

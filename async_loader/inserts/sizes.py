@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from async_loader.inserts.plans import FastPathUnsupportedError
-from async_loader.inserts.rows import Group, RowBatch, Values
+from .plans import FastPathUnsupportedError
+from .rows import Group, RowBatch, Values
 
 STATEMENT_BYTES = 16 * 1024 * 1024  # of long values
 STATEMENT_ROWS = 50_000

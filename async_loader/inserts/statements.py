@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from async_loader.inserts.column_types import Codec
-from async_loader.inserts.expressions import Template
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import ColumnPlan
+from .column_types import Codec
+from .expressions import Template
+from .names import Names
+from .plans import ColumnPlan
 
 
 class InsertText:

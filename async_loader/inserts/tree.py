@@ -20,14 +20,14 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
-from async_loader.inserts._sqlalchemy import ManyToOne, finalize_insert_update
-from async_loader.inserts.flush_order import Carried, Edge, KeyPropagation, Link, carry_keys
-from async_loader.inserts.insert import Insert
-from async_loader.inserts.keys import Wanted
-from async_loader.inserts.places import NotSimpleError, Place
-from async_loader.inserts.plans import FastPathUnsupportedError
-from async_loader.inserts.resending import Resending
-from async_loader.inserts.save import Save, refuse_table
+from ._sqlalchemy import ManyToOne, finalize_insert_update
+from .flush_order import Carried, Edge, KeyPropagation, Link, carry_keys
+from .insert import Insert
+from .keys import Wanted
+from .places import NotSimpleError, Place
+from .plans import FastPathUnsupportedError
+from .resending import Resending
+from .save import Save, refuse_table
 
 State = Any
 _MISSING: Any = object()

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from async_loader.inserts._sqlalchemy import (
+from ._sqlalchemy import (
     DeleteAll,
     DeleteState,
     PostUpdateAll,
@@ -28,15 +28,15 @@ from async_loader.inserts._sqlalchemy import (
     states_of,
     topological,
 )
-from async_loader.inserts.changes.flush import Changes
-from async_loader.inserts.flush_order import KeyPropagation, Order, lane, plan_carry
-from async_loader.inserts.keys import Wanted, asks_ahead, draw
-from async_loader.inserts.persistent import register_persistent
-from async_loader.inserts.places import NotSimpleError
-from async_loader.inserts.plans import FastPathUnsupportedError, listens
-from async_loader.inserts.prefetch import insert_regrouped
-from async_loader.inserts.save import Save
-from async_loader.inserts.tree import Tree, tree
+from .changes.flush import Changes
+from .flush_order import KeyPropagation, Order, lane, plan_carry
+from .keys import Wanted, asks_ahead, draw
+from .persistent import register_persistent
+from .places import NotSimpleError
+from .plans import FastPathUnsupportedError, listens
+from .prefetch import insert_regrouped
+from .save import Save
+from .tree import Tree, tree
 
 
 @dataclass(slots=True)

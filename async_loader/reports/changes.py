@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from async_loader.results.changes import Comparison
+from ..results.changes import Comparison
 
 _STYLES = {
     "regression": "bold red",

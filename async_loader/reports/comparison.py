@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from async_loader.load.workloads import BUILT_IN
-from async_loader.reports.console import circumstances, milliseconds, printed
-from async_loader.results.run import RunResult
+from ..load.workloads import BUILT_IN
+from ..results.run import RunResult
+from .console import circumstances, milliseconds, printed
 
 # The rounds of each way, by its label: a mode, or the file that it was read from.
 RunsByMode = Mapping[str, Sequence[RunResult]]

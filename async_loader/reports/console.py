@@ -11,8 +11,15 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from async_loader.reports.changes import baseline_lines
-from async_loader.reports.findings import (
+from ..results.parts import OperationResult, ProcessResult
+from ..results.run import RunResult
+from ..results.time_split import PARTS, parts_shown
+from ..results.warm_up import WarmUpResult
+from ..verdict.diagnosis import blocked_loop, bottleneck, leaked_connections, serialised_writes
+from ..verdict.validity import doubts, is_at_full_speed, measurement_text
+from ..verdict.verdict import Verdict, judge
+from .changes import baseline_lines
+from .findings import (
     accounting_lines,
     checks_left_out,
     loop_owners,
@@ -20,21 +27,9 @@ from async_loader.reports.findings import (
     server_lines,
     shown_checks,
 )
-from async_loader.reports.narrow import is_too_wide, one_below_another
-from async_loader.reports.next_command import next_lines
-from async_loader.reports.shards import headings, rows
-from async_loader.results.parts import OperationResult, ProcessResult
-from async_loader.results.run import RunResult
-from async_loader.results.time_split import PARTS, parts_shown
-from async_loader.results.warm_up import WarmUpResult
-from async_loader.verdict.diagnosis import (
-    blocked_loop,
-    bottleneck,
-    leaked_connections,
-    serialised_writes,
-)
-from async_loader.verdict.validity import doubts, is_at_full_speed, measurement_text
-from async_loader.verdict.verdict import Verdict, judge
+from .narrow import is_too_wide, one_below_another
+from .next_command import next_lines
+from .shards import headings, rows
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
 # Where eight of them have to fit beside a name.

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from async_loader.load.metrics.check_tally import MOST_NAMES
-from async_loader.results.findings import (
-    DatabaseCounts,
-    RepeatedStatement,
-    ServerSide,
-    ServerStatement,
-)
-from async_loader.results.loop_profile import LoopProfile
-from async_loader.results.parts import CheckResult
-from async_loader.results.run import RunResult
+from ..load.metrics.check_tally import MOST_NAMES
+from ..results.findings import DatabaseCounts, RepeatedStatement, ServerSide, ServerStatement
+from ..results.loop_profile import LoopProfile
+from ..results.parts import CheckResult
+from ..results.run import RunResult
 
 MOST_REPEATS = 10
 MOST_STATEMENTS = 3

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from async_loader.reports import json, junit, markdown, sweep
-from async_loader.reports.comparison import RunsByMode
-from async_loader.results.run import RunResult
+from ..results.run import RunResult
+from . import json, junit, markdown, sweep
+from .comparison import RunsByMode
 
 Forms = dict[str, Callable[[Any], str]]
 
 
 def _html(result: RunResult) -> str:
-    from async_loader.reports import html  # noqa: PLC0415  0.1 s that only a page needs
+    from . import html  # noqa: PLC0415  0.1 s that only a page needs
 
     return html.render(result)
 
 
 def _html_of_several(ways: RunsByMode) -> str:
-    from async_loader.reports import html  # noqa: PLC0415  as above
+    from . import html  # noqa: PLC0415  as above
 
     return html.render_comparison(ways)
 
 
 def _html_of_sweep(steps: Sequence[RunResult]) -> str:
-    from async_loader.reports import html  # noqa: PLC0415  as above
+    from . import html  # noqa: PLC0415  as above
 
     return html.render_sweep(steps)
 

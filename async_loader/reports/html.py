@@ -20,16 +20,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from async_loader.reports import page_sweep
-from async_loader.reports import page_tables as tables
-from async_loader.reports.comparison import RunsByMode
-from async_loader.reports.console import load_model, measurements, milliseconds, sentences
-from async_loader.reports.next_command import next_command
-from async_loader.reports.page_data import ALL, chart_data
-from async_loader.reports.sweep import advice_of, ways_of
-from async_loader.results.run import RunResult
-from async_loader.verdict.knee import by_of
-from async_loader.verdict.verdict import Word, judge
+from ..results.run import RunResult
+from ..verdict.knee import by_of
+from ..verdict.verdict import Word, judge
+from . import page_sweep
+from . import page_tables as tables
+from .comparison import RunsByMode
+from .console import load_model, measurements, milliseconds, sentences
+from .next_command import next_command
+from .page_data import ALL, chart_data
+from .sweep import advice_of, ways_of
 
 _ASSETS = files("async_loader.reports") / "page"
 # Operations that one chart shows at once: its colours. Of more, the reader chooses one.

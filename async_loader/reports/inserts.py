@@ -9,8 +9,8 @@ from dataclasses import asdict
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from async_loader.inserts.bench import Measure
-from async_loader.reports.console import printed
+from ..inserts.bench import Measure
+from .console import printed
 
 
 def render(

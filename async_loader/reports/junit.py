@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from async_loader.reports.comparison import RunsByMode
-from async_loader.reports.sweep import advice_lines, advice_of, level_text
-from async_loader.results.run import RunResult
-from async_loader.verdict.criteria import ENDINGS, Criterion
-from async_loader.verdict.verdict import judge
+from ..results.run import RunResult
+from ..verdict.criteria import ENDINGS, Criterion
+from ..verdict.verdict import judge
+from .comparison import RunsByMode
+from .sweep import advice_lines, advice_of, level_text
 
 # What XML 1.0 cannot hold, not even escaped: a document with one in it is no document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from statistics import median
 
-from async_loader.reports import shards
-from async_loader.reports.comparison import RunsByMode, base_of, ratios
-from async_loader.reports.console import milliseconds, sentences, service_times
-from async_loader.reports.findings import repeat_lines, server_lines
-from async_loader.reports.next_command import next_command
-from async_loader.reports.sweep import advice_lines, advice_of, headline, latency_limit, level_text
-from async_loader.results.run import RunResult
-from async_loader.verdict.knee import by_of, fault, level_of
-from async_loader.verdict.validity import measurement_text
-from async_loader.verdict.verdict import Verdict, Word, judge, worst
+from ..results.run import RunResult
+from ..verdict.knee import by_of, fault, level_of
+from ..verdict.validity import measurement_text
+from ..verdict.verdict import Verdict, Word, judge, worst
+from . import shards
+from .comparison import RunsByMode, base_of, ratios
+from .console import milliseconds, sentences, service_times
+from .findings import repeat_lines, server_lines
+from .next_command import next_command
+from .sweep import advice_lines, advice_of, headline, latency_limit, level_text
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
 _MOST_ERRORS = 10

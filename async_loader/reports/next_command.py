@@ -10,9 +10,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from async_loader.load.workloads import BUILT_IN
-from async_loader.results.run import RunResult
-from async_loader.verdict.knee import rate_below
+from ..load.workloads import BUILT_IN
+from ..results.run import RunResult
+from ..verdict.knee import rate_below
 
 # What of the run's own options makes it the same work on the same connections, with the defaults.
 _KEPT = {

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from async_loader.reports.comparison import RunsByMode
-from async_loader.results.histogram import Histogram
-from async_loader.results.run import RunResult
-from async_loader.results.slices import Slices, percentile_ns, sum_of_buckets
+from ..results.histogram import Histogram
+from ..results.run import RunResult
+from ..results.slices import Slices, percentile_ns, sum_of_buckets
+from .comparison import RunsByMode
 
 MOST_POINTS = 900
 # A second of which the run had so little says nothing about its rate.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from async_loader.reports.console import milliseconds
-from async_loader.reports.page_tables import Cell, Table
-from async_loader.reports.sweep import advice_lines, headline, latency_limit, level_text
-from async_loader.results.run import RunResult
-from async_loader.verdict.knee import Advice, by_of, fault, level_of
+from ..results.run import RunResult
+from ..verdict.knee import Advice, by_of, fault, level_of
+from .console import milliseconds
+from .page_tables import Cell, Table
+from .sweep import advice_lines, headline, latency_limit, level_text
 
 _FIGURES = ("p50", "p95", "p99")
 

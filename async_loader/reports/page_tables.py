@@ -8,17 +8,17 @@ from math import isnan
 from statistics import median
 from typing import Any
 
-from async_loader.reports import shards
-from async_loader.reports.comparison import RunsByMode, base_of, ratios
-from async_loader.reports.console import milliseconds
-from async_loader.reports.findings import checks_left_out, server_lines, shown_checks
-from async_loader.results.changes import Change
-from async_loader.results.findings import ServerSide
-from async_loader.results.run import RunResult
-from async_loader.results.time_split import MEANINGS, PARTS, parts_shown
-from async_loader.verdict.validity import doubts, measurement_text
-from async_loader.verdict.verdict import Word, judge
-from async_loader.verdict.verdict import worst as worst_of
+from ..results.changes import Change
+from ..results.findings import ServerSide
+from ..results.run import RunResult
+from ..results.time_split import MEANINGS, PARTS, parts_shown
+from ..verdict.validity import doubts, measurement_text
+from ..verdict.verdict import Word, judge
+from ..verdict.verdict import worst as worst_of
+from . import shards
+from .comparison import RunsByMode, base_of, ratios
+from .console import milliseconds
+from .findings import checks_left_out, server_lines, shown_checks
 
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "p99_9", "max")
 # A page of hundreds is read by nobody.

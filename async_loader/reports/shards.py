@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from async_loader.results.run import RunResult
+from ..results.run import RunResult
 
 HEADINGS = ("process", "operations", "failed", "operations/s", "loop busy", "lag p99 ms", "MiB")
 CLOCK = "clock ms"

@@ -11,20 +11,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from async_loader.reports.console import circumstances, load_model, milliseconds, printed
-from async_loader.reports.console import render as render_run
-from async_loader.results.run import RunResult
-from async_loader.verdict.document import Sweep, documents_of
-from async_loader.verdict.knee import (
-    Advice,
-    advise,
-    by_of,
-    fault,
-    invalid_latencies,
-    level_of,
-    p95_ms,
-)
-from async_loader.verdict.validity import doubts, is_at_full_speed
+from ..results.run import RunResult
+from ..verdict.document import Sweep, documents_of
+from ..verdict.knee import Advice, advise, by_of, fault, invalid_latencies, level_of, p95_ms
+from ..verdict.validity import doubts, is_at_full_speed
+from .console import circumstances, load_model, milliseconds, printed
+from .console import render as render_run
 
 _HEIGHT = 14
 

@@ -35,17 +35,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .histogram import Histogram
-from .notes import (
-    LATER,
-    OMITTED,
-    After,
-    Conversion,
-    Key,
-    Named,
-    Rebuilt,
-    Rounded,
-    Stored,
-)
+from .notes import LATER, OMITTED, After, Conversion, Key, Named, Rebuilt, Rounded, Stored
 from .places import DocumentError, beneath, converted
 
 # Of a key in the JSON Schema that is being made: every document of this version has it.

@@ -21,12 +21,6 @@ id is ever believed by itself. From the outermost inwards, in the server's folde
     lease.py          what callers use: acquire, release, and both as a context manager
 """
 
-from async_loader.database.embedded.lease import (
-    EmbeddedServer,
-    Lease,
-    acquire,
-    embedded_server,
-    stop_unused,
-)
+from .lease import EmbeddedServer, Lease, acquire, embedded_server, stop_unused
 
 __all__ = ["EmbeddedServer", "Lease", "acquire", "embedded_server", "stop_unused"]

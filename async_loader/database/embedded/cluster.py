@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from async_loader.database.embedded.home import PORT, SOCKET, Home, whole
-from async_loader.database.embedded.installation import Installation, last_line
-from async_loader.database.embedded.locks import POLL_SECONDS, is_held, lock
-from async_loader.errors import EmbeddedServerError
+from ...errors import EmbeddedServerError
+from .home import PORT, SOCKET, Home, whole
+from .installation import Installation, last_line
+from .locks import POLL_SECONDS, is_held, lock
 
 PROC = Path("/proc")  # not on macOS
 START_SECONDS = 60.0  # crash recovery after a kill takes its time

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from async_loader.database.embedded.installation import Account, Installation, Wheel
-from async_loader.errors import EmbeddedServerError, MissingExtraError
+from ...errors import EmbeddedServerError, MissingExtraError
+from .installation import Account, Installation, Wheel
 
 PORT = 5432  # no TCP port: it only names the socket
 SOCKET = f".s.PGSQL.{PORT}"

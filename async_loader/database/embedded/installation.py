@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from async_loader.errors import EmbeddedServerError, MissingExtraError
+from ...errors import EmbeddedServerError, MissingExtraError
 
 if (
     sys.platform != "win32"

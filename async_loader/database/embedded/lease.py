@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from async_loader.database.embedded import cluster
-from async_loader.database.embedded.cluster import START_SECONDS
-from async_loader.database.embedded.home import PORT, Home
-from async_loader.database.embedded.installation import Account, find_wheel
-from async_loader.database.embedded.locks import is_held, lock, locked, unlock
-from async_loader.errors import EmbeddedServerError
+from ...errors import EmbeddedServerError
+from . import cluster
+from .cluster import START_SECONDS
+from .home import PORT, Home
+from .installation import Account, find_wheel
+from .locks import is_held, lock, locked, unlock
 
 LOCK_SECONDS = 2 * START_SECONDS  # another process may be starting a server that recovers
 

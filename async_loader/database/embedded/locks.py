@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from async_loader.errors import EmbeddedServerError
+from ...errors import EmbeddedServerError
 
 if (
     sys.platform != "win32"

@@ -20,14 +20,14 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from async_loader.database.postgresql import Namespace, closing, create_engine, create_sessions
-from async_loader.database.proxy import Proxy
-from async_loader.database.run_schema import run_schema
-from async_loader.database.urls import parse_url
-from async_loader.errors import ConfigurationError
-from async_loader.inserts import enable_batch_inserting
-from async_loader.inserts.bench.shapes import SHAPES, Base, Shape
-from async_loader.inserts.bench.strategies import WAYS, InsertStrategy
+from ...database.postgresql import Namespace, closing, create_engine, create_sessions
+from ...database.proxy import Proxy
+from ...database.run_schema import run_schema
+from ...database.urls import parse_url
+from ...errors import ConfigurationError
+from .. import enable_batch_inserting
+from .shapes import SHAPES, Base, Shape
+from .strategies import WAYS, InsertStrategy
 
 
 @dataclass(frozen=True, slots=True)

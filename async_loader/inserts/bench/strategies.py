@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from async_loader.inserts import insert_rows
-from async_loader.inserts.bench.shapes import Shape
+from .. import insert_rows
+from .shapes import Shape
 
 Write = Callable[[AsyncSession, Shape, Any], Awaitable[None]]
 

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import await_only
 
-from async_loader.inserts._sqlalchemy import raise_as_executed
-from async_loader.inserts.bulk.catalogue import quoted
+from .._sqlalchemy import raise_as_executed
+from .catalogue import quoted
 
 Records = Sequence[Sequence[Any]]
 

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.util import greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from async_loader.errors import ConfigurationError
-from async_loader.inserts._sqlalchemy import autoflush
-from async_loader.inserts.bulk.loading import OrmSender, TableSender, load
-from async_loader.inserts.bulk.method import DRIVERS
-from async_loader.inserts.bulk.source import Row, chunks
-from async_loader.inserts.bulk.target import Target, a_kind, target_of
+from ...errors import ConfigurationError
+from .._sqlalchemy import autoflush
+from .loading import OrmSender, TableSender, load
+from .method import DRIVERS
+from .source import Row, chunks
+from .target import Target, a_kind, target_of
 
 Rows = Iterable[Row] | AsyncIterable[Row]
 

@@ -21,16 +21,16 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from async_loader.errors import ConfigurationError
-from async_loader.inserts._sqlalchemy import bind_processor, raise_as_statement
-from async_loader.inserts.bulk import catalogue
-from async_loader.inserts.bulk.catalogue import ColumnFacts, TableFacts
-from async_loader.inserts.bulk.copying import binary_codecs, copy
-from async_loader.inserts.bulk.method import are_as_typed, reason_of_column, reason_of_rows
-from async_loader.inserts.bulk.pages import PAGE, insert_by_orm, insert_page
-from async_loader.inserts.bulk.records import ABSENT, Values, bound, filled
-from async_loader.inserts.bulk.source import Shaped, dicts, shaped
-from async_loader.inserts.bulk.target import Field, Target
+from ...errors import ConfigurationError
+from .._sqlalchemy import bind_processor, raise_as_statement
+from . import catalogue
+from .catalogue import ColumnFacts, TableFacts
+from .copying import binary_codecs, copy
+from .method import are_as_typed, reason_of_column, reason_of_rows
+from .pages import PAGE, insert_by_orm, insert_page
+from .records import ABSENT, Values, bound, filled
+from .source import Shaped, dicts, shaped
+from .target import Field, Target
 
 Send = Callable[[], None]
 

@@ -17,9 +17,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import CompileError
 from sqlalchemy.types import Enum
 
-from async_loader.inserts._sqlalchemy import has_bind_expression
-from async_loader.inserts.bulk.catalogue import ColumnFacts, TableFacts, last_seen
-from async_loader.inserts.bulk.target import Field, Target
+from .._sqlalchemy import has_bind_expression
+from .catalogue import ColumnFacts, TableFacts, last_seen
+from .target import Field, Target
 
 DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg_async"})
 

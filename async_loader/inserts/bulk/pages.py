@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from async_loader.inserts.bulk.target import Target
+from .target import Target
 
 PAGE = 1_000  # rows of one executemany
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Dialect
 
-from async_loader.inserts._sqlalchemy import bind_processor, has_bind_expression
-from async_loader.inserts.bulk.source import Shaped
-from async_loader.inserts.bulk.target import Field
+from .._sqlalchemy import bind_processor, has_bind_expression
+from .source import Shaped
+from .target import Field
 
 ABSENT: Final[Any] = object()  # stands where a row has no value for a column
 

@@ -38,9 +38,9 @@ from sqlalchemy.types import (
 )
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from async_loader.errors import ConfigurationError
-from async_loader.inserts._sqlalchemy import expand_attributes
-from async_loader.inserts.bulk.target import Target, a_kind, with_article
+from ...errors import ConfigurationError
+from .._sqlalchemy import expand_attributes
+from .target import Target, a_kind, with_article
 
 Row = Mapping[str, Any] | Sequence[Any] | object
 

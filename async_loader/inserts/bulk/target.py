@@ -17,8 +17,8 @@ from sqlalchemy import Column, Table, inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
-from async_loader.errors import ConfigurationError
-from async_loader.inserts._sqlalchemy import ignores_context, orm_defaults, polymorphic_attribute
+from ...errors import ConfigurationError
+from .._sqlalchemy import ignores_context, orm_defaults, polymorphic_attribute
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,13 +23,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from async_loader.inserts._sqlalchemy import label, rendered_binds
-from async_loader.inserts.calls import refuse_guesses
-from async_loader.inserts.changes.statements import Target
-from async_loader.inserts.column_types import Codec, codec
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import FastPathUnsupportedError
-from async_loader.inserts.sizes import STATEMENT_BYTES
+from .._sqlalchemy import label
+from ..calls import refuse_guesses
+from ..column_types import Codec, codec
+from ..names import Names
+from ..plans import FastPathUnsupportedError
+from ..sizes import STATEMENT_BYTES
+from ._sqlalchemy import rendered_binds
+from .statements import Target
 
 _ROWS, _KEYS = "async_loader_rows", "async_loader_keys"
 _LOCKS, _LOCKED = "async_loader_locks", "async_loader_locked"

@@ -17,22 +17,17 @@ from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
-from async_loader.inserts._sqlalchemy import (
-    CompiledStatement,
-    bound_context,
-    compile_cached,
-    raise_as_statement,
-    returned_by,
-)
-from async_loader.inserts.changes.array_text import ArrayText, refuse_types
-from async_loader.inserts.changes.results import Written, processed, processors_of
-from async_loader.inserts.changes.seen import facts_of
-from async_loader.inserts.changes.statements import Record, Run, Target, made_by_python, update_of
-from async_loader.inserts.execute import execute
-from async_loader.inserts.expressions import is_of_row
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import FastPathUnsupportedError
-from async_loader.inserts.sizes import STATEMENT_ROWS
+from .._sqlalchemy import raise_as_statement
+from ..execute import execute
+from ..expressions import is_of_row
+from ..names import Names
+from ..plans import FastPathUnsupportedError
+from ..sizes import STATEMENT_ROWS
+from ._sqlalchemy import CompiledStatement, bound_context, compile_cached, returned_by
+from .array_text import ArrayText, refuse_types
+from .results import Written, processed, processors_of
+from .seen import facts_of
+from .statements import Record, Run, Target, made_by_python, update_of
 
 
 @dataclass(slots=True, eq=False)

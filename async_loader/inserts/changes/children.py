@@ -17,9 +17,9 @@ from sqlalchemy.orm import RelationshipDirection, attributes
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression
 
-from async_loader.inserts._sqlalchemy import is_eager_back, relationship_select
-from async_loader.inserts.changes.statements import SMALLEST
-from async_loader.inserts.column_types import codec
+from ..column_types import codec
+from ._sqlalchemy import is_eager_back, relationship_select
+from .statements import SMALLEST
 
 _LAZY = {"select", "joined", "selectin", "subquery", "raise", "raise_on_sql"}
 

@@ -16,19 +16,12 @@ from typing import Any
 from sqlalchemy import Table, and_, bindparam
 from sqlalchemy.orm import exc as orm_exc
 
-from async_loader.inserts._sqlalchemy import (
-    bound_context,
-    compile_cached,
-    compiled_cache,
-    emit_delete_statements,
-    key_columns,
-    memo,
-    version_column,
-)
-from async_loader.inserts.changes import pipeline
-from async_loader.inserts.changes.seen import may_be_numbered
-from async_loader.inserts.changes.statements import SMALLEST
-from async_loader.inserts.plans import FastPathUnsupportedError
+from .._sqlalchemy import compiled_cache, emit_delete_statements, key_columns, memo, version_column
+from ..plans import FastPathUnsupportedError
+from . import pipeline
+from ._sqlalchemy import bound_context, compile_cached
+from .seen import may_be_numbered
+from .statements import SMALLEST
 
 Command = tuple[dict[str, Any], Any]
 

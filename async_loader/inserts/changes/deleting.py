@@ -9,8 +9,8 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from async_loader.inserts.changes.children import load_cascades
-from async_loader.inserts.changes.flush import serves
+from .children import load_cascades
+from .flush import serves
 
 
 async def delete_all(session: AsyncSession, objects: Iterable[Any]) -> None:

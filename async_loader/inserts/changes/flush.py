@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from async_loader.inserts._sqlalchemy import (
+from .._sqlalchemy import (
     collect_delete_commands,
     collect_insert_commands,
     collect_post_update_commands,
@@ -27,12 +27,12 @@ from async_loader.inserts._sqlalchemy import (
     save_obj,
     tables_of,
 )
-from async_loader.inserts.changes.children import load_children
-from async_loader.inserts.changes.deletes import emit_deletes
-from async_loader.inserts.changes.post_updates import PostUpdates
-from async_loader.inserts.changes.statements import SMALLEST
-from async_loader.inserts.changes.updates import Updates
-from async_loader.inserts.plans import DRIVERS
+from ..plans import DRIVERS
+from .children import load_children
+from .deletes import emit_deletes
+from .post_updates import PostUpdates
+from .statements import SMALLEST
+from .updates import Updates
 
 _DELETED = (True, False)  # and not only listed
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.util.concurrency import await_only
 
-from async_loader.inserts._sqlalchemy import driver_cursor, execute_many, wrap_driver
+from ._sqlalchemy import driver_cursor, execute_many, wrap_driver
 
 Row = tuple[Any, ...]
 

@@ -14,19 +14,18 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from async_loader.inserts._sqlalchemy import (
-    bound_context,
-    compile_cached,
+from .._sqlalchemy import (
     emit_post_update_statements,
     label,
     makes_version_there,
     postfetch_post_update,
 )
-from async_loader.inserts.changes import pipeline
-from async_loader.inserts.changes.results import check
-from async_loader.inserts.changes.seen import may_be_numbered
-from async_loader.inserts.changes.statements import SMALLEST, Target, refuse_onupdates, update_of
-from async_loader.inserts.plans import FastPathUnsupportedError
+from ..plans import FastPathUnsupportedError
+from . import pipeline
+from ._sqlalchemy import bound_context, compile_cached
+from .results import check
+from .seen import may_be_numbered
+from .statements import SMALLEST, Target, refuse_onupdates, update_of
 
 Command = tuple[Any, ...]
 

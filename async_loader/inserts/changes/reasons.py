@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from async_loader.inserts._sqlalchemy import fills, makes_version_there, tables_of
-from async_loader.inserts.changes.statements import Target, refuse_onupdates
-from async_loader.inserts.column_types import codec
-from async_loader.inserts.expressions import is_of_row
-from async_loader.inserts.plans import DRIVERS, FastPathUnsupportedError
+from .._sqlalchemy import fills, makes_version_there, tables_of
+from ..column_types import codec
+from ..expressions import is_of_row
+from ..plans import DRIVERS, FastPathUnsupportedError
+from .statements import Target, refuse_onupdates
 
 
 def of_updates(mapper: Any, dialect: Any) -> str:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import exc as orm_exc
 
-from async_loader.inserts._sqlalchemy import postfetch, result_processor
-from async_loader.inserts.changes.statements import Run, Target
-from async_loader.inserts.plans import FastPathUnsupportedError
+from .._sqlalchemy import postfetch
+from ..plans import FastPathUnsupportedError
+from ._sqlalchemy import result_processor
+from .statements import Run, Target
 
 
 class Written(NamedTuple):

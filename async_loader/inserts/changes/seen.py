@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from async_loader.inserts.catalogue import literal
-from async_loader.inserts.names import Names
-from async_loader.inserts.plans import FastPathUnsupportedError
+from ..catalogue import literal
+from ..names import Names
+from ..plans import FastPathUnsupportedError
 
 # Of a table, its partitions and those that inherit from it: {0} is the table's name.
 _CATALOGUE = """

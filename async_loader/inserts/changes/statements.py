@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Table, and_, bindparam
 
-from async_loader.inserts._sqlalchemy import (
+from .._sqlalchemy import (
     ignores_context,
     key_columns,
     label,
@@ -24,7 +24,7 @@ from async_loader.inserts._sqlalchemy import (
     server_made_on_update,
     version_column,
 )
-from async_loader.inserts.plans import FastPathUnsupportedError
+from ..plans import FastPathUnsupportedError
 
 SMALLEST = 3  # rows; below that SQLAlchemy's own is as good
 

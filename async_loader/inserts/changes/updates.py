@@ -15,18 +15,15 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from async_loader.inserts._sqlalchemy import (
-    bound_context,
-    compile_cached,
-    emit_update_statements,
-    is_expanded,
-    returned_by,
-)
-from async_loader.inserts.changes import pipeline
-from async_loader.inserts.changes.arrays import Arrays, groups_of, refuse_order
-from async_loader.inserts.changes.results import Written, processed, processors_of, write_back
-from async_loader.inserts.changes.seen import may_be_numbered
-from async_loader.inserts.changes.statements import (
+from .._sqlalchemy import emit_update_statements
+from ..execute import NotSentError
+from ..plans import FastPathUnsupportedError
+from . import pipeline
+from ._sqlalchemy import bound_context, compile_cached, is_expanded, returned_by
+from .arrays import Arrays, groups_of, refuse_order
+from .results import Written, processed, processors_of, write_back
+from .seen import may_be_numbered
+from .statements import (
     SMALLEST,
     Record,
     Run,
@@ -37,8 +34,6 @@ from async_loader.inserts.changes.statements import (
     runs_of,
     update_of,
 )
-from async_loader.inserts.execute import NotSentError
-from async_loader.inserts.plans import FastPathUnsupportedError
 
 _WORTHWHILE = 3  # times fewer trips; else the order stays SQLAlchemy's
 

@@ -7,12 +7,7 @@ import inspect
 import warnings
 from asyncio import CancelledError, Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    contextmanager,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
