@@ -2,7 +2,7 @@
 Who may ask, and for how much: what every request passes before the application sees it.
 
 - `Host` must be one of ours, so that a name which an attacker points here (DNS rebinding) is
-  not; an `Origin` must be our own, and the API answers nothing that another site's page asks.
+  not, but for a supervisor's probes; an `Origin` must be our own, and the API answers nothing that another site's page asks.
 - Where there are tokens, the API wants one: `Authorization: Bearer`, or the cookie of a session.
 - What changes anything is not a GET, and has the token, or proof that a page of ours asked: the
   header `X-Async-Loader`, which no other site's page can send without a preflight (that we
@@ -50,6 +50,8 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 # What is behind a token, where there are tokens. Pages are files without any data.
 _GUARDED = ("/api/", "/metrics")
 _LOGIN = "/api/session"
+# A supervisor asks by an address that nobody can name beforehand; they tell nothing worth a name.
+PROBES = ("/healthz", "/readyz")
 _MOST_CLIENTS = 10_000
 
 
@@ -82,7 +84,8 @@ class Guard:
         client = scope["client"][0] if scope.get("client") else LOCAL
         if not self._buckets.take(client):
             raise Problem(429, "too many requests", headers={"Retry-After": "1"})
-        if headers.get("host", "").lower() not in self._hosts:
+        is_ours = headers.get("host", "").lower() in self._hosts
+        if not is_ours and scope["path"] not in PROBES:
             raise Problem(421, "this is not a name of this service: see --allowed-host")
         guarded = scope["path"].startswith(_GUARDED)
         if self._is_foreign(headers, scope["method"]):

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from .documents import MOST_ID, Name, RunDocument, RunList, RunRequest, RunSummary
 from .history import Filter, State
-from .live import ENDED, ended
+from .live import ENDED, ended, event_number
 from .problems import Problem, responses
 from .state import ServiceState, StateDep, Who
 from .streaming import EventStream
@@ -99,9 +99,7 @@ async def watch(
         if last_event_id == ENDED:
             return Response(status_code=204)
         return Response(ended(row["state"], row["reasons"]), media_type="text/event-stream")
-    service.watchers.join()
-    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-    return EventStream(running.live.watch(seen), service.watchers)
+    return EventStream(running.live.watch(event_number(last_event_id)), service.watchers)
 
 
 @router.post("/{number}/stop", status_code=202, responses=responses(404, 409, 422), summary="Stop")

@@ -16,6 +16,7 @@ from ..concurrency.tasks import cancel, first_of
 from ..settings.serve import LOOPBACK, ServeSettings
 from .app import make_app
 from .guard import Guard
+from .head import Head
 from .protocol import guarded_protocol
 from .state import ServiceState
 
@@ -39,7 +40,7 @@ async def serve(service: ServiceState, listener: socket.socket, stop: Stop) -> N
     settings = service.settings
     port = listener.getsockname()[1]
     guarded = Guard(
-        make_app(service),
+        Head(make_app(service)),
         hosts=allowed_hosts(settings, port),
         tokens=service.tokens,
         rate=parse_rate(settings.request_rate),
