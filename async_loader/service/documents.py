@@ -63,11 +63,18 @@ class Bounds(Document):
 
 
 class ScenarioDocument(Document):
-    """A scenario; `problem` says why it cannot be run. `every` in seconds."""
+    """
+    A scenario; `problem` says why it cannot be run, or not by itself (`can_run` tells which).
+
+    `every` in seconds; `last_at` and `next_at` are of its schedule.
+    """
 
     name: str
     problem: str | None
+    can_run: bool
     every: float | None
+    last_at: datetime | None
+    next_at: datetime | None
     on_target: str | None
     settings: dict[str, Any]
 
@@ -300,9 +307,10 @@ class Login(Document):
 
 
 class Health(Document):
-    """`ok`, or what is the matter."""
+    """`ok`; `notes` are what is the matter all the same."""
 
     status: str
+    notes: list[str] | None = None
 
 
 def moment(seconds: float | None) -> datetime | None:

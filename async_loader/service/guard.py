@@ -2,7 +2,8 @@
 Who may ask, and for how much: what every request passes before the application sees it.
 
 - `Host` must be one of ours, so that a name which an attacker points here (DNS rebinding) is
-  not, but for a supervisor's probes; an `Origin` must be our own, and the API answers nothing that another site's page asks.
+  not, but for a supervisor's probes; an `Origin` must be our own, and the API answers nothing
+  that another site's page asks.
 - Where there are tokens, the API wants one: `Authorization: Bearer`, or the cookie of a session.
 - What changes anything is not a GET, and has the token, or proof that a page of ours asked: the
   header `X-Async-Loader`, which no other site's page can send without a preflight (that we

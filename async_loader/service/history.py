@@ -10,11 +10,11 @@ from typing import Any, Literal
 from asyncpg.exceptions import InternalClientError
 from sqlalchemy import Insert, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ..database.backends import backend_of
 from ..errors import AsyncLoaderError
-from .tables import audit, result, run
+from .tables import audit, result, run, schedule
 
 # running, stopping: a process works on it. error: it could not be run. interrupted: the service
 # or its machine died. The others are the words of its verdict.
@@ -80,6 +80,8 @@ class History:
                     number = int(added.scalar_one())
                     what = f"{values['scenario']} on {target}"
                     await session.execute(_noted(values["started_by"], "start", number, what))
+                    if values["scheduled"]:
+                        await _set_last_start(session, values["scenario"], time.time())
                     return number
             except IntegrityError:
                 running = await self.running_on(target)
@@ -157,10 +159,13 @@ class History:
         return await self._all(select(run).where(run.c.active_on.is_not(None)))
 
     async def last_starts(self) -> dict[str, float]:
-        """Return when each scenario's schedule started it last."""
-        query = select(run.c.scenario, func.max(run.c.started_at).label("at"))
-        query = query.where(run.c.scheduled == 1).group_by(run.c.scenario)
-        return {row["scenario"]: row["at"] for row in await self._all(query)}
+        """Return when each scenario's schedule started it last, its run kept or not."""
+        return {row["scenario"]: row["last_at"] for row in await self._all(select(schedule))}
+
+    async def set_last_start(self, scenario: str, at: float) -> None:
+        """Say when a scenario's schedule started it last."""
+        async with self._writes.begin() as session:
+            await _set_last_start(session, scenario, at)
 
     async def count_by_state(self) -> dict[str, int]:
         """Return how many runs there are in each state."""
@@ -204,6 +209,12 @@ class History:
     async def _all(self, query: Select[Any]) -> list[Row]:
         async with self._reads() as session:
             return [dict(row) for row in (await session.execute(query)).mappings()]
+
+
+async def _set_last_start(session: AsyncSession, scenario: str, at: float) -> None:
+    # Two statements that both databases have: one service writes at a time.
+    await session.execute(delete(schedule).where(schedule.c.scenario == scenario))
+    await session.execute(insert(schedule).values(scenario=scenario, last_at=at))
 
 
 def _noted(who: str, action: str, number: int | None, detail: str = "") -> Insert:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -24,9 +25,11 @@ from .documents import (
 from .exposition import exposed
 from .guard import COOKIE, LOCAL, session_cookie
 from .history import NO_HISTORY
+from .path_redaction import without_folders
 from .problems import Problem, responses
 from .runs import shown
 from .scenarios import Scenario, read_scenarios
+from .scheduling import next_start
 from .state import ServiceState, StateDep
 from .tokens import SESSION_SECONDS
 
@@ -39,7 +42,11 @@ open_router = APIRouter()
 async def scenarios(service: StateDep) -> Scenarios:
     """Return the scenarios as their files are now, and what may be overridden at most."""
     found = await asyncio.to_thread(read_scenarios, service.settings.config_dir)
-    return Scenarios(scenarios=[_scenario(each) for each in found.values()], bounds=service.bounds)
+    starts = await service.history.last_starts()
+    documents = await asyncio.to_thread(
+        lambda: [_scenario(service, each, starts.get(each.name)) for each in found.values()]
+    )
+    return Scenarios(scenarios=documents, bounds=service.bounds)
 
 
 @router.get("/api/targets", tags=["what there is"], summary="List targets")
@@ -106,14 +113,23 @@ async def log_out(request: Request, response: Response, service: StateDep) -> Se
     )
 
 
-@open_router.get("/healthz", tags=["health"], summary="Whether the process answers")
+@open_router.get(
+    "/healthz",
+    tags=["health"],
+    response_model_exclude_none=True,
+    summary="Whether the process answers",
+)
 async def healthz() -> Health:
     """Return `ok`: the process is there."""
     return Health(status="ok")
 
 
 @open_router.get(
-    "/readyz", tags=["health"], responses=responses(503), summary="Whether it can work"
+    "/readyz",
+    tags=["health"],
+    responses=responses(503),
+    response_model_exclude_none=True,
+    summary="Whether it can work",
 )
 async def readyz(service: StateDep) -> Health:
     """Return `ok` where a run can be started; 503 while the service ends or has no history."""
@@ -126,7 +142,9 @@ async def readyz(service: StateDep) -> Health:
             await service.history.ping()
     except NO_HISTORY as error:
         raise Problem(503, f"the history does not answer: {type(error).__name__}") from None
-    return Health(status="ok")
+    problems = service.scheduler.problems.items()
+    notes = [f"scenario {name}: {without_folders(text)}" for name, text in problems]
+    return Health(status="ok", notes=notes or None)
 
 
 @router.get(
@@ -146,12 +164,18 @@ async def _exposed(service: ServiceState) -> bytes:
     return exposed(service.runs.running.values(), counts, service.watchers.now)
 
 
-def _scenario(scenario: Scenario) -> ScenarioDocument:
-    settings = scenario.settings
+def _scenario(service: ServiceState, scenario: Scenario, last: float | None) -> ScenarioDocument:
+    settings, every, problem = scenario.settings, scenario.every, scenario.problem
+    if problem is None:
+        problem = service.scheduler.problem_of(scenario)
+    is_scheduled = every is not None and problem is None
     return ScenarioDocument(
         name=scenario.name,
-        problem=scenario.problem,
-        every=scenario.every,
+        problem=None if problem is None else without_folders(problem),
+        can_run=scenario.problem is None,
+        every=every,
+        last_at=moment(last),
+        next_at=moment(next_start(every, last, time.time())) if every and is_scheduled else None,
         on_target=settings.on_target if settings else None,
         settings=shown(settings) if settings else {},
     )

@@ -18,7 +18,7 @@ from .history import NO_HISTORY, History, Row
 from .live import Live
 from .path_redaction import discreet, without_folders
 from .processes import identity, wait_for_end
-from .scenarios import UnknownScenarioError, read_scenarios, settings_for
+from .scenarios import Scenario, UnknownScenarioError, read_scenarios, settings_for
 from .targets import Targets
 
 log = logging.getLogger("async_loader.service")
@@ -159,6 +159,12 @@ class Runs:
                 await self._history.note("service", "interrupted", row["id"])
                 log.info("run %d: interrupted, as the service died", row["id"])
             self._spawn(self._clean_up_after(row))
+
+    def check(self, scenario: Scenario, target: str) -> None:
+        """Raise `ConfigurationError` for a scenario that can never be run on a target; blocks."""
+        settings_for(
+            scenario, {}, url=self._targets.url_for_run(target), directory=self._targets.directory
+        )
 
     def _settings_of(self, scenario: str, target: str, overrides: Mapping[str, Any]) -> RunSettings:
         found = read_scenarios(self._settings.config_dir).get(scenario)

@@ -37,6 +37,7 @@ class ServiceState:
     resumed: Resumed
     tokens: Tokens
     watchers: Watchers
+    scheduler: Scheduler
 
     @property
     def bounds(self) -> Bounds:
@@ -69,14 +70,15 @@ async def lifespan(settings: ServeSettings) -> AsyncIterator[ServiceState]:
             resumed=Resumed(history, targets, by_name(settings.job)),
             tokens=Tokens(by_name(settings.token)),
             watchers=Watchers(settings.max_watchers),
+            scheduler=Scheduler(history, targets, runs, settings),
         )
         await runs.recover()
         await runs.prune()
-        scheduler = asyncio.create_task(Scheduler(history, targets, runs, settings).keep())
+        scheduling = asyncio.create_task(service.scheduler.keep())
         try:
             yield service
         finally:
-            await cancel(scheduler)
+            await cancel(scheduling)
             await runs.drain()
             await service.resumed.drain()
 

@@ -20,6 +20,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _NAMED = re.compile(rf"({NAME})=(.+)")
 _TOKEN = re.compile(rf"{NAME}=sha256:[0-9a-f]{{64}}")
 _DAY = 86_400.0
+# The next start is a date, and those end.
+_LONGEST = 3660 * _DAY
 
 
 def _split_named(value: object) -> object:
@@ -191,7 +193,9 @@ class ScenarioOptions(Group):
 
     title: ClassVar[str] = "Schedule"
 
-    every: Annotated[Seconds | None, Field(ge=60, description="run it so often, such as 1d")] = None
+    every: Annotated[
+        Seconds | None, Field(ge=60, le=_LONGEST, description="run it so often, such as 1d")
+    ] = None
     on_target: Annotated[
         str | None, Field(pattern=rf"^{NAME}$", description="the target it is for"),
         Metavar("NAME"),

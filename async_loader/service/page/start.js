@@ -2,6 +2,7 @@
 import { get, post } from "./api.js";
 import { $, el, options, replace, say } from "./dom.js";
 import { elapsed } from "./charts.js";
+import { moment } from "./words.js";
 
 const form = $("#start");
 const { scenario: scenarioSelect, target: targetSelect, mode: modeSelect } = form.elements;
@@ -13,7 +14,7 @@ let places = new Map();
 export async function prepare(started) {
   const found = await get("/api/scenarios");
   scenarios = found.scenarios;
-  const can = scenarios.filter((each) => !each.problem).map((each) => each.name);
+  const can = scenarios.filter((each) => each.can_run).map((each) => each.name);
   options(scenarioSelect, can);
   for (const [name, most] of Object.entries(found.bounds)) form.elements[name].max = most;
   replace($("#unusable"), scenarios.filter((each) => each.problem).map(problemOf));
@@ -44,10 +45,11 @@ function problemOf({ name, problem }) {
 function describe() {
   const scenario = scenarios.find((each) => each.name === scenarioSelect.value);
   if (!scenario) return;
-  const { settings, every, on_target } = scenario;
+  const { settings, every, next_at, on_target } = scenario;
   for (const input of numbers) input.placeholder = settings[input.name] ?? "";
   modeSelect.options[0].text = `as it is: ${settings.mode}`;
-  const schedule = every ? `, by itself every ${elapsed(every)}` : "";
+  const next = next_at ? `, next on ${moment(next_at)}` : "";
+  const schedule = every ? `, by itself every ${elapsed(every)}${next}` : "";
   say($("#about"), `Workload ${settings.workload}${schedule}.`);
   if (on_target) targetSelect.value = on_target;
   describeTarget();
