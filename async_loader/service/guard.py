@@ -14,16 +14,15 @@ Who may ask, and for how much: what every request passes before the application 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .buckets import Buckets
 from .problems import Problem, answer
+from .refusals import Refusals
 from .tokens import Tokens
 
 COOKIE = "async_loader_session"
@@ -53,14 +52,22 @@ _GUARDED = ("/api/", "/metrics")
 _LOGIN = "/api/session"
 # A supervisor asks by an address that nobody can name beforehand; they tell nothing worth a name.
 PROBES = ("/healthz", "/readyz")
-_MOST_CLIENTS = 10_000
 
 
 class Guard:
     """An application behind all of that; it finds who asks in `request.state.who`."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], tokens: Tokens, rate: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        tokens: Tokens,
+        rate: float,
+        refusals: Refusals,
+    ) -> None:
         self._app = app
+        self._refusals = refusals
         self._hosts = {host.lower() for host in hosts}
         self._tokens = tokens
         self._buckets = Buckets(rate)
@@ -91,7 +98,7 @@ class Guard:
         guarded = scope["path"].startswith(_GUARDED)
         if self._is_foreign(headers, scope["method"]):
             raise Problem(403, "another site's page may not ask this service")
-        token, who = self._who(headers)
+        token, who = self._who(headers, client)
         scope.setdefault("state", {})["who"] = who
         if who is None and guarded and not scope["path"].startswith(_LOGIN):
             scheme = {"WWW-Authenticate": 'Bearer realm="async_loader"'}
@@ -108,12 +115,13 @@ class Guard:
             return False
         return method != "GET" or headers.get("sec-fetch-mode") != "navigate"
 
-    def _who(self, headers: Headers) -> tuple[str | None, str | None]:
+    def _who(self, headers: Headers, client: str) -> tuple[str | None, str | None]:
         """Return the owner of the request's token, and who asks; None for nobody we know."""
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             owner = self._tokens.owner_of(token.strip())
             if owner is None:
+                self._refusals.note(client)
                 scheme = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
                 raise Problem(401, "this token is not known", headers=scheme)
             return owner, owner
@@ -122,25 +130,6 @@ class Guard:
         if owner is None and not self._tokens.are_needed:
             owner = LOCAL
         return None, owner
-
-
-class Buckets:
-    """Token buckets: each client may make `rate` requests a second, and as many at once."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._most = max(rate, 1.0)
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str) -> bool:
-        """Return whether a client may make a request now."""
-        now = time.monotonic()
-        left, seen = self._left.pop(client, (self._most, now))
-        left = min(self._most, left + (now - seen) * self._rate)
-        self._left[client] = (left - 1 if left >= 1 else left, now)
-        if len(self._left) > _MOST_CLIENTS:
-            self._left.popitem(last=False)
-        return left >= 1 or math.isinf(self._rate)
 
 
 def session_cookie(headers: Headers) -> str | None:

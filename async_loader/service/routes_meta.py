@@ -82,12 +82,12 @@ async def session(request: Request, service: StateDep) -> Session:
     return Session(who=request.state.who, needs_token=service.tokens.are_needed)
 
 
-@open_router.post("/api/session", tags=["session"], responses=responses(422), summary="Log in")
+@open_router.post("/api/session", tags=["session"], responses=responses(422, 429), summary="Log in")
 async def log_in(login: Login, request: Request, response: Response, service: StateDep) -> Session:
     """Take a token and set a cookie, which no script can read and no other site can send."""
     who = service.tokens.owner_of(login.token) if service.tokens.are_needed else LOCAL
     if who is None:
-        await service.history.note(f"nobody ({_client(request)})", "login refused")
+        service.refusals.note(_client(request))
         raise Problem(401, "this token is not known", headers={"WWW-Authenticate": "Bearer"})
     await service.history.note(f"{who} ({_client(request)})", "login")
     response.set_cookie(

@@ -44,6 +44,7 @@ async def serve(service: ServiceState, listener: socket.socket, stop: Stop) -> N
         hosts=allowed_hosts(settings, port),
         tokens=service.tokens,
         rate=parse_rate(settings.request_rate),
+        refusals=service.refusals,
     )
     server = _Server(
         uvicorn.Config(

@@ -17,6 +17,7 @@ from ..settings.serve import ServeSettings, by_name
 from .documents import Bounds
 from .history import History
 from .history_database import history_url, open_history
+from .refusals import Refusals
 from .resuming import Resumed
 from .runs import Runs
 from .scenarios import read_scenarios
@@ -37,6 +38,7 @@ class ServiceState:
     resumed: Resumed
     tokens: Tokens
     watchers: Watchers
+    refusals: Refusals
     scheduler: Scheduler
 
     @property
@@ -70,17 +72,20 @@ async def lifespan(settings: ServeSettings) -> AsyncIterator[ServiceState]:
             resumed=Resumed(history, targets, by_name(settings.job)),
             tokens=Tokens(by_name(settings.token)),
             watchers=Watchers(settings.max_watchers),
+            refusals=Refusals(history),
             scheduler=Scheduler(history, targets, runs, settings),
         )
         await runs.recover()
         await runs.prune()
         scheduling = asyncio.create_task(service.scheduler.keep())
+        writing = asyncio.create_task(service.refusals.keep())
         try:
             yield service
         finally:
-            await cancel(scheduling)
+            await cancel(scheduling, writing)
             await runs.drain()
             await service.resumed.drain()
+            await service.refusals.write()
 
 
 def _targets_of(settings: ServeSettings) -> Targets:

@@ -174,6 +174,25 @@ async def test_who_did_what_is_written_down(serving: Serving) -> None:
         assert told == [("ci (127.0.0.1)", "stop", number), ("ci (127.0.0.1)", "start", number)]
 
 
+async def test_refused_tokens_are_counted_and_not_written_one_by_one(serving: Serving) -> None:
+    async with serving(token=KNOWN) as service:
+        login = [
+            await service.client.post("/api/session", json={"token": f"al_{n}"}) for n in range(30)
+        ]
+        bearer = await ask(service, "GET", "/api/runs", {"Authorization": "Bearer al_wrong"})
+        assert [answer.status_code for answer in login[:3]] == [401] * 3
+        assert is_problem(login[-1], 429)
+        assert is_problem(bearer, 429)  # of one address, however it is said
+        assert int(login[-1].headers["retry-after"]) > 0
+        known = {"Authorization": f"Bearer {TOKEN}"}  # no neighbour's guesses lock it out
+        await service.desk.refusals.write()
+        entries = (await ask(service, "GET", "/api/audit", known)).json()["entries"]
+        refused = [each for each in entries if each["action"] == "login refused"]
+        assert 1 <= len(refused) <= 2
+        assert sum(int(each["detail"].split()[0]) for each in refused) == 31
+        assert all("127.0.0.1" in each["detail"] for each in refused)
+
+
 async def test_a_body_is_small_and_comes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     large = b"x" * (MOST_BYTES + 1)
     answer = await service.client.post("/api/runs", content=large)
