@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+from ..concurrency.tasks import cancel
 from ..errors import AsyncLoaderError
 from ..settings.run import RunSettings
 from ..settings.serve import ServeSettings
@@ -32,8 +33,14 @@ _HIDDEN = {"database_url", "server_directory", "config", "debug", "progress", "b
 }
 # How long a history that is away is waited for, with a result in hand.
 _PATIENCE = 300.0
-# Beyond the longest run's end, for its drain.
-_RUDE_AFTER = 30.0
+# Beyond its grace, for who is asked to end: to count, and to remove what is its own.
+_ASKED = 10.0
+# For who is told to, and need not wait for anything. Then its process is killed.
+_TOLD = 10.0
+# The most of a grace that a limit waits for.
+_MOST_GRACE = 60.0
+# For the target's server to remove what a dead run left.
+_CLEANING = 60.0
 
 
 class Running:
@@ -45,7 +52,8 @@ class Running:
         self.target = target
         self.live = Live()
         self.execution = Execution(self._heard)
-        self.stopping = False
+        self._asked = asyncio.Event()
+        self._told = asyncio.Event()
         self._fresh = asyncio.Event()
         self.process: dict[str, Any] | None = None
 
@@ -62,6 +70,35 @@ class Running:
             case {"note": text}:
                 self.live.add("note", {"note": without_folders(text)})
         self._fresh.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._asked.is_set()
+
+    def stop(self, by: str) -> None:
+        """Ask it to end; when asked again it is told not to wait for anything."""
+        (self._told if self.stopping else self._asked).set()
+        self.execution.stop(by)
+
+    async def insist(self, grace: float) -> None:
+        """See that it ends in bounded time once it was asked to: asked, told, killed."""
+        await self._asked.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(grace, _MOST_GRACE) + _ASKED):
+                await self._told.wait()
+        if not self._told.is_set():
+            self.stop("the service")
+        await asyncio.sleep(_TOLD)
+        log.warning("run %d: does not end, and is killed", self.number)
+        self.execution.kill()
+
+    def told_so_far(self) -> str | None:
+        """Return what was measured until now, for one that can say nothing any more."""
+        if (now := self.live.snapshot) is None:
+            return None
+        done = f"{now['completed']:,} operations had ended well, {now['bad']:,} badly"
+        return f"until {now['seconds']:.0f} s {done}"
 
     async def save(self, history: History) -> None:
         """Write down what it tells, as often as the database can, until cancelled."""
@@ -130,8 +167,7 @@ class Runs:
         run = self.running.get(number)
         if run is None:
             return False
-        run.stopping = True
-        run.execution.stop()
+        run.stop(_for_everybody(by))
         await self._history.stop(number, by)
         return True
 
@@ -141,14 +177,14 @@ class Runs:
         for run in list(self.running.values()):
             if not run.stopping:  # who is asked twice does not drain
                 with suppress(*NO_HISTORY):
-                    await self.stop(run.number, by="service")
+                    await self.stop(run.number, by="the service's end")
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def hurry(self) -> None:
         """Wait for no operation of the runs that go on."""
         for run in self.running.values():
-            run.execution.stop()
+            run.stop("the service's end")
 
     async def recover(self) -> None:
         """End the runs of a service that was killed; what they left is removed meanwhile."""
@@ -180,26 +216,25 @@ class Runs:
     async def _bring_to_end(self, run: Running, settings: RunSettings) -> None:
         saving = asyncio.create_task(run.save(self._history))
         limiting = asyncio.create_task(self._limit(run))
+        insisting = asyncio.create_task(run.insist(settings.grace))
         try:
             answer = await run.execution.perform(spec_of(settings))
         finally:
-            saving.cancel()
-            limiting.cancel()
-            await asyncio.gather(saving, limiting, return_exceptions=True)
+            await cancel(saving, limiting, insisting)
         await self._keep(run, answer)
 
     async def _limit(self, run: Running) -> None:
         """Stop a run that takes too long."""
         await asyncio.sleep(self._settings.max_duration)
-        await self.stop(run.number, by="service: --max-duration")
-        await asyncio.sleep(_RUDE_AFTER)
-        run.execution.stop()
+        await self.stop(run.number, by=f"the limit of {self._settings.max_duration:g} s")
 
     async def _keep(self, run: Running, answer: Answer) -> None:
         """Keep what there is, tell the watchers, and let the next run onto the target."""
         log.info("run %d: %s", run.number, "; ".join([answer["state"], *answer["reasons"]]))
         reasons = discreet(answer["reasons"])
         if answer["state"] == "error":
+            if so_far := run.told_so_far():
+                reasons.append(so_far)
             await self._clean(run.target)
         try:
             await self._patiently(
@@ -245,8 +280,9 @@ class Runs:
 
     async def _clean(self, target: str) -> None:
         try:
-            await self._targets.clean(target)
-        except AsyncLoaderError as error:
+            async with asyncio.timeout(_CLEANING):
+                await self._targets.clean(target)
+        except (AsyncLoaderError, TimeoutError) as error:
             log.warning("%s could not be cleaned; the next run does: %s", target, error)
         except Exception:
             log.exception("%s could not be cleaned; the next run does", target)
@@ -260,6 +296,11 @@ class Runs:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a run's end was not kept: %s", error, exc_info=error)
+
+
+def _for_everybody(by: str) -> str:
+    """Return who it was without an address: reports are passed on."""
+    return by.partition(" (")[0]
 
 
 def shown(settings: RunSettings) -> dict[str, Any]:

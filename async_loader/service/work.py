@@ -74,7 +74,7 @@ async def _run(link: Link, spec: LoadTestSpec) -> Finished:
     )
 
     def heard(message: Message | None) -> None:
-        stop.request("the service")
+        stop.request((message or {}).get("by", "the service"))
         if message is None:  # nobody waits for the result
             stop.request()
         if not stop.heeded:
