@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..load.specs.load_test import Mode
 from ..settings.serve import NAME
+from .answers import Answer
 from .history import ACTIVE, State
 from .live import Live
 
@@ -155,6 +156,8 @@ class Figures(BaseModel):
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    measurement: Literal["good", "not good"] | None = None
+    doubts: list[str] = Field([], description="what speaks against the measurement, passed or not")
 
 
 class RunSummary(Document):
@@ -234,10 +237,15 @@ class ComparisonDocument(Document):
     Runs side by side.
 
     `charts` is what the reports' own charts draw; `changes` (of two runs: the second held
-    against the first) has each figure's change with its 95 % interval.
+    against the first) has each figure's change with its 95 % interval, its `answer` and what
+    it is called (`figure`). `answer` is the one of all figures, `worse` as soon as one of them
+    is, and `cannot tell` where one is not known; `within` is what they may differ by to be the
+    same (0.1: 10 %). Both are null where there are not two runs.
     """
 
     runs: list[RunSummary]
+    answer: Answer | None
+    within: float | None
     charts: dict[str, Any]
     changes: list[dict[str, Any]]
     differences: list[str]

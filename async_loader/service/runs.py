@@ -17,7 +17,7 @@ from ..workers import Message
 from .executing import Answer, Execution
 from .history import NO_HISTORY, History, Row
 from .live import Live
-from .path_redaction import discreet, without_folders
+from .path_redaction import discreet, discreet_settings, without_folders
 from .processes import identity, wait_for_end
 from .scenarios import Scenario, UnknownScenarioError, read_scenarios, settings_for
 from .targets import Targets
@@ -231,7 +231,9 @@ class Runs:
     async def _keep(self, run: Running, answer: Answer) -> None:
         """Keep what there is, tell the watchers, and let the next run onto the target."""
         log.info("run %d: %s", run.number, "; ".join([answer["state"], *answer["reasons"]]))
-        reasons = discreet(answer["reasons"])
+        # Of a run with a result its process knows the names, which are no paths.
+        known = "document" in answer
+        reasons = list(answer["reasons"]) if known else discreet(answer["reasons"])
         if answer["state"] == "error":
             if so_far := run.told_so_far():
                 reasons.append(so_far)
@@ -305,5 +307,4 @@ def _for_everybody(by: str) -> str:
 
 def shown(settings: RunSettings) -> dict[str, Any]:
     """Return a run's settings without what is secret or of this machine."""
-    shown: dict[str, Any] = discreet(settings.model_dump(mode="json", exclude=_HIDDEN))
-    return shown
+    return discreet_settings(settings.model_dump(mode="json", exclude=_HIDDEN))

@@ -91,13 +91,19 @@ function rowOf(run) {
     "tr", { "data-run": run.id },
     el("td", { class: "text tight" }, box),
     el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, String(run.id))),
-    el("td", { class: "text tight", title: run.reasons.join("; ") }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state))),
+    el("td", { class: "text tight", title: run.reasons.join("; ") }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state)), doubtOf(run)),
     el("td", { class: "text" }, run.scenario),
     el("td", { class: "text more" }, run.target),
     el("td", { class: "text tight more" }, moment(run.started_at)),
     numbers.map(([text, kind]) => el("td", { class: kind }, text)),
     el("td", { class: "text most" }, run.scheduled ? "its schedule" : run.started_by),
   );
+}
+
+/** Of a run that passed: that its measurement is not good. */
+function doubtOf({ state, figures }) {
+  if (state !== "passed" || figures?.measurement !== "not good") return null;
+  return el("p", { class: "note", title: figures.doubts.join("; ") }, "measurement not good");
 }
 
 function elapsedOf({ figures, started_at, ended_at, state }) {

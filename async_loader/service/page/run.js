@@ -83,6 +83,13 @@ function showWords(word, sentence) {
   say($("#sentence"), sentence);
 }
 
+/** What speaks against the measurement of a run, where its reasons do not say it. */
+function doubtsOf({ figures, reasons }) {
+  const doubts = figures?.doubts ?? [];
+  if (!doubts.length || reasons.some((text) => text.includes(doubts[0]))) return [];
+  return [`The measurement is not good: ${doubts.join(", ")}`];
+}
+
 function take(found) {
   run = found;
   phase = run.phase;
@@ -135,7 +142,7 @@ function render() {
   say($("#state"), title(run.state));
   say($("#sentence"), isActive ? sentenceOf(snapshot) : parts.summary(run));
   say($("#subject"), parts.subject(run));
-  replace($("#reasons"), parts.items([...run.reasons, ...notes]));
+  replace($("#reasons"), parts.items([...run.reasons, ...doubtsOf(run), ...notes]));
   showProgress(isActive ? snapshot : null);
   $("#stop").hidden = !isActive;
   say($("#stop"), run.state === "stopping" ? "Stop now, without waiting" : "Stop");
