@@ -38,12 +38,12 @@ export const shown = () => ({ number: wanted, isActive: run?.id === wanted && AC
 export async function open(number) {
   wanted = number;
   stopWatching();
-  const found = await get(`/api/runs/${number}`).catch(refused);
+  const found = await get(`api/runs/${number}`).catch(refused);
   if (!found || wanted !== number) return;
   if (found.id !== run?.id) clear();
   take(found);
   if (ACTIVE.includes(run.state)) stopWatching = watch(number, heard(number));
-  else await showResult();
+  else await showResult().catch(refused); // asked for again, as the run is
 }
 
 function clear() {
@@ -55,7 +55,7 @@ function clear() {
 
 /** Ask how the run is now: that it is stopping is not among its events. */
 export async function update() {
-  const found = await get(`/api/runs/${wanted}`);
+  const found = await get(`api/runs/${wanted}`);
   if (found.id === wanted && shown().isActive) take(found);
 }
 
@@ -187,7 +187,7 @@ async function showResult() {
   $("#results").hidden = !has_result;
   if (!has_result) return;
   parts.showResultLinks($("#results"), run);
-  const data = await get(`/api/runs/${id}/charts`);
+  const data = await get(`api/runs/${id}/charts`);
   if (run.id !== id) return;
   const [drawn] = data.runs;
   const isThere = {
@@ -208,6 +208,6 @@ async function showResult() {
 $("#charts").append(...Object.values(figures));
 $("#stop").addEventListener("click", async () => {
   const { id } = run;
-  await post(`/api/runs/${id}/stop`).catch((problem) => say($("#announced"), problem.message));
+  await post(`api/runs/${id}/stop`).catch((problem) => say($("#announced"), problem.message));
   if (wanted === id) await update();
 });
