@@ -30,7 +30,7 @@ from .problems import Problem, responses
 from .runs import shown
 from .scenarios import Scenario, read_scenarios
 from .scheduling import next_start
-from .state import ServiceState, StateDep
+from .state import ServiceState, StateDep, prefix_of
 from .tokens import SESSION_SECONDS
 
 router = APIRouter()
@@ -94,7 +94,7 @@ async def log_in(login: Login, request: Request, response: Response, service: St
         COOKIE,
         service.tokens.open_session(who),
         max_age=int(SESSION_SECONDS),
-        path="/",
+        path=f"{prefix_of(request)}/",
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="strict",
@@ -107,7 +107,7 @@ async def log_out(request: Request, response: Response, service: StateDep) -> Se
     """Forget the session, and its cookie."""
     if secret := session_cookie(request.headers):
         service.tokens.close_session(secret)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(COOKIE, path=f"{prefix_of(request)}/", httponly=True, samesite="strict")
     return Session(
         who=None if service.tokens.are_needed else LOCAL, needs_token=service.tokens.are_needed
     )

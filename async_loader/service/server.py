@@ -15,6 +15,7 @@ from ..concurrency.stop import Stop
 from ..concurrency.tasks import cancel, first_of
 from ..settings.serve import LOOPBACK, ServeSettings
 from .app import make_app
+from .forwarded import Forwarded
 from .guard import Guard
 from .head import Head
 from .protocol import guarded_protocol
@@ -48,7 +49,7 @@ async def serve(service: ServiceState, listener: socket.socket, stop: Stop) -> N
     )
     server = _Server(
         uvicorn.Config(
-            guarded,
+            Forwarded(guarded, settings.trusted_proxy),
             http=guarded_protocol(settings.max_connections),
             ws="none",
             lifespan="off",
@@ -56,7 +57,7 @@ async def serve(service: ServiceState, listener: socket.socket, stop: Stop) -> N
             log_config=None,
             access_log=False,  # who started and stopped what is in the audit
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=False,  # ours know more of them
             timeout_graceful_shutdown=_CLOSING,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,

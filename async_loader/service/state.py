@@ -103,8 +103,15 @@ def _who_of(request: Request) -> str:
     return f"{who or 'nobody'} ({client})"
 
 
+def prefix_of(request: Request) -> str:
+    """Return the path that a proxy has the service under; empty for none."""
+    prefix: str = request.state.prefix
+    return prefix
+
+
 # Says so in the OpenAPI document; it is the guard that looks.
 BEARER = HTTPBearer(auto_error=False, description="a token of --token, where there are any")
 
 StateDep = Annotated[ServiceState, Depends(_state_of)]
 Who = Annotated[str, Depends(_who_of)]
+Prefix = Annotated[str, Depends(prefix_of)]

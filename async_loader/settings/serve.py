@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -41,6 +42,13 @@ def _token(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("a proxy is an address or a network, as 10.1.2.3 or 10.0.0.0/8") from None
+
+
 def by_name(items: list[str]) -> dict[str, str]:
     """Return what NAME=VALUE says, by name."""
     return {name: value for name, _, value in (item.partition("=") for item in items)}
@@ -69,6 +77,16 @@ class ListenOptions(Group):
             description="a name that browsers reach it by, as load.example:8642; may be repeated"
         ),
         Metavar("HOST"),
+    ] = Field(default_factory=list)
+    trusted_proxy: Annotated[
+        list[Annotated[str, AfterValidator(_network)]],
+        NoDecode,
+        BeforeValidator(split_commas),
+        Field(
+            description="an address or network, as 10.0.0.0/8, whose X-Forwarded-For and -Host are "
+            "heeded; may be repeated"
+        ),
+        Metavar("ADDRESS"),
     ] = Field(default_factory=list)
     tls_certificate: Annotated[
         Path | None, Field(description="serve https with this certificate"), Metavar("FILE")

@@ -1,5 +1,5 @@
 // The page of two runs: what changed from one to the other, and both on the same axes.
-import { get } from "./api.js";
+import { get, persistently } from "./api.js";
 import { CHARTS, count, elapsed, milliseconds, perSecond } from "./charts.js";
 import { $, el, head, options, replace, say, svg } from "./dom.js";
 import { choose, makeFigure, show } from "./figure.js";
@@ -36,11 +36,11 @@ function asked() {
 }
 
 async function prepare() {
-  const { runs } = await get("/api/runs?limit=500");
+  const { runs } = await get("api/runs?limit=500");
   const known = runs.filter((run) => run.figures);
   const numbers = asked();
   const missing = numbers.filter((number) => !known.some((run) => run.id === number));
-  for (const number of missing) await get(`/api/runs/${number}`).then((run) => known.push(run), () => {});
+  for (const number of missing) await get(`api/runs/${number}`).then((run) => known.push(run), () => {});
   const values = known.map((run) => [String(run.id), named(run)]);
   for (const select of [before, after]) options(select, values, "choose a run");
   await look();
@@ -54,7 +54,7 @@ async function look() {
   $("#compared").hidden = true;
   if (!second) return showLine("ready", Date.now());
   try {
-    const found = await get(`/api/compare?run=${first}&run=${second}`);
+    const found = await persistently(() => get(`api/compare?run=${first}&run=${second}`));
     if (String(asked()) === String([first, second])) render(found);
     showLine("ready", Date.now());
   } catch (problem) {
@@ -73,7 +73,7 @@ function render({ runs, charts, answer, within, changes, differences }) {
   columns.push([drawn, "most"], first, second);
   replace($("#changes"), head(columns), el("tbody", {}, changes.map((each) => changeRow(each, reachOf(changes)))));
   drawAll(charts);
-  const report = `/api/compare/report.html?run=${runs[0].id}&run=${runs[1].id}`;
+  const report = `api/compare/report.html?run=${runs[0].id}&run=${runs[1].id}`;
   replace($("#links"), el("a", { href: report }, "Report of both"));
 }
 
@@ -105,7 +105,7 @@ function runRow(run) {
   });
   return el(
     "tr", { "data-run": run.id },
-    el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, `run ${run.id}`)),
+    el("th", { scope: "row", class: "text tight" }, el("a", { href: `./?run=${run.id}` }, `run ${run.id}`)),
     el("td", { class: "text tight" }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state))),
     el("td", { class: "text more" }, run.scenario),
     el("td", { class: "text most" }, run.target),
@@ -182,4 +182,4 @@ choice.addEventListener("change", () => turnTo(before.value, after.value));
 $("#swap").addEventListener("click", () => turnTo(after.value, before.value));
 addEventListener("popstate", look);
 
-frame(prepare);
+frame(() => persistently(prepare));

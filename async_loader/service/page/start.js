@@ -12,7 +12,7 @@ let places = new Map();
 
 /** Ask what there is to run; call `started` with the number of each run that is started here. */
 export async function prepare(started) {
-  const found = await get("/api/scenarios");
+  const found = await get("api/scenarios");
   scenarios = found.scenarios;
   const can = scenarios.filter((each) => each.can_run).map((each) => each.name);
   options(scenarioSelect, can);
@@ -69,7 +69,7 @@ async function submit(started) {
   refuse(null);
   try {
     const body = { scenario: scenarioSelect.value, target: targetSelect.value, overrides };
-    started((await post("/api/runs", body)).id);
+    started((await post("api/runs", body)).id);
   } catch (problem) {
     refuse(problem);
   }
@@ -90,7 +90,7 @@ function refuse(problem) {
   const name = problem.message.match(/^overrides\.(\w+)/)?.[1];
   if (name) form.elements[name]?.setAttribute("aria-invalid", "true");
   place.append(fields.length ? fields.join("; ") : problem.message);
-  if (problem.run) place.append(" ", el("a", { href: `/?run=${problem.run}` }, "Watch it"));
+  if (problem.run) place.append(" ", el("a", { href: `./?run=${problem.run}` }, "Watch it"));
 }
 
 scenarioSelect.addEventListener("change", describe);
