@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,7 +24,7 @@ class Forwarded:
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str]) -> None:
         self._app = app
-        self._trusted = [ip_network(address, strict=False) for address in trusted]
+        self._trusted = Networks(trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with what is known of it."""
@@ -40,7 +40,7 @@ class Forwarded:
         prefix = _last(headers, "x-forwarded-prefix")
         scope["state"]["prefix"] = prefix.rstrip("/") if _PREFIX.fullmatch(prefix) else ""
         client = scope.get("client")
-        if client is None or not self._is_trusted(client[0]):
+        if client is None or client[0] not in self._trusted:
             return
         scope["client"] = (self._client(client[0], headers), 0)
         if host := _last(headers, "x-forwarded-host"):
@@ -57,22 +57,25 @@ class Forwarded:
                 client = str(ip_address(hop))
             except ValueError:
                 break
-            if not self._is_trusted(client):
+            if client not in self._trusted:
                 break
         return client
 
-    def _is_trusted(self, client: str) -> bool:
+
+class Networks:
+    """Addresses, as networks have them: `address in networks`."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ip_network(network, strict=False) for network in networks]
+
+    def __contains__(self, address: object) -> bool:
+        if not self._networks:
+            return False
         try:
-            address = ip_address(client)
+            found = ip_address(str(address))
         except ValueError:
             return False
-        return any(
-            _holds(network, address.version) and address in network for network in self._trusted
-        )
-
-
-def _holds(network: IPv4Network | IPv6Network, version: int) -> bool:
-    return network.version == version
+        return any(found in network for network in self._networks)
 
 
 def _last(headers: Headers, name: str) -> str:
