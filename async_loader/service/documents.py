@@ -88,11 +88,18 @@ class Scenarios(Document):
 
 
 class TargetDocument(Document):
-    """A target; `place` names the host or the file, `run` the run that is on it."""
+    """
+    A target; `place` names the host or the file, `run` the run that is on it.
+
+    `up`: whether it answered when it was looked at last, null where it was not; `problem` is
+    why it did not.
+    """
 
     name: str
     place: str
     run: int | None
+    up: bool | None
+    problem: str | None
 
 
 class Targets(Document):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -22,9 +23,9 @@ from .documents import (
     Targets,
     moment,
 )
-from .exposition import exposed
+from .exposition import Kept, exposed
 from .guard import COOKIE, LOCAL, session_cookie
-from .history import NO_HISTORY
+from .history import NO_HISTORY, brief
 from .path_redaction import without_folders
 from .problems import Problem, responses
 from .runs import shown
@@ -51,13 +52,16 @@ async def scenarios(service: StateDep) -> Scenarios:
 
 @router.get("/api/targets", tags=["what there is"], summary="List targets")
 async def targets(service: StateDep) -> Targets:
-    """Return the databases that a run can be on, and which are busy."""
+    """Return the databases that a run can be on, which are busy, and which do not answer."""
+    problems = service.health.problems
     return Targets(
         targets=[
             TargetDocument(
                 name=name,
                 place=service.targets.place_of(name),
                 run=await service.history.running_on(name),
+                up=None if name not in problems else problems[name] is None,
+                problem=problems.get(name),
             )
             for name in service.targets.names
         ]
@@ -141,9 +145,11 @@ async def readyz(service: StateDep) -> Health:
         async with asyncio.timeout(5):
             await service.history.ping()
     except NO_HISTORY as error:
-        raise Problem(503, f"the history does not answer: {type(error).__name__}") from None
+        why = without_folders(brief(error))
+        raise Problem(503, f"the history cannot be written: {why}") from None
     problems = service.scheduler.problems.items()
     notes = [f"scenario {name}: {without_folders(text)}" for name, text in problems]
+    notes += [f"target {name}: {text}" for name, text in service.health.problems.items() if text]
     return Health(status="ok", notes=notes or None)
 
 
@@ -155,13 +161,30 @@ async def readyz(service: StateDep) -> Health:
     summary="For Prometheus",
 )
 async def metrics(service: StateDep) -> Response:
-    """Return the live runs and the history's counts, in Prometheus' text format."""
+    """Return live and last runs, targets, schedules and the history's counts, for Prometheus."""
     return Response(await _exposed(service), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _exposed(service: ServiceState) -> bytes:
-    counts = await service.history.count_by_state()
-    return exposed(service.runs.running.values(), counts, service.watchers.now)
+    history, problems = service.history, service.health.problems
+    kept = Kept(
+        counts=await history.count_by_state(),
+        last=await history.last_results(),
+        targets={name: problem is None for name, problem in problems.items()},
+        due=await asyncio.to_thread(_due, service, await history.last_starts()),
+    )
+    return exposed(service.runs.running.values(), kept, service.watchers.now)
+
+
+def _due(service: ServiceState, starts: Mapping[str, float]) -> dict[str, float | None]:
+    """Return when each schedule is due; blocks."""
+    found: dict[str, float | None] = {}
+    for name, scenario in read_scenarios(service.settings.config_dir).items():
+        if scenario.every is not None:
+            can = service.scheduler.problem_of(scenario) is None
+            at = next_start(scenario.every, starts.get(name), time.time())
+            found[name] = at if can else None
+    return found
 
 
 def _scenario(service: ServiceState, scenario: Scenario, last: float | None) -> ScenarioDocument:

@@ -15,12 +15,12 @@ from ..settings.serve import ServeSettings
 from ..settings.spec import spec_of
 from ..workers import Message
 from .executing import Answer, Execution
-from .history import NO_HISTORY, History, Row
+from .history import AWAY, NO_HISTORY, History, Row, brief
 from .live import Live
 from .path_redaction import discreet, discreet_settings, without_folders
 from .processes import identity, wait_for_end
 from .scenarios import Scenario, UnknownScenarioError, read_scenarios, settings_for
-from .targets import Targets
+from .targets import Targets, in_our_words
 
 log = logging.getLogger("async_loader.service")
 
@@ -31,8 +31,10 @@ _HIDDEN = {"database_url", "server_directory", "config", "debug", "progress", "b
     "every",
     "on_target",
 }
-# How long a history that is away is waited for, with a result in hand.
-_PATIENCE = 300.0
+# How long a history that answers, and refuses a result, is asked again.
+_PATIENCE = 60.0
+# How long one that does not answer is asked again where the service is to end.
+_LAST_PATIENCE = 10.0
 # Beyond its grace, for who is asked to end: to count, and to remove what is its own.
 _ASKED = 10.0
 # For who is told to, and need not wait for anything. Then its process is killed.
@@ -162,6 +164,10 @@ class Runs:
         self._spawn(self._bring_to_end(self.running[number], settings))
         return number
 
+    def busy(self) -> set[str]:
+        """Return the targets with a run of ours."""
+        return {run.target for run in self.running.values()}
+
     async def stop(self, number: int, *, by: str) -> bool:
         """Ask a run to end: it drains, and when asked again it does not wait; False: it has."""
         run = self.running.get(number)
@@ -233,38 +239,50 @@ class Runs:
         log.info("run %d: %s", run.number, "; ".join([answer["state"], *answer["reasons"]]))
         # Of a run with a result its process knows the names, which are no paths.
         known = "document" in answer
-        reasons = list(answer["reasons"]) if known else discreet(answer["reasons"])
+        said = [in_our_words(reason) for reason in answer["reasons"]]
+        reasons = said if known else discreet(said)
         if answer["state"] == "error":
             if so_far := run.told_so_far():
                 reasons.append(so_far)
             await self._clean(run.target)
         try:
             await self._patiently(
+                run,
                 lambda: self._history.end(
                     run.number,
                     answer["state"],
                     reasons,
                     figures=answer.get("figures"),
                     document=answer.get("document"),
-                )
+                ),
             )
         finally:
             self.running.pop(run.number)
             run.live.end(answer["state"], reasons)
-        await self.prune()
+        with suppress(*NO_HISTORY):  # the next run's end does it
+            await self.prune()
 
-    async def _patiently(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write to a history that may be away for a while."""
+    async def _patiently(self, run: Running, write: Callable[[], Awaitable[None]]) -> None:
+        """
+        Write a run's end as soon as the history takes it, however long its disk is full.
+
+        What it refuses for another reason is kept without its result; who ends the service has
+        not all day.
+        """
         loop = asyncio.get_running_loop()
-        until = loop.time() + _PATIENCE
+        since = loop.time()
         while True:
             try:
                 return await write()
             except NO_HISTORY as error:
-                if loop.time() > until:
+                waited = loop.time() - since
+                log.warning("run %d: its end cannot be kept yet: %s", run.number, brief(error))
+                if self.draining and waited > _LAST_PATIENCE:
                     raise
-                log.warning("the history does not answer: %s", type(error).__name__)
-                await asyncio.sleep(1)
+                if waited > _PATIENCE and not isinstance(error, AWAY):
+                    lost = [f"its result could not be kept: {brief(error)}"]
+                    return await self._history.end(run.number, "error", lost)
+                await asyncio.sleep(min(10.0, 1.0 + waited / 10))
 
     async def prune(self) -> None:
         """Forget what is too old or too much."""

@@ -23,6 +23,7 @@ from .runs import Runs
 from .scenarios import read_scenarios
 from .scheduling import Scheduler
 from .streaming import Watchers
+from .target_health import TargetHealth
 from .targets import Targets
 from .tokens import Tokens
 
@@ -40,6 +41,7 @@ class ServiceState:
     watchers: Watchers
     refusals: Refusals
     scheduler: Scheduler
+    health: TargetHealth
 
     @property
     def bounds(self) -> Bounds:
@@ -74,15 +76,17 @@ async def lifespan(settings: ServeSettings) -> AsyncIterator[ServiceState]:
             watchers=Watchers(settings.max_watchers),
             refusals=Refusals(history),
             scheduler=Scheduler(history, targets, runs, settings),
+            health=TargetHealth(targets),
         )
         await runs.recover()
         await runs.prune()
         scheduling = asyncio.create_task(service.scheduler.keep())
         writing = asyncio.create_task(service.refusals.keep())
+        looking = asyncio.create_task(service.health.keep(runs.busy))
         try:
             yield service
         finally:
-            await cancel(scheduling, writing)
+            await cancel(scheduling, writing, looking)
             await runs.drain()
             await service.resumed.drain()
             await service.refusals.write()

@@ -29,11 +29,11 @@ export async function prepare(started) {
 
 /** Show the targets, and which of them has a run. */
 export function showTargets(targets) {
-  const text = ({ name, run }) => (run ? `${name}, busy with run ${run}` : name);
+  const text = ({ name, run, up }) => (run ? `${name}, busy with run ${run}` : up === false ? `${name}, does not answer` : name);
   const values = targets.map((target) => [target.name, text(target)]);
   const now = [...targetSelect.options].map((option) => [option.value, option.text]);
   if (JSON.stringify(now) !== JSON.stringify(values)) options(targetSelect, values);
-  places = new Map(targets.map(({ name, place }) => [name, place]));
+  places = new Map(targets.map(({ name, place, problem }) => [name, problem ? `${place}, which does not answer: ${problem}` : place]));
   describeTarget();
 }
 
