@@ -215,7 +215,8 @@ class History:
         latest = select(run.c.id).order_by(run.c.id.desc()).offset(keep_runs).limit(1)
         async with self._writes.begin() as session:
             newest_of_too_many = await session.scalar(latest) or 0
-            gone = (run.c.started_at < since) | (run.c.id <= newest_of_too_many)
+            # Since its end: a long run is not forgotten with it.
+            gone = (run.c.ended_at < since) | (run.c.id <= newest_of_too_many)
             numbers = select(run.c.id).where(ended, gone)
             await session.execute(delete(result).where(result.c.run.in_(numbers)))
             forgotten = await session.execute(delete(run).where(ended, gone))

@@ -107,7 +107,8 @@ async def test_what_is_too_old_or_too_much_is_forgotten(history: History) -> Non
     for _ in range(6):
         numbers.append(await history.add(RUN | {"target": "one"}))
         await history.end(numbers[-1], "passed", document=b"x")
-    await history.change(numbers[5], started_at=1.0)
+    await history.change(numbers[5], ended_at=1.0)
+    await history.change(numbers[4], started_at=1.0)  # a long one: it has ended just now
     going_on = await history.add(RUN | {"target": "one"})
     await history.change(going_on, started_at=1.0)
     await history.prune(keep_runs=4, keep_for=1000.0)

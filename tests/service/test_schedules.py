@@ -164,7 +164,7 @@ async def test_what_grows_old_is_forgotten_where_nothing_runs(
     monkeypatch.setattr(scheduling, "_PRUNE_EVERY", 0.0)
     async with serving() as service:
         number = await service.have(made_up_run(random.Random(1)))
-        await service.desk.history.change(number, started_at=1.0)
+        await service.desk.history.change(number, ended_at=1.0)
         async with asyncio.timeout(30):
             while (await service.client.get(f"/api/runs/{number}")).status_code == 200:
                 await asyncio.sleep(0.02)
