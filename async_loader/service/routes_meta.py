@@ -136,7 +136,10 @@ async def healthz() -> Health:
     summary="Whether it can work",
 )
 async def readyz(service: StateDep) -> Health:
-    """Return `ok` where a run can be started; 503 while the service ends or has no history."""
+    """
+    Return `ok` where a run can be started and kept; 503 while the service ends, or where its
+    history is away or full. `notes`: targets that do not answer, schedules that cannot start.
+    """
     if service.runs.draining:
         raise Problem(503, "the service is about to end")
     if not service.history.held:
