@@ -25,7 +25,8 @@ line is there: without anything for longer, what is shown is stale.
 
 **Results.** `/api/runs/{id}/report.html|json|xml|md` is the report, `/api/runs/{id}/charts` what
 `page_data.chart_data` makes of one run for `charts.js`, `/api/compare?run=1&run=2` the same of
-several (`charts`) with their figures' changes, `/api/compare/report.html?run=1&run=2` as a page.
+several (`charts`) with their figures' changes and one `answer` (`worse`, `better`, `the same`,
+`cannot tell`), `/api/compare/report.html?run=1&run=2` as a page.
 
 **Jobs.** `GET /api/jobs/{target}`, `GET /api/jobs/{target}/{run}`, and `POST .../pause`, `/resume`,
 `/cancel` answer with how the run stands.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 
@@ -11,7 +12,9 @@ from ..errors import ConfigurationError, MissingExtraError
 from ..runtime.outputs import DONE, complain
 from ..runtime.process import run_until_stopped
 from ..runtime.streams import stderr, stdout
+from ..settings.option_group import ENV_PREFIX
 from ..settings.serve import ServeSettings
+from ..workers import end_tracker
 
 _PACKAGES = ("fastapi", "uvicorn", "alembic", "prometheus_client", "psutil", "platformdirs")
 
@@ -29,9 +32,17 @@ def run_serve_command(settings: ServeSettings) -> int:
     )
     for chatty in ("alembic", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    _forget_environment()
     # A run's collector looks seldom: right for minutes, not for months.
     run_until_stopped(lambda stop: _serve(settings, stop), loop="auto", stock_collector=True)
+    end_tracker()
     return DONE
+
+
+def _forget_environment() -> None:
+    """Leave the settings, all of which are read, to no process: runs execute others' code."""
+    for name in [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]:
+        del os.environ[name]
 
 
 async def _serve(settings: ServeSettings, stop: Stop) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..load.specs.load_test import Mode
 from ..settings.serve import NAME
+from .answers import Answer
 from .history import ACTIVE, State
 from .live import Live
 
@@ -65,11 +66,18 @@ class Bounds(Document):
 
 
 class ScenarioDocument(Document):
-    """A scenario; `problem` says why it cannot be run. `every` in seconds."""
+    """
+    A scenario; `problem` says why it cannot be run, or not by itself (`can_run` tells which).
+
+    `every` in seconds; `last_at` and `next_at` are of its schedule.
+    """
 
     name: str
     problem: str | None
+    can_run: bool
     every: float | None
+    last_at: datetime | None
+    next_at: datetime | None
     on_target: str | None
     settings: dict[str, Any]
 
@@ -82,11 +90,18 @@ class Scenarios(Document):
 
 
 class TargetDocument(Document):
-    """A target; `place` names the host or the file, `run` the run that is on it."""
+    """
+    A target; `place` names the host or the file, `run` the run that is on it.
+
+    `up`: whether it answered when it was looked at last, null where it was not; `problem` is
+    why it did not.
+    """
 
     name: str
     place: str
     run: int | None
+    up: bool | None
+    problem: str | None
 
 
 class Targets(Document):
@@ -150,6 +165,8 @@ class Figures(BaseModel):
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    measurement: Literal["good", "not good"] | None = None
+    doubts: list[str] = Field([], description="what speaks against the measurement, passed or not")
 
 
 class RunSummary(Document):
@@ -229,10 +246,15 @@ class ComparisonDocument(Document):
     Runs side by side.
 
     `charts` is what the reports' own charts draw; `changes` (of two runs: the second held
-    against the first) has each figure's change with its 95 % interval.
+    against the first) has each figure's change with its 95 % interval, its `answer` and what
+    it is called (`figure`). `answer` is the one of all figures, `worse` as soon as one of them
+    is, and `cannot tell` where one is not known; `within` is what they may differ by to be the
+    same (0.1: 10 %). Both are null where there are not two runs.
     """
 
     runs: list[RunSummary]
+    answer: Answer | None
+    within: float | None
     charts: dict[str, Any]
     changes: Annotated[
         list[dict[str, Any]], Field(json_schema_extra={"items": {"$ref": f"{SCHEMAS}Change"}})
@@ -304,9 +326,10 @@ class Login(Document):
 
 
 class Health(Document):
-    """`ok`, or what is the matter."""
+    """`ok`; `notes` are what is the matter all the same."""
 
     status: str
+    notes: list[str] | None = None
 
 
 def moment(seconds: float | None) -> datetime | None:

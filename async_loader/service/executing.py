@@ -20,20 +20,32 @@ log = logging.getLogger("async_loader.service")
 OnMessage = Callable[[Message], object]
 Answer = Mapping[str, Any]
 
+_KILLED = (
+    "its process was killed: it was asked to end, and told to, and did neither; "
+    "an operation blocks it"
+)
+
 
 class Execution:
     """One run in a process of its own, from `perform` to its answer."""
 
     def __init__(self, on_message: OnMessage) -> None:
         self._workers = ProcessWorkers(1, lambda _index, message: on_message(message))
-        self._asked = 0
+        self._asked: list[str] = []
         self._ready = False
+        self._killed = False
 
-    def stop(self) -> None:
+    def stop(self, by: str) -> None:
         """Ask it to end: the first time it drains, the second it does not wait."""
-        self._asked += 1
+        self._asked.append(by)
         if self._ready:
-            self._workers.tell(0, {"stop": True})
+            self._workers.tell(0, {"stop": True, "by": by})
+
+    def kill(self) -> None:
+        """End its process from outside: what it does not heed is no request."""
+        self._killed = True
+        if self._ready:
+            self._workers.give_up(0)
 
     async def perform(self, spec: LoadTestSpec) -> Answer:
         """
@@ -45,10 +57,14 @@ class Execution:
             async with self._workers:
                 done: Future[Answer] = self._workers.submit(0, perform, spec)
                 self._ready = True
-                for _ in range(self._asked):
-                    self._workers.tell(0, {"stop": True})
+                for by in self._asked:
+                    self._workers.tell(0, {"stop": True, "by": by})
+                if self._killed:
+                    self._workers.give_up(0)
                 return await answer_of(done)
         except AsyncLoaderError as error:
+            if self._killed:
+                return {"state": "error", "reasons": [_KILLED]}
             return {"state": "error", "reasons": [f"the run's process was lost: {error}"]}
         except Exception as error:
             log.exception("a run's process met a defect")

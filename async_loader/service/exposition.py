@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .history import State
+from .exposition_last import LastRuns
+from .history import Row, State
 from .runs import Running
 
 _LABELS = ("scenario", "target")
 
 
-def exposed(running: Iterable[Running], counts: Mapping[str, int], watchers: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """
+    What there is to tell beside the runs that go on.
+
+    `last` are the last ended runs, one for a scenario on a target; `targets` whether each answers,
+    None where nobody knows; `due` when each schedule is due, None where it cannot start.
+    """
+
+    counts: Mapping[str, int]
+    last: Sequence[Row]
+    targets: Mapping[str, bool | None]
+    due: Mapping[str, float | None]
+
+
+def exposed(running: Iterable[Running], kept: Kept, watchers: int) -> bytes:
     """Return the metrics in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    registry.register(_Now(list(running), counts, watchers))
+    registry.register(_Now(list(running), kept.counts, watchers))
+    registry.register(LastRuns(kept.last))
+    registry.register(_Surroundings(kept))
     return generate_latest(registry)
+
+
+class _Surroundings:
+    """A collector of targets and schedules."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric."""
+        up = GaugeMetricFamily(
+            "async_loader_target_up", "Whether the target answered last.", labels=("target",)
+        )
+        for name, is_up in self._kept.targets.items():
+            if is_up is not None:
+                up.add_metric((name,), float(is_up))
+        can = GaugeMetricFamily(
+            "async_loader_schedule_up",
+            "Whether the schedule can start its scenario.",
+            labels=("scenario",),
+        )
+        following = GaugeMetricFamily(
+            "async_loader_schedule_next_timestamp_seconds",
+            "When the schedule is due.",
+            labels=("scenario",),
+        )
+        for name, at in self._kept.due.items():
+            can.add_metric((name,), float(at is not None))
+            if at is not None:
+                following.add_metric((name,), at)
+        yield from (up, can, following)
 
 
 class _Now:

@@ -2,7 +2,8 @@
 Who may ask, and for how much: what every request passes before the application sees it.
 
 - `Host` must be one of ours, so that a name which an attacker points here (DNS rebinding) is
-  not; an `Origin` must be our own, and the API answers nothing that another site's page asks.
+  not, but for a supervisor's probes; an `Origin` must be our own, and the API answers nothing
+  that another site's page asks.
 - Where there are tokens, the API wants one: `Authorization: Bearer`, or the cookie of a session.
 - What changes anything is not a GET, and has the token, or proof that a page of ours asked: the
   header `X-Async-Loader`, which no other site's page can send without a preflight (that we
@@ -13,16 +14,15 @@ Who may ask, and for how much: what every request passes before the application 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .buckets import Buckets
 from .problems import Problem, answer
+from .refusals import Refusals
 from .tokens import Tokens
 
 COOKIE = "async_loader_session"
@@ -50,14 +50,24 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 # What is behind a token, where there are tokens. Pages are files without any data.
 _GUARDED = ("/api/", "/metrics")
 _LOGIN = "/api/session"
-_MOST_CLIENTS = 10_000
+# A supervisor asks by an address that nobody can name beforehand; they tell nothing worth a name.
+PROBES = ("/healthz", "/readyz")
 
 
 class Guard:
     """An application behind all of that; it finds who asks in `request.state.who`."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], tokens: Tokens, rate: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        tokens: Tokens,
+        rate: float,
+        refusals: Refusals,
+    ) -> None:
         self._app = app
+        self._refusals = refusals
         self._hosts = {host.lower() for host in hosts}
         self._tokens = tokens
         self._buckets = Buckets(rate)
@@ -82,12 +92,13 @@ class Guard:
         client = scope["client"][0] if scope.get("client") else LOCAL
         if not self._buckets.take(client):
             raise Problem(429, "too many requests", headers={"Retry-After": "1"})
-        if headers.get("host", "").lower() not in self._hosts:
+        is_ours = headers.get("host", "").lower() in self._hosts
+        if not is_ours and scope["path"] not in PROBES:
             raise Problem(421, "this is not a name of this service: see --allowed-host")
         guarded = scope["path"].startswith(_GUARDED)
         if self._is_foreign(headers, scope["method"]):
             raise Problem(403, "another site's page may not ask this service")
-        token, who = self._who(headers)
+        token, who = self._who(headers, client)
         scope.setdefault("state", {})["who"] = who
         if who is None and guarded and not scope["path"].startswith(_LOGIN):
             scheme = {"WWW-Authenticate": 'Bearer realm="async_loader"'}
@@ -104,12 +115,13 @@ class Guard:
             return False
         return method != "GET" or headers.get("sec-fetch-mode") != "navigate"
 
-    def _who(self, headers: Headers) -> tuple[str | None, str | None]:
+    def _who(self, headers: Headers, client: str) -> tuple[str | None, str | None]:
         """Return the owner of the request's token, and who asks; None for nobody we know."""
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             owner = self._tokens.owner_of(token.strip())
             if owner is None:
+                self._refusals.note(client)
                 scheme = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
                 raise Problem(401, "this token is not known", headers=scheme)
             return owner, owner
@@ -118,25 +130,6 @@ class Guard:
         if owner is None and not self._tokens.are_needed:
             owner = LOCAL
         return None, owner
-
-
-class Buckets:
-    """Token buckets: each client may make `rate` requests a second, and as many at once."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._most = max(rate, 1.0)
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str) -> bool:
-        """Return whether a client may make a request now."""
-        now = time.monotonic()
-        left, seen = self._left.pop(client, (self._most, now))
-        left = min(self._most, left + (now - seen) * self._rate)
-        self._left[client] = (left - 1 if left >= 1 else left, now)
-        if len(self._left) > _MOST_CLIENTS:
-            self._left.popitem(last=False)
-        return left >= 1 or math.isinf(self._rate)
 
 
 def session_cookie(headers: Headers) -> str | None:

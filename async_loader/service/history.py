@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOSPC
+from pathlib import Path
+from shutil import disk_usage
 from typing import Any, Literal
 
 from asyncpg.exceptions import InternalClientError
 from sqlalchemy import Insert, Select, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ..database.backends import backend_of
+from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
-from .tables import audit, result, run
+from .tables import audit, result, run, schedule
 
 # running, stopping: a process works on it. error: it could not be run. interrupted: the service
 # or its machine died. The others are the words of its verdict.
@@ -33,7 +46,17 @@ ACTIVE: tuple[State, ...] = ("running", "stopping")
 # What a statement raises where the database is away, or its connections are.
 NO_HISTORY = (SQLAlchemyError, InternalClientError, OSError)
 
+# Of those, what passes by itself: a server that is away, a disk that is full.
+AWAY = (OperationalError, InterfaceError, PoolTimeoutError, InternalClientError, OSError)
+
 Row = Mapping[str, Any]
+
+
+# What is written to see whether anything can be: the start of a scenario that has no name.
+_NOBODY = ""
+_WRITE_EVERY = 5.0
+# A file that has less is full for the next result.
+_ROOM = 1024 * 1024
 
 
 class TargetBusyError(AsyncLoaderError):
@@ -62,6 +85,7 @@ class History:
         self._engine = engine
         writes, reads = backend_of(engine.url).session_factories(engine, reads_autocommit=True)
         self._writes, self._reads = writes, reads
+        self._written = -math.inf
         self.held = True
         """Whether it is ours alone, as far as we know."""
 
@@ -80,6 +104,8 @@ class History:
                     number = int(added.scalar_one())
                     what = f"{values['scenario']} on {target}"
                     await session.execute(_noted(values["started_by"], "start", number, what))
+                    if values["scheduled"]:
+                        await _set_last_start(session, values["scenario"], time.time())
                     return number
             except IntegrityError:
                 running = await self.running_on(target)
@@ -126,6 +152,8 @@ class History:
                 )
             )  # fmt: skip
             if document is not None:
+                # Again, where nobody knows whether the first time was the last.
+                await session.execute(delete(result).where(result.c.run == number))
                 await session.execute(insert(result).values(run=number, document=document))
 
     async def release(self, number: int) -> None:
@@ -157,15 +185,28 @@ class History:
         return await self._all(select(run).where(run.c.active_on.is_not(None)))
 
     async def last_starts(self) -> dict[str, float]:
-        """Return when each scenario's schedule started it last."""
-        query = select(run.c.scenario, func.max(run.c.started_at).label("at"))
-        query = query.where(run.c.scheduled == 1).group_by(run.c.scenario)
-        return {row["scenario"]: row["at"] for row in await self._all(query)}
+        """Return when each scenario's schedule started it last, its run kept or not."""
+        return {
+            row["scenario"]: row["last_at"]
+            for row in await self._all(select(schedule))
+            if row["scenario"] != _NOBODY
+        }
+
+    async def set_last_start(self, scenario: str, at: float) -> None:
+        """Say when a scenario's schedule started it last."""
+        async with self._writes.begin() as session:
+            await _set_last_start(session, scenario, at)
 
     async def count_by_state(self) -> dict[str, int]:
         """Return how many runs there are in each state."""
         query = select(run.c.state, func.count().label("runs")).group_by(run.c.state)
         return {row["state"]: row["runs"] for row in await self._all(query)}
+
+    async def last_results(self) -> list[Row]:
+        """Return of each scenario on each target the last run that ended, with a result or not."""
+        query = select(func.max(run.c.id)).where(run.c.ended_at.is_not(None))
+        latest = query.group_by(run.c.scenario, run.c.target)
+        return await self._all(select(run).where(run.c.id.in_(latest)).order_by(run.c.id))
 
     async def prune(self, *, keep_runs: int, keep_for: float) -> int:
         """Forget the runs that are too old or too many, and what was done then; return how many."""
@@ -174,7 +215,8 @@ class History:
         latest = select(run.c.id).order_by(run.c.id.desc()).offset(keep_runs).limit(1)
         async with self._writes.begin() as session:
             newest_of_too_many = await session.scalar(latest) or 0
-            gone = (run.c.started_at < since) | (run.c.id <= newest_of_too_many)
+            # Since its end: a long run is not forgotten with it.
+            gone = (run.c.ended_at < since) | (run.c.id <= newest_of_too_many)
             numbers = select(run.c.id).where(ended, gone)
             await session.execute(delete(result).where(result.c.run.in_(numbers)))
             forgotten = await session.execute(delete(run).where(ended, gone))
@@ -198,13 +240,38 @@ class History:
         return await self._all(query)
 
     async def ping(self) -> None:
-        """Ask the database for anything."""
+        """Ask the database for anything, and now and then to keep something."""
         await self._all(select(run.c.id).limit(1))
+        await asyncio.to_thread(self._look_for_room)
+        if time.monotonic() - self._written > _WRITE_EVERY:
+            await self.set_last_start(_NOBODY, time.time())
+            self._written = time.monotonic()
+
+    def _look_for_room(self) -> None:
+        """Raise `OSError` where a file has hardly any room to grow; blocks."""
+        database = self._engine.url.database
+        if self._engine.url.get_backend_name() != "sqlite" or not database:
+            return
+        if disk_usage(Path(database).absolute().parent).free < _ROOM:
+            raise OSError(ENOSPC, "its disk is full")
 
     async def _all(self, query: Select[Any]) -> list[Row]:
         async with self._reads() as session:
             return [dict(row) for row in (await session.execute(query)).mappings()]
 
 
+async def _set_last_start(session: AsyncSession, scenario: str, at: float) -> None:
+    # Two statements that both databases have: one service writes at a time.
+    await session.execute(delete(schedule).where(schedule.c.scenario == scenario))
+    await session.execute(insert(schedule).values(scenario=scenario, last_at=at))
+
+
 def _noted(who: str, action: str, number: int | None, detail: str = "") -> Insert:
     return insert(audit).values(at=time.time(), who=who, action=action, run=number, detail=detail)
+
+
+def brief(error: BaseException) -> str:
+    """Return why the history cannot be used, without a statement or its values."""
+    if isinstance(error, DBAPIError):
+        return first_line(error)
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__

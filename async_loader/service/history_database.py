@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from .history import NO_HISTORY, History
 from .migrations import migrate
 
 FILE = "history.sqlite"
+# Results tell tables, errors and who did what: they are for whoever runs the service.
+_MODE = 0o600
 _CONNECTIONS = 5
 _LOOK_EVERY = 2.0
 _LOCK = 0x41534C44_53455256  # "ASLDSERV"
@@ -41,6 +43,7 @@ def history_url(url: str | None) -> URL:
     folder = platformdirs.user_data_path("async_loader", appauthor=False)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)  # it may have been there before
     except OSError as error:
         raise ConfigurationError(f"{folder}: {error.strerror}; see --history-url") from None
     return URL.create("sqlite+aiosqlite", database=str(folder / FILE))
@@ -81,7 +84,8 @@ async def _opened(url: URL, stack: AsyncExitStack) -> History:
 async def _file_lock(engine: AsyncEngine, _history: History) -> AsyncIterator[None]:
     """Hold a lock file beside the database; the kernel drops it however we end."""
     path = Path(f"{engine.url.database}.lock")
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _MODE)
+    _keep_private(Path(str(engine.url.database)))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -89,6 +93,14 @@ async def _file_lock(engine: AsyncEngine, _history: History) -> AsyncIterator[No
         raise _taken(engine.url) from None
     finally:
         os.close(descriptor)
+
+
+def _keep_private(database: Path) -> None:
+    """Let nobody else read the history: SQLite gives its other files the mode of the first."""
+    os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _MODE))
+    for ending in ("", "-wal", "-shm", "-journal", ".lock"):
+        with suppress(FileNotFoundError, PermissionError):  # the file of another account
+            Path(f"{database}{ending}").chmod(_MODE)
 
 
 @asynccontextmanager

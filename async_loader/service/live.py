@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 _EVENTS = 3600
 # The last event's id.
 ENDED = "end"
+_NUMBER = re.compile(r"[0-9]{1,18}")
 # Says that the line is still there, to a watcher and to whatever is between.
 _BEAT_EVERY = 10.0
 _BEAT = b": \n\n"
@@ -72,6 +74,12 @@ class Live:
 def event(name: str, kind: str, data: Mapping[str, Any]) -> bytes:
     """Return a server-sent event; `name` is its id."""
     return f"id: {name}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def event_number(name: str | None) -> int:
+    """Return the number of the event that an id names; 0, before the first, for none of ours."""
+    # int() takes other scripts' digits, and refuses 5,000 of them.
+    return int(name) if name and _NUMBER.fullmatch(name) else 0
 
 
 def ended(state: str, reasons: Sequence[str]) -> bytes:

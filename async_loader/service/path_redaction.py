@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -22,21 +22,44 @@ _FOLDERS = re.compile(
 )
 
 
-def without_folders(text: str) -> str:
-    """Return a text with each absolute path cut down to its file's name."""
-    return _FOLDERS.sub("", text)
+# What looks like a path and is a name that somebody gave: an operation's in a threshold, a route's.
+_NAMES = (
+    r"\{\s*op\s*:(?:[^{}]|\{[^{}]*\})*\}",
+    r"\b(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /\S*",
+)
+# Of a run's settings: names and what is said of them, by whoever wrote the scenario.
+_DATA = frozenset({"threshold", "compare_fail", "label"})
 
 
-def discreet(value: Any) -> Any:
+def without_folders(text: str, names: Iterable[str] = ()) -> str:
+    """Return a text with each absolute path cut down to its file's name; names are no paths."""
+    ours = sorted(map(re.escape, filter(None, names)), key=len, reverse=True)
+    whole = [rf"(?<![\w/.~+=-]){name}(?!\w|[/.]\w)" for name in ours]  # not a part of a path
+    pieces = re.split(f"({'|'.join((*whole, *_NAMES))})", text)
+    # Every second piece is a name.
+    return "".join(p if n % 2 else _FOLDERS.sub("", p) for n, p in enumerate(pieces))
+
+
+def discreet(value: Any, names: Collection[str] = ()) -> Any:
     """Return what JSON holds, with each text in it `without_folders`."""
     match value:
         case str():
-            return without_folders(value)
+            return without_folders(value, names)
         case Mapping():
-            return {key: discreet(each) for key, each in value.items()}
+            return {key: discreet(each, names) for key, each in value.items()}
         case list() | tuple():
-            return [discreet(each) for each in value]
+            return [discreet(each, names) for each in value]
     return value
+
+
+def discreet_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings with their paths cut; what names operations stays as it is."""
+    return {name: each if name in _DATA else discreet(each) for name, each in settings.items()}
+
+
+def names_of(result: RunResult) -> tuple[str, ...]:
+    """Return what a result calls by a name of somebody's choice."""
+    return (*result.by_operation, *result.settings.get("threshold", ()))
 
 
 def place_of(url: URL) -> str:
@@ -49,22 +72,23 @@ def place_of(url: URL) -> str:
 
 def published(result: RunResult) -> RunResult:
     """Return a result as everybody may have it who may watch."""
+    names = names_of(result)
     environment = discreet(result.environment)
     if "database" in environment:
         environment["database"]["url"] = None
     return replace(
         result,
         workload=without_folders(result.workload),
-        settings=discreet(result.settings),
+        settings=discreet_settings(result.settings),
         environment=environment,
-        errors={name: _published(error) for name, error in result.errors.items()},
+        errors={name: _published(error, names) for name, error in result.errors.items()},
     )
 
 
-def _published(error: ErrorResult) -> ErrorResult:
+def _published(error: ErrorResult, names: Collection[str]) -> ErrorResult:
     return replace(
         error,
-        sample=without_folders(error.sample),
-        source=discreet(error.source),
-        traceback=discreet(error.traceback),
+        sample=without_folders(error.sample, names),
+        source=discreet(error.source, names),
+        traceback=discreet(error.traceback, names),
     )

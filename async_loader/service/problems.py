@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
 from .history import NO_HISTORY, TargetBusyError
@@ -21,6 +21,7 @@ from .scenarios import UnknownScenarioError
 
 log = logging.getLogger("async_loader.service")
 
+_METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -100,12 +101,14 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> list[str]:
-    """Return the methods of all routes of a path: the router tells those of the first."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    return sorted(found)
+    """Return the methods of all routes of a path: the router tells those of the first, or none."""
+    found = {
+        method
+        for method in _METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:

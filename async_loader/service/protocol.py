@@ -10,6 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from .connections import Connection, Connections
 from .guard import HEADERS
 from .problems import answer
 
@@ -18,15 +19,16 @@ REQUEST = 10.0
 STALLED = 30.0
 
 
-def guarded_protocol(most: int) -> type[H11Protocol]:
-    """Return the protocol of a server with so many connections at most."""
-    return type("Guarded", (GuardedProtocol,), {"most": most})
-
-
 class GuardedProtocol(H11Protocol):
-    """uvicorn's own, which cuts off who sends no request, reads no answer, or is too many."""
+    """uvicorn's own, which cuts off who sends no request or reads no answer."""
 
-    most: int
+    _connections: Connections
+    _connection: Connection
+
+    def is_guarded_by(self, connections: Connections, connection: Connection) -> None:
+        """Tell these whether this connection waits for its client."""
+        self._connections = connections
+        self._connection = connection
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request, for so long."""
@@ -37,10 +39,7 @@ class GuardedProtocol(H11Protocol):
         # for its head's acknowledgement, for 40 ms.
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if len(self.connections) > self.most:
-            transport.abort()
-        else:
-            self._silent.start(REQUEST)
+        self._silent.start(REQUEST)
 
     def data_received(self, data: bytes) -> None:
         """See whether a request is whole, and wait for the rest where it is not."""
@@ -48,8 +47,16 @@ class GuardedProtocol(H11Protocol):
         answering: RequestResponseCycle | None = self.cycle
         if answering is not None and not answering.response_complete:
             self._silent.stop()
+            self._connections.busy(self._connection)
         else:
             self._silent.start(REQUEST)
+            self._connections.silent(self._connection)
+
+    def on_response_complete(self) -> None:
+        """Note that the next word is the client's."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._connections.silent(self._connection)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as everything else is refused; the application never sees it."""
@@ -74,6 +81,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything."""
+        self._connections.leave(self._connection)
         self._silent.stop()
         self._stalled.stop()
         super().connection_lost(exc)

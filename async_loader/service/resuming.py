@@ -19,6 +19,10 @@ from .work import resume_job
 log = logging.getLogger("async_loader.service")
 
 
+# How long a chunk that has begun is waited for at the service's end.
+_CHUNK = 30.0
+
+
 class Resumed:
     """
     The jobs that this service works on, one process each.
@@ -56,6 +60,10 @@ class Resumed:
         """Pause where the processes are: each ends behind its chunk."""
         for workers in self._workers.values():
             workers.tell(0, {"stop": True})
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CHUNK)
+        for workers in self._workers.values():  # a job loses nothing by that but its chunk's work
+            workers.give_up(0)
         while self._tasks:
             await asyncio.wait(self._tasks)
 

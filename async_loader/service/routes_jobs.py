@@ -39,18 +39,22 @@ async def get_job(target: Name, number: JobRun, service: StateDep) -> JobDocumen
 async def pause(target: Name, number: JobRun, service: StateDep, who: Who) -> JobDocument:
     """Pause a run: no chunk of it is committed until it is resumed. 409: it is not active."""
     await _status(service, target, number)
-    await service.history.note(who, "job pause", detail=f"{number} on {target}")
     async with service.targets.engine(target) as engine:
-        return _document(service, await control.pause(engine, str(number)))
+        status = await control.pause(engine, str(number))
+    # Behind it: a line says what was done.
+    await service.history.note(who, "job pause", detail=f"{number} on {target}")
+    return _document(service, status)
 
 
 @router.post("/{number}/cancel", responses=_MOVED, summary="Cancel")
 async def cancel(target: Name, number: JobRun, service: StateDep, who: Who) -> JobDocument:
     """Give a run up for good; what was committed stays. 409: it is not active."""
     await _status(service, target, number)
-    await service.history.note(who, "job cancel", detail=f"{number} on {target}")
     async with service.targets.engine(target) as engine:
-        return _document(service, await control.cancel(engine, str(number)))
+        status = await control.cancel(engine, str(number))
+    # Behind it: a line says what was done.
+    await service.history.note(who, "job cancel", detail=f"{number} on {target}")
+    return _document(service, status)
 
 
 @router.post("/{number}/resume", status_code=202, responses=_MOVED, summary="Resume")

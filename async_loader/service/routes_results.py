@@ -15,6 +15,7 @@ from ..reports.forms import COMPARE_FORMS, RUN_FORMS
 from ..reports.page_data import chart_data
 from ..results.run import RunResult
 from ..verdict.regression import compare_with
+from .answers import answer_of, in_words, overall, tolerance_of
 from .documents import MOST_ID, SCHEMAS, ComparisonDocument, RunSummary
 from .problems import Problem, responses
 from .state import ServiceState, StateDep
@@ -80,15 +81,22 @@ async def compare(service: StateDep, numbers: Runs) -> ComparisonDocument:
     rows = [await service.history.get(number) for number in numbers]
     ways = {_label(n): [result] for n, result in zip(numbers, results, strict=True)}
     changes, differences = [], []
+    answer, within = None, None
     if len(results) == 2:
         found = await asyncio.to_thread(
             compare_with, {_label(numbers[0]): results[0]}, results[1], ()
         )
-        changes = [change.to_dict() for change in found.changes]
+        changes = [
+            {**change.to_dict(), "answer": answer_of(change), "figure": in_words(change)}
+            for change in found.changes
+        ]
+        answer, within = overall(found.changes), tolerance_of(found.changes)
         differences = list(found.differences)
     return ComparisonDocument(
         runs=[RunSummary.of(row) for row in rows if row is not None],
         charts=await asyncio.to_thread(chart_data, ways),
+        answer=answer,
+        within=within,
         changes=changes,
         differences=differences,
     )

@@ -10,9 +10,9 @@ from fastapi.responses import StreamingResponse
 
 from .documents import MOST_ID, Name, RunDocument, RunList, RunRequest, RunSummary
 from .history import Filter, State
-from .live import ENDED, ended
+from .live import ENDED, ended, event_number
 from .problems import Problem, responses
-from .state import ServiceState, StateDep, Who
+from .state import Prefix, ServiceState, StateDep, Who
 from .streaming import EventStream
 
 router = APIRouter(prefix="/api/runs", tags=["runs"])
@@ -34,7 +34,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
     summary="Start a run",
 )
 async def start(
-    request: RunRequest, response: Response, service: StateDep, who: Who
+    request: RunRequest, response: Response, service: StateDep, who: Who, prefix: Prefix
 ) -> RunDocument:
     """
     Start a run of a scenario on a target and return it, as `Location` does.
@@ -47,7 +47,7 @@ async def start(
     overrides = request.overrides.values()
     _check_bounds(service, request.overrides.model_dump(exclude_none=True))
     number = await service.runs.start(request.scenario, request.target, overrides, by=who)
-    response.headers["Location"] = f"/api/runs/{number}"
+    response.headers["Location"] = f"{prefix}/api/runs/{number}"
     return await _run(service, number)
 
 
@@ -99,9 +99,7 @@ async def watch(
         if last_event_id == ENDED:
             return Response(status_code=204)
         return Response(ended(row["state"], row["reasons"]), media_type="text/event-stream")
-    service.watchers.join()
-    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-    return EventStream(running.live.watch(seen), service.watchers)
+    return EventStream(running.live.watch(event_number(last_event_id)), service.watchers)
 
 
 @router.post("/{number}/stop", status_code=202, responses=responses(404, 409, 422), summary="Stop")

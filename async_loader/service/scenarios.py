@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def _read(path: Path) -> Scenario:
         layer = file_layer(ScenarioSettings, path)
         layer = Layer({k: v for k, v in layer.values.items() if k not in _IGNORED}, layer.naming)
         settings = settings_of(ScenarioSettings, [layer])
+        _refuse_unspeakable(layer)
     except ConfigurationError as error:
         problem = str(error).replace(f"--config {path}", path.name).replace(str(path), path.name)
         return Scenario(path.stem, Layer({}, ""), None, without_folders(problem))
@@ -69,6 +71,13 @@ def _read(path: Path) -> Scenario:
             problem = f"{name} in {path.name}: a scenario runs on a --target"
             return Scenario(path.stem, Layer({}, ""), None, problem)
     return Scenario(path.stem, layer, settings)
+
+
+def _refuse_unspeakable(layer: Layer) -> None:
+    """Refuse numbers that TOML has and JSON has not: no answer could tell of them."""
+    for name, value in layer.values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError(f"{layer.name_of(name)} is not a number that a run can have")
 
 
 def settings_for(

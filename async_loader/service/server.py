@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,8 +16,12 @@ from ..concurrency.stop import Stop
 from ..concurrency.tasks import cancel, first_of
 from ..settings.serve import LOOPBACK, ServeSettings
 from .app import make_app
+from .connections import Connections
+from .entrance import Entrance, room_for
+from .forwarded import Forwarded, Networks
 from .guard import Guard
-from .protocol import guarded_protocol
+from .head import Head
+from .protocol import GuardedProtocol
 from .state import ServiceState
 
 log = logging.getLogger("async_loader.service")
@@ -39,33 +44,50 @@ async def serve(service: ServiceState, listener: socket.socket, stop: Stop) -> N
     settings = service.settings
     port = listener.getsockname()[1]
     guarded = Guard(
-        make_app(service),
+        Head(make_app(service)),
         hosts=allowed_hosts(settings, port),
         tokens=service.tokens,
         rate=parse_rate(settings.request_rate),
+        refusals=service.refusals,
     )
-    server = _Server(
-        uvicorn.Config(
-            guarded,
-            http=guarded_protocol(settings.max_connections),
-            ws="none",
-            lifespan="off",
-            loop="none",
-            log_config=None,
-            access_log=False,  # who started and stopped what is in the audit
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_CLOSING,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
-        )
+    config = uvicorn.Config(
+        Forwarded(guarded, settings.trusted_proxy),
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,  # who started and stopped what is in the audit
+        server_header=False,
+        proxy_headers=False,  # ours know more of them
+        timeout_graceful_shutdown=_CLOSING,
     )
-    serving = asyncio.create_task(server.serve([listener]))
+    config.load()
+    server = _Server(config)
+    # A proxy's address is that of all behind it, who have limits of their own.
+    connections = Connections(room_for(settings.max_connections), Networks(settings.trusted_proxy))
+    entrance = Entrance(
+        listener,
+        connections,
+        _tls(settings),
+        lambda: GuardedProtocol(config, server.server_state, {}),
+    )
+    serving = asyncio.create_task(server.serve([]))
+    entering = asyncio.create_task(entrance.keep())
     await first_of(serving, stop.requested)
     if not serving.done():
         await _drain(service, stop)
         server.should_exit = True
+    await cancel(entering)
     await serving
+
+
+def _tls(settings: ServeSettings) -> ssl.SSLContext | None:
+    if settings.tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 async def _drain(service: ServiceState, stop: Stop) -> None:

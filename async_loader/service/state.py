@@ -17,11 +17,13 @@ from ..settings.serve import ServeSettings, by_name
 from .documents import Bounds
 from .history import History
 from .history_database import history_url, open_history
+from .refusals import Refusals
 from .resuming import Resumed
 from .runs import Runs
 from .scenarios import read_scenarios
 from .scheduling import Scheduler
 from .streaming import Watchers
+from .target_health import TargetHealth
 from .targets import Targets
 from .tokens import Tokens
 
@@ -37,6 +39,9 @@ class ServiceState:
     resumed: Resumed
     tokens: Tokens
     watchers: Watchers
+    refusals: Refusals
+    scheduler: Scheduler
+    health: TargetHealth
 
     @property
     def bounds(self) -> Bounds:
@@ -69,16 +74,22 @@ async def lifespan(settings: ServeSettings) -> AsyncIterator[ServiceState]:
             resumed=Resumed(history, targets, by_name(settings.job)),
             tokens=Tokens(by_name(settings.token)),
             watchers=Watchers(settings.max_watchers),
+            refusals=Refusals(history),
+            scheduler=Scheduler(history, targets, runs, settings),
+            health=TargetHealth(targets),
         )
         await runs.recover()
         await runs.prune()
-        scheduler = asyncio.create_task(Scheduler(history, targets, runs, settings).keep())
+        scheduling = asyncio.create_task(service.scheduler.keep())
+        writing = asyncio.create_task(service.refusals.keep())
+        looking = asyncio.create_task(service.health.keep(runs.busy))
         try:
             yield service
         finally:
-            await cancel(scheduler)
+            await cancel(scheduling, writing, looking)
             await runs.drain()
             await service.resumed.drain()
+            await service.refusals.write()
 
 
 def _targets_of(settings: ServeSettings) -> Targets:
@@ -96,8 +107,15 @@ def _who_of(request: Request) -> str:
     return f"{who or 'nobody'} ({client})"
 
 
+def prefix_of(request: Request) -> str:
+    """Return the path that a proxy has the service under; empty for none."""
+    prefix: str = request.state.prefix
+    return prefix
+
+
 # Says so in the OpenAPI document; it is the guard that looks.
 BEARER = HTTPBearer(auto_error=False, description="a token of --token, where there are any")
 
 StateDep = Annotated[ServiceState, Depends(_state_of)]
 Who = Annotated[str, Depends(_who_of)]
+Prefix = Annotated[str, Depends(prefix_of)]

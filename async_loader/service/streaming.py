@@ -46,7 +46,8 @@ class EventStream(Response):
         self._watchers = watchers
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
+        """Send them; raises `Problem` where too many watch."""
+        self._watchers.join()  # here, where nothing can come between it and leaving
         sending = asyncio.create_task(self._send_all(send))
         leaving = asyncio.create_task(_gone(receive))
         try:

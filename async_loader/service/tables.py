@@ -53,6 +53,13 @@ result = Table(
     Column("document", LargeBinary, nullable=False),  # the JSON of `--out json=`, by zlib
 )
 
+schedule = Table(
+    "async_loader_service_schedule",
+    metadata,
+    Column("scenario", String(64), primary_key=True),
+    Column("last_at", Double, nullable=False),  # when it was started last, in seconds since 1970
+)
+
 audit = Table(
     "async_loader_service_audit",
     metadata,

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..database.backends import backend_of
 from ..database.postgresql import closing, unreachable
 from ..database.urls import parse_url
-from ..errors import AsyncLoaderError, ConfigurationError
+from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError
 from ..load.run_database import server_url
 from ..load.specs.load_test import DatabaseSpec
 from ..settings.serve import EMBEDDED
@@ -70,6 +70,11 @@ class Targets:
         url = self._urls[name]
         return None if url == EMBEDDED else url
 
+    def is_remote(self, name: str) -> bool:
+        """Whether it is a server that somebody else sees to."""
+        url = self.url_for_run(name)
+        return url is not None and parse_url(url).get_backend_name() != "sqlite"
+
     def place_of(self, name: str) -> str:
         """Return where it is, for people: no user, no password and no folder."""
         url = self._urls[name]
@@ -97,10 +102,15 @@ class Targets:
             except AsyncLoaderError:
                 raise
             except (DBAPIError, OSError) as error:
-                raise unreachable(error, url) from error
+                raise DatabaseError(in_our_words(str(unreachable(error, url)))) from error
 
     async def clean(self, name: str) -> None:
         """Remove what dead runs left on a target, as every run does before it begins."""
         url = await self.url(name)
         async with backend_of(url).run_namespace(url):
             pass
+
+
+def in_our_words(message: str) -> str:
+    """Return an error of the rooms below with the flag that a target's URL comes by."""
+    return message.replace("`database_url`", "--target")

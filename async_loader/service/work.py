@@ -30,7 +30,7 @@ from ..runtime.process import leave_errors_to_the_report, loop_factory, spare_th
 from ..verdict.document import document_of
 from ..verdict.verdict import judge
 from ..workers import Link, Message
-from .path_redaction import published
+from .path_redaction import discreet, names_of, published
 
 # A little less than a second: what is told every half second is passed on every other time.
 _TELL_EVERY = 0.9
@@ -75,7 +75,7 @@ async def _run(link: Link, spec: LoadTestSpec) -> Finished:
     )
 
     def heard(message: Message | None) -> None:
-        stop.request("the service")
+        stop.request((message or {}).get("by", "the service"))
         if message is None:  # nobody waits for the result
             stop.request()
         if not stop.heeded:
@@ -112,6 +112,7 @@ class _Teller:
 
 def _answer(finished: Finished, result: RunResult) -> dict[str, Any]:
     found = judge(result)
+    names = names_of(result)
     result = published(result)
     reasons = list(found.remarks)
     if finished.cleanup_error is not None:
@@ -119,8 +120,13 @@ def _answer(finished: Finished, result: RunResult) -> dict[str, Any]:
     document = json.dumps(document_of(result), separators=(",", ":")).encode()
     return {
         "state": found.word,
-        "reasons": reasons,
-        "figures": figures_of(result),
+        "reasons": discreet(reasons, names),
+        # Of one that passed, too: whoever looks at it is to know.
+        "figures": {
+            **figures_of(result),
+            "measurement": "not good" if found.beside else "good",
+            "doubts": list(found.beside),
+        },
         "document": zlib.compress(document),
     }
 

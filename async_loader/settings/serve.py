@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -20,6 +21,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _NAMED = re.compile(rf"({NAME})=(.+)")
 _TOKEN = re.compile(rf"{NAME}=sha256:[0-9a-f]{{64}}")
 _DAY = 86_400.0
+# The next start is a date, and those end.
+_LONGEST = 3660 * _DAY
 
 
 def _split_named(value: object) -> object:
@@ -37,6 +40,13 @@ def _token(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise ValueError("a token looks like NAME=sha256:HEX: --new-token NAME makes one")
     return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("a proxy is an address or a network, as 10.1.2.3 or 10.0.0.0/8") from None
 
 
 def by_name(items: list[str]) -> dict[str, str]:
@@ -67,6 +77,16 @@ class ListenOptions(Group):
             description="a name that browsers reach it by, as load.example:8642; may be repeated"
         ),
         Metavar("HOST"),
+    ] = Field(default_factory=list)
+    trusted_proxy: Annotated[
+        list[Annotated[str, AfterValidator(_network)]],
+        NoDecode,
+        BeforeValidator(split_commas),
+        Field(
+            description="an address or network, as 10.0.0.0/8, whose X-Forwarded-For and -Host are "
+            "heeded; may be repeated"
+        ),
+        Metavar("ADDRESS"),
     ] = Field(default_factory=list)
     tls_certificate: Annotated[
         Path | None, Field(description="serve https with this certificate"), Metavar("FILE")
@@ -191,7 +211,9 @@ class ScenarioOptions(Group):
 
     title: ClassVar[str] = "Schedule"
 
-    every: Annotated[Seconds | None, Field(ge=60, description="run it so often, such as 1d")] = None
+    every: Annotated[
+        Seconds | None, Field(ge=60, le=_LONGEST, description="run it so often, such as 1d")
+    ] = None
     on_target: Annotated[
         str | None, Field(pattern=rf"^{NAME}$", description="the target it is for"),
         Metavar("NAME"),

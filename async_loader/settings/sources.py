@@ -219,6 +219,10 @@ def _toml(model: type[Group], path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"--config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--config {path} is not TOML: {error}") from None
+    except (ValueError, RecursionError):  # of Python: a number of 5,000 digits, lists in lists
+        raise ConfigurationError(
+            f"--config {path} has a number of too many digits, or lists too deep"
+        ) from None
     values = {key.replace("-", "_"): value for key, value in values.items()}
     _refuse_unknown(f"'{{name}}' in {path}", values, _all_fields() - {"config"})
     return {k: v for k, v in values.items() if k in model.model_fields}

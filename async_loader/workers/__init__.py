@@ -5,6 +5,15 @@ Workers: where the parts of one run are performed, each a process here or on ano
 """
 
 from .contract import SNAPSHOT_BYTES, Link, Message, Worked, Workers, encoded
-from .processes import ProcessWorkers
+from .processes import ProcessWorkers, end_tracker
 
-__all__ = ["SNAPSHOT_BYTES", "Link", "Message", "ProcessWorkers", "Worked", "Workers", "encoded"]
+__all__ = [
+    "SNAPSHOT_BYTES",
+    "Link",
+    "Message",
+    "ProcessWorkers",
+    "Worked",
+    "Workers",
+    "encoded",
+    "end_tracker",
+]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ..runtime.streams import flush_all
 from .contract import Message, Worked, encoded
 from .inbox import Heard, Inbox
+from .orphans import end_with
 
 T = TypeVar("T")
 
@@ -67,9 +68,10 @@ class PipeLink:
 _over = threading.Event()
 
 
-def begin(name: str, pipe: Connection) -> None:
+def begin(name: str, pipe: Connection, parent: int) -> None:
     """Make this process a worker: what its pool calls first."""
     global _link  # noqa: PLW0603  a process is one worker, for as long as it lives
+    end_with(parent)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

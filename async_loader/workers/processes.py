@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Self, TypeVar
@@ -101,7 +102,7 @@ class _Process:
             max_workers=1,
             mp_context=get_context("spawn"),
             initializer=inside.begin,
-            initargs=(name, theirs),
+            initargs=(name, theirs, os.getpid()),
         )
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
@@ -156,6 +157,19 @@ class _Process:
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
         return WorkerLostError(self._name, how)
+
+
+def end_tracker() -> None:
+    """
+    End the process that `multiprocessing` keeps beside spawned ones, and wait for its end.
+
+    It would end by itself behind this one, when whoever waits for us looks already.
+    """
+    stop = getattr(resource_tracker, "_resource_tracker", None)
+    stop = getattr(stop, "_stop", None)  # no public way to it; Python 3.13 has it at its own end
+    if stop is not None:
+        with suppress(OSError):
+            stop()
 
 
 def _await_all(workers: Sequence[_Process]) -> None:

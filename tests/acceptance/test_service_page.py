@@ -288,7 +288,7 @@ def test_what_is_refused_is_said_at_its_field(page: Browser, service: ServicePro
     page.press("#start button.primary", "Enter")
     until(lambda: f"run {number} is on 'one'" in told(page, "#refusal"), "not refused")
     assert page.script("return document.querySelector('#refusal a').getAttribute('href')") == (
-        f"/?run={number}"
+        f"./?run={number}"
     )
     service.client.post(f"/api/runs/{number}/stop")
     reads(page, "#state", "Stopped")
@@ -329,7 +329,9 @@ def test_two_runs_are_found_and_compared(
         """return [...document.querySelectorAll("#changes tbody tr")].map(
             row => [row.dataset.check, row.cells[1].firstChild.textContent])"""
     )
-    assert checks == [[change["check"], change["finding"]] for change in found["changes"]]
+    answers = [[change["check"], change["answer"].capitalize()] for change in found["changes"]]
+    assert [[check, said.partition(" within")[0]] for check, said in checks] == answers
+    assert told(page, "#state").partition(" within")[0] == found["answer"].capitalize()
     assert page.script(
         """return [...document.querySelectorAll("[data-chart=throughput] .u-label")].map(
             label => label.textContent)"""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,14 +23,14 @@ ROOT = Path(__file__).parents[2]
 class ServiceProcess:
     """A service in a process of its own, which listens once this is made."""
 
-    def __init__(self, folder: Path, *argv: str) -> None:
+    def __init__(self, folder: Path, *argv: str, env: Mapping[str, str] | None = None) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("ASYNC_LOADER_")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "async_loader", "serve", "--port", "0", *argv],
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env={**kept, "PYTHONPATH": str(ROOT)},
+            env={**kept, "PYTHONPATH": str(ROOT), **(env or {})},
         )
         self.client = httpx.Client(base_url=self._address(), headers=PROOF, timeout=30)
 
@@ -89,9 +89,11 @@ class ServiceProcess:
 
 
 @contextmanager
-def service_process(folder: Path, *argv: str) -> Iterator[ServiceProcess]:
+def service_process(
+    folder: Path, *argv: str, env: Mapping[str, str] | None = None
+) -> Iterator[ServiceProcess]:
     """Yield a service, which is ended where the test does not."""
-    service = ServiceProcess(folder, *argv)
+    service = ServiceProcess(folder, *argv, env=env)
     try:
         yield service
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing as closing_at_once
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from async_loader.database.backends import backend_of
 from async_loader.database.postgresql import closing
 from async_loader.database.urls import parse_url
 from async_loader.errors import ConfigurationError
-from async_loader.service import history_database
+from async_loader.service import history as history_room
+from async_loader.service import history_database, runs
 from async_loader.service.history import Filter, History, TargetBusyError
 from async_loader.service.history_database import history_url, open_history
 from async_loader.service.migrations import VERSION_TABLE, migrate
 from async_loader.service.tables import metadata
 
-from .conftest import Serving
+from .conftest import Service, Serving
 
 RUN: dict[str, Any] = {
     "scenario": "s",
@@ -104,7 +107,8 @@ async def test_what_is_too_old_or_too_much_is_forgotten(history: History) -> Non
     for _ in range(6):
         numbers.append(await history.add(RUN | {"target": "one"}))
         await history.end(numbers[-1], "passed", document=b"x")
-    await history.change(numbers[5], started_at=1.0)
+    await history.change(numbers[5], ended_at=1.0)
+    await history.change(numbers[4], started_at=1.0)  # a long one: it has ended just now
     going_on = await history.add(RUN | {"target": "one"})
     await history.change(going_on, started_at=1.0)
     await history.prune(keep_runs=4, keep_for=1000.0)
@@ -157,3 +161,35 @@ async def test_a_service_outlives_its_historys_restart(
         with pytest.raises(ConfigurationError, match="another service"):
             async with open_history(parse_url(database_url)):
                 pass
+
+
+async def test_a_result_waits_for_a_history_that_cannot_be_written(
+    serving: Serving,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(runs, "_PATIENCE", 0.0)
+
+    def rename(before: str, after: str) -> None:
+        with closing_at_once(sqlite3.connect(tmp_path / "history.sqlite")) as other:
+            other.execute(f"ALTER TABLE {before} RENAME TO {after}")
+
+    async with serving() as service:
+        number = await service.start("endless", duration=1)
+        rename("async_loader_service_result", "elsewhere")
+        async with asyncio.timeout(60):
+            while "cannot be kept yet" not in caplog.text:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.5)  # it is refused again
+        rename("elsewhere", "async_loader_service_result")
+        run = await service.ended(number)
+        assert (run["state"], run["has_result"]) == ("passed", True)
+        assert (await service.ended(await service.start("nothing")))["state"] == "passed"
+
+
+async def test_a_full_disk_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_room, "_ROOM", 2**62)  # more than any disk has
+    answer = await service.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "the history cannot be written: its disk is full"

@@ -34,12 +34,62 @@ async def fall() -> None:
         ),
         ("postgresql://user@host:5432/database", "postgresql://user@host:5432/database"),
         ("at http://127.0.0.1:8642/api/runs", "at http://127.0.0.1:8642/api/runs"),
+        ("op_duration{op:GET /items/{id}}:p(95)<5s", "op_duration{op:GET /items/{id}}:p(95)<5s"),
+        ("in errors{op:/a/b/c}:▶x: wrong", "in errors{op:/a/b/c}:▶x: wrong"),
+        ("PATCH /a/b/c of /srv/load/wl.py", "PATCH /a/b/c of wl.py"),
         ("200 operations/s, 1/2, a/b/c, wl.py", "200 operations/s, 1/2, a/b/c, wl.py"),
     ],
 )
 def test_of_a_path_its_last_part_is_told(text: str, shown: str) -> None:
     assert without_folders(text) == shown
     assert discreet({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+
+
+def test_a_name_that_is_known_is_no_path() -> None:
+    text = "operation '/shop/cart/add' of /srv/shop/cart.py: /shop/cart"
+    names = ("/shop/cart", "/shop/cart/add")
+    assert without_folders(text, names) == "operation '/shop/cart/add' of cart.py: /shop/cart"
+
+
+ROUTES = """
+from async_loader import Workload
+
+workload = Workload("shop")
+
+@workload.operation("GET /items/{id}", kind="read")
+async def show() -> None: ...
+
+@workload.operation("/orders/all/{id}", kind="read")
+async def order() -> None:
+    raise ValueError("/orders/all/{id} of " + __file__)
+"""
+
+
+async def test_names_of_operations_are_kept_everywhere(
+    serving: Serving, scenarios: Path, tmp_path: Path
+) -> None:
+    code = tmp_path / "shop.py"
+    code.write_text(ROUTES)
+    holds, not_at_all = (
+        "op_duration{op:GET /items/{id}}:count>0",
+        "errors{op:/orders/all/{id}}:rate<1%",
+    )
+    (scenarios / "shop.toml").write_text(
+        f'workload = "{code}:workload"\nops = 40\nmax_error_rate = 1.0\ngive_up = "1h"\n'
+        f"threshold = {[holds, not_at_all]!r}\n"
+    )
+    async with serving(target=f"lite=sqlite:///{tmp_path}/data.sqlite") as service:
+        run = await service.ended(await service.start("shop", "lite"))
+        assert run["settings"]["threshold"] == [holds, not_at_all]
+        assert run["state"] == "failed"
+        assert [reason for reason in run["reasons"] if not_at_all in reason]
+        junit = (await service.client.get(f"/api/runs/{run['id']}/report.xml")).text
+        assert 'failures="1"' in junit  # as in the list: its own thresholds are found in it
+        result = (await service.client.get(f"/api/runs/{run['id']}/report.json")).json()
+        assert set(result["by_operation"]) >= {"GET /items/{id}", "/orders/all/{id}"}
+        (error,) = result["errors"].values()
+        assert "/orders/all/{id} of shop.py" in error["sample"]
+        assert str(tmp_path) not in str(result)
 
 
 async def test_no_answer_tells_a_folder(serving: Serving, scenarios: Path, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import random
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from async_loader.errors import ConfigurationError
-from async_loader.service import protocol
+from async_loader.service import entrance, protocol
 from async_loader.service.guard import MOST_BYTES
 from async_loader.service.tokens import Tokens, hashed, new_token
 from async_loader.settings.sources import load
@@ -174,6 +175,25 @@ async def test_who_did_what_is_written_down(serving: Serving) -> None:
         assert told == [("ci (127.0.0.1)", "stop", number), ("ci (127.0.0.1)", "start", number)]
 
 
+async def test_refused_tokens_are_counted_and_not_written_one_by_one(serving: Serving) -> None:
+    async with serving(token=KNOWN) as service:
+        login = [
+            await service.client.post("/api/session", json={"token": f"al_{n}"}) for n in range(30)
+        ]
+        bearer = await ask(service, "GET", "/api/runs", {"Authorization": "Bearer al_wrong"})
+        assert [answer.status_code for answer in login[:3]] == [401] * 3
+        assert is_problem(login[-1], 429)
+        assert is_problem(bearer, 429)  # of one address, however it is said
+        assert int(login[-1].headers["retry-after"]) > 0
+        known = {"Authorization": f"Bearer {TOKEN}"}  # no neighbour's guesses lock it out
+        await service.desk.refusals.write()
+        entries = (await ask(service, "GET", "/api/audit", known)).json()["entries"]
+        refused = [each for each in entries if each["action"] == "login refused"]
+        assert 1 <= len(refused) <= 2
+        assert sum(int(each["detail"].split()[0]) for each in refused) == 31
+        assert all("127.0.0.1" in each["detail"] for each in refused)
+
+
 async def test_a_body_is_small_and_comes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     large = b"x" * (MOST_BYTES + 1)
     answer = await service.client.post("/api/runs", content=large)
@@ -219,6 +239,51 @@ async def test_connections_and_watchers_are_limited(serving: Serving) -> None:
             assert cut >= 3
         await service.client.post(f"/api/runs/{number}/stop")
         await service.ended(number)
+
+
+async def test_silent_connections_hold_up_nobody(serving: Serving) -> None:
+    async with serving(max_connections=20) as service:
+        idle = [socket.create_connection(("127.0.0.1", port_of(service))) for _ in range(60)]
+        for _ in range(3):
+            async with httpx.AsyncClient(base_url=service.client.base_url) as client:
+                assert (await client.get("/healthz")).status_code == 200
+        for connection in idle:
+            connection.close()
+
+
+async def test_a_handshake_is_a_connection_and_ends(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = await certificate_in(tmp_path)
+    async with serving(max_connections=20, tls_certificate=certificate, tls_key=key) as service:
+        port = port_of(service)
+        url = f"https://127.0.0.1:{port}"
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        async with httpx.AsyncClient(base_url=url, verify=False) as client:
+            assert (await client.get("/healthz")).status_code == 200
+        for connection in idle:
+            connection.close()
+        monkeypatch.setattr(entrance, "HANDSHAKE", 0.2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")  # no TLS
+        with suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def certificate_in(folder: Path) -> tuple[Path, Path]:
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    making = await asyncio.create_subprocess_exec(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate),
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert await making.wait() == 0
+    return certificate, key
 
 
 async def is_cut(connection: socket.socket) -> bool:

@@ -1,5 +1,5 @@
 // The page of two runs: what changed from one to the other, and both on the same axes.
-import { get } from "./api.js";
+import { get, persistently } from "./api.js";
 import { CHARTS, count, elapsed, milliseconds, perSecond } from "./charts.js";
 import { $, el, head, options, replace, say, svg } from "./dom.js";
 import { choose, makeFigure, show } from "./figure.js";
@@ -15,7 +15,7 @@ const figures = {
   percentiles: makeFigure("percentiles", "Latency by percentile", "operation"),
 };
 const FIGURES = ["p99", "p95", "p50"].map((name) => [name, name]);
-const TONES = { regression: "bad", improved: "good", holds: "", inconclusive: "warn" };
+const TONES = { worse: "bad", better: "good", "the same": "", "cannot tell": "warn" };
 // Of both runs: name, figure, what makes a text of it, and where there is no room for it.
 const FOUND = [
   ["throughput", "throughput", perSecond],
@@ -36,11 +36,11 @@ function asked() {
 }
 
 async function prepare() {
-  const { runs } = await get("/api/runs?limit=500");
+  const { runs } = await get("api/runs?limit=500");
   const known = runs.filter((run) => run.figures);
   const numbers = asked();
   const missing = numbers.filter((number) => !known.some((run) => run.id === number));
-  for (const number of missing) await get(`/api/runs/${number}`).then((run) => known.push(run), () => {});
+  for (const number of missing) await get(`api/runs/${number}`).then((run) => known.push(run), () => {});
   const values = known.map((run) => [String(run.id), named(run)]);
   for (const select of [before, after]) options(select, values, "choose a run");
   await look();
@@ -54,7 +54,7 @@ async function look() {
   $("#compared").hidden = true;
   if (!second) return showLine("ready", Date.now());
   try {
-    const found = await get(`/api/compare?run=${first}&run=${second}`);
+    const found = await persistently(() => get(`api/compare?run=${first}&run=${second}`));
     if (String(asked()) === String([first, second])) render(found);
     showLine("ready", Date.now());
   } catch (problem) {
@@ -63,33 +63,35 @@ async function look() {
   }
 }
 
-function render({ runs, charts, changes, differences }) {
+function render({ runs, charts, answer, within, changes, differences }) {
   $("#compared").hidden = false;
-  showVerdict(runs, changes, differences);
+  showVerdict(runs, answer, within, changes, differences);
   showFigures(runs);
   const [first, second] = runs.map((run) => [`run ${run.id}`, "most"]);
   const drawn = el("span", { class: "said" }, "interval, drawn");
-  const columns = [["figure", "text"], ["finding", "text"], ["change"], ["95 % interval", "more"]];
+  const columns = [["figure", "text"], ["answer", "text"], ["change"], ["95 % interval", "more"]];
   columns.push([drawn, "most"], first, second);
-  replace($("#changes"), head(columns), el("tbody", {}, changes.map(changeRow)));
+  replace($("#changes"), head(columns), el("tbody", {}, changes.map((each) => changeRow(each, reachOf(changes)))));
   drawAll(charts);
-  const report = `/api/compare/report.html?run=${runs[0].id}&run=${runs[1].id}`;
+  const report = `api/compare/report.html?run=${runs[0].id}&run=${runs[1].id}`;
   replace($("#links"), el("a", { href: report }, "Report of both"));
 }
 
 /** The word that can be read across the room. */
-function showVerdict(runs, changes, differences) {
-  const having = (finding) => changes.filter((each) => each.finding === finding).length;
-  const [worse, better, unsure] = ["regression", "improved", "inconclusive"].map(having);
-  const word = worse ? "Worse" : better ? "Better" : unsure === changes.length ? "Unclear" : "The same";
-  const tone = worse ? "failed" : word === "Unclear" ? "stopped" : "passed";
-  $("#verdict").className = `verdict ${tone}`;
-  say($("#state"), worse && better ? "Mixed" : word);
-  const told = [[worse, "worse"], [better, "better"], [having("holds"), "unchanged"], [unsure, "unclear"]];
-  const counts = told.filter(([n]) => n).map(([n, text]) => `${n} ${text}`);
+function showVerdict(runs, answer, within, changes, differences) {
+  const tones = { worse: "failed", better: "passed", "the same": "passed", "cannot tell": "stopped" };
+  $("#verdict").className = `verdict ${tones[answer]}`;
+  say($("#state"), inWords(answer, within));
+  const having = (word) => changes.filter((each) => each.answer === word).length;
+  const counts = Object.keys(TONES).map((word) => [having(word), word]).filter(([n]) => n).map(([n, word]) => `${n} ${word}`);
   say($("#sentence"), `Run ${runs[1].id} against run ${runs[0].id}, of ${changes.length} figures: ${counts.join(", ")}.`);
   replace($("#reasons"), differences.map((text) => el("li", {}, `Not the same: ${text}`)));
   document.title = `${$("#state").textContent}: runs ${runs[0].id} and ${runs[1].id}`;
+}
+
+/** An answer; what is the same is so within a tolerance. */
+function inWords(answer, within) {
+  return title(answer === "the same" ? `the same within ${+(100 * within).toFixed(2)} %` : answer);
 }
 
 function showFigures(runs) {
@@ -103,7 +105,7 @@ function runRow(run) {
   });
   return el(
     "tr", { "data-run": run.id },
-    el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, `run ${run.id}`)),
+    el("th", { scope: "row", class: "text tight" }, el("a", { href: `./?run=${run.id}` }, `run ${run.id}`)),
     el("td", { class: "text tight" }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state))),
     el("td", { class: "text more" }, run.scenario),
     el("td", { class: "text most" }, run.target),
@@ -113,26 +115,31 @@ function runRow(run) {
   );
 }
 
-function changeRow(each) {
-  const { check, unit, finding, low, high } = each;
-  const tone = TONES[finding];
+function changeRow(each, reach) {
+  const { check, unit, answer, tolerance, low, high } = each;
+  const tone = TONES[answer];
   const why = each.reason ? el("p", { class: "note" }, each.reason) : null;
   const interval = low == null ? "–" : `${change(low, unit)} to ${change(high, unit)}`;
   return el(
     "tr", { "data-check": check },
-    el("th", { scope: "row", class: "text code" }, el("code", {}, check)),
-    el("td", { class: `text ${tone}` }, finding, why),
+    el("th", { scope: "row", class: "text", title: check }, each.figure),
+    el("td", { class: `text ${tone}` }, inWords(answer, tolerance), why),
     el("td", {}, change(each.change, unit)),
     el("td", { class: "more" }, interval),
-    el("td", { class: "bar most" }, low == null ? null : drawnInterval(each, tone)),
+    el("td", { class: "bar most" }, low == null ? null : drawnInterval(each, tone, reach)),
     el("td", { class: "most" }, figure(each.before, unit)),
     el("td", { class: "most" }, figure(each.now, unit)),
   );
 }
 
+/** How far the one axis of all intervals goes to either side. */
+function reachOf(changes) {
+  const ends = changes.filter(({ low }) => low != null).flatMap(({ low, high, tolerance }) => [-low, low, high, -high, 1.5 * tolerance]);
+  return 1.1 * Math.max(1e-9, ...ends);
+}
+
 /** The interval around the change, on an axis with no change in its middle. */
-function drawnInterval({ change: middle, low, high, tolerance }, tone) {
-  const reach = 1.1 * Math.max(Math.abs(low), Math.abs(high), 1.5 * tolerance, 1e-9);
+function drawnInterval({ change: middle, low, high, tolerance }, tone, reach) {
   const at = (value) => 50 + (50 * value) / reach;
   const rect = (kind, x, width, y = 0, height = 10) => svg("rect", { class: kind, x, width, y, height });
   return svg(
@@ -175,4 +182,4 @@ choice.addEventListener("change", () => turnTo(before.value, after.value));
 $("#swap").addEventListener("click", () => turnTo(after.value, before.value));
 addEventListener("popstate", look);
 
-frame(prepare);
+frame(() => persistently(prepare));

@@ -3,6 +3,18 @@ import { SESSION, get, post } from "./api.js";
 import { $, el, replace, say } from "./dom.js";
 import { clock } from "./words.js";
 
+// What an answer that did not come interrupts, and the next one brings back.
+let interrupted = null;
+addEventListener("unanswered", () => {
+  const { line } = document.documentElement.dataset;
+  if (line === "lost") return;
+  interrupted = line ?? "ready";
+  showLine("lost", Date.now());
+});
+addEventListener("answered", () => {
+  if (interrupted && document.documentElement.dataset.line === "lost") showLine(interrupted, Date.now());
+  interrupted = null;
+});
 addEventListener("unauthorized", () => location.reload()); // the session is over
 
 /** Call `start` once the service knows who asks; until then it is asked for a token. */

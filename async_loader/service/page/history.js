@@ -1,5 +1,5 @@
 // The page of the history: runs by scenario, target and state, and two of them to compare.
-import { get } from "./api.js";
+import { get, persistently } from "./api.js";
 import { count, elapsed, milliseconds, perSecond } from "./charts.js";
 import { $, el, head, options, replace, say } from "./dom.js";
 import { frame, showLine } from "./frame.js";
@@ -40,7 +40,7 @@ async function look() {
   const query = asked();
   query.set("limit", LIMIT);
   try {
-    const text = JSON.stringify(await get(`/api/runs?${query}`));
+    const text = JSON.stringify(await get(`api/runs?${query}`));
     if (text !== last) render(JSON.parse(text));
     last = text;
     lastLook = Date.now();
@@ -90,14 +90,20 @@ function rowOf(run) {
   return el(
     "tr", { "data-run": run.id },
     el("td", { class: "text tight" }, box),
-    el("th", { scope: "row", class: "text tight" }, el("a", { href: `/?run=${run.id}` }, String(run.id))),
-    el("td", { class: "text tight", title: run.reasons.join("; ") }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state))),
+    el("th", { scope: "row", class: "text tight" }, el("a", { href: `./?run=${run.id}` }, String(run.id))),
+    el("td", { class: "text tight", title: run.reasons.join("; ") }, el("span", { class: `word ${classOf(run.state)}` }, title(run.state)), doubtOf(run)),
     el("td", { class: "text" }, run.scenario),
     el("td", { class: "text more" }, run.target),
     el("td", { class: "text tight more" }, moment(run.started_at)),
     numbers.map(([text, kind]) => el("td", { class: kind }, text)),
     el("td", { class: "text most" }, run.scheduled ? "its schedule" : run.started_by),
   );
+}
+
+/** Of a run that passed: that its measurement is not good. */
+function doubtOf({ state, figures }) {
+  if (state !== "passed" || figures?.measurement !== "not good") return null;
+  return el("p", { class: "note", title: figures.doubts.join("; ") }, "measurement not good");
 }
 
 function elapsedOf({ figures, started_at, ended_at, state }) {
@@ -120,7 +126,7 @@ function choose(number, isChosen) {
 }
 
 async function prepare() {
-  const [{ scenarios }, { targets }] = await Promise.all([get("/api/scenarios"), get("/api/targets")]);
+  const [{ scenarios }, { targets }] = await Promise.all([get("api/scenarios"), get("api/targets")]);
   const named = { scenario: scenarios, target: targets };
   for (const [name, values] of Object.entries(named)) {
     const names = values.map((each) => each.name);
@@ -150,7 +156,7 @@ addEventListener("popstate", () => {
 });
 $("#compare").addEventListener("click", () => {
   const [before, after] = [...chosen].sort((a, b) => a - b);
-  location.assign(`/compare?run=${before}&run=${after}`);
+  location.assign(`compare?run=${before}&run=${after}`);
 });
 
-frame(() => Promise.all([prepare(), look()]));
+frame(() => Promise.all([persistently(prepare), look()]));

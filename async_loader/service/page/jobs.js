@@ -32,7 +32,7 @@ async function look() {
   if (!section.open || !target.value || document.hidden) return;
   let wait = IDLE_MS;
   try {
-    const { jobs } = await get(`/api/jobs/${encodeURIComponent(target.value)}`);
+    const { jobs } = await get(`api/jobs/${encodeURIComponent(target.value)}`);
     show(jobs);
     if (Date.now() < busyUntil || jobs.some((job) => job.state === "running")) wait = BUSY_MS;
   } catch (problem) {
@@ -83,7 +83,7 @@ function button(job, verb) {
   const act = async () => {
     if (verb === "cancel" && !confirm(`Give up ${job.job}, run ${job.run}? It cannot be resumed then.`)) return;
     try {
-      await post(`/api/jobs/${encodeURIComponent(target.value)}/${job.run}/${verb}`);
+      await post(`api/jobs/${encodeURIComponent(target.value)}/${job.run}/${verb}`);
       busyUntil = Date.now() + SOON_MS;
       say($("#announced"), `${job.job}, run ${job.run}: ${verb}`);
     } catch (problem) {

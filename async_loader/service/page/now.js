@@ -1,5 +1,5 @@
 // The page of now: the run that goes on or the latest one, the form for the next one, jobs.
-import { Problem, get } from "./api.js";
+import { Problem, get, persistently } from "./api.js";
 import { $, el, replace } from "./dom.js";
 import { frame, showLine } from "./frame.js";
 import * as jobs from "./jobs.js";
@@ -19,7 +19,7 @@ function pinned() {
 async function openWanted(targets) {
   const running = targets.map((target) => target.run).filter((number) => number);
   let number = pinned() ?? Math.max(0, ...running);
-  if (!number) number = (await get("/api/runs?limit=1")).runs[0]?.id;
+  if (!number) number = (await get("api/runs?limit=1")).runs[0]?.id;
   if (!number) return run.showNothing();
   if (number !== run.shown().number) await run.open(number);
 }
@@ -27,7 +27,7 @@ async function openWanted(targets) {
 /** Look at what goes on elsewhere; a page without a run of its own turns to one that starts. */
 async function look() {
   try {
-    const { targets } = await get("/api/targets");
+    const { targets } = await get("api/targets");
     showTargets(targets);
     jobs.showTargets(targets);
     if (run.shown().isActive) await run.update();
@@ -49,24 +49,24 @@ function showOthers(targets) {
   const others = targets.filter((target) => target.run && target.run !== run.shown().number);
   $("#others").hidden = !others.length;
   const links = others.map((target) =>
-    el("li", {}, el("a", { href: `/?run=${target.run}` }, `Run ${target.run}`), ` is running on ${target.name}`),
+    el("li", {}, el("a", { href: `./?run=${target.run}` }, `Run ${target.run}`), ` is running on ${target.name}`),
   );
   const texts = (items) => items.map((item) => item.textContent).join();
   if (texts(links) !== texts([...$("#others ul").children])) replace($("#others ul"), links);
 }
 
 async function started(number) {
-  history.pushState(null, "", `/?run=${number}`);
+  history.pushState(null, "", `./?run=${number}`);
   await run.open(number);
   $("#state").focus();
 }
 
 addEventListener("popstate", async () => {
-  const { targets } = await get("/api/targets");
+  const { targets } = await get("api/targets");
   await openWanted(targets);
 });
-addEventListener("ended", async () => showTargets((await get("/api/targets")).targets));
+addEventListener("ended", async () => showTargets((await get("api/targets")).targets));
 
 frame(async () => {
-  await Promise.all([prepare(started), look()]);
+  await Promise.all([persistently(() => prepare(started)), look()]);
 });

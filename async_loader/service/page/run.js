@@ -38,12 +38,12 @@ export const shown = () => ({ number: wanted, isActive: run?.id === wanted && AC
 export async function open(number) {
   wanted = number;
   stopWatching();
-  const found = await get(`/api/runs/${number}`).catch(refused);
+  const found = await get(`api/runs/${number}`).catch(refused);
   if (!found || wanted !== number) return;
   if (found.id !== run?.id) clear();
   take(found);
   if (ACTIVE.includes(run.state)) stopWatching = watch(number, heard(number));
-  else await showResult();
+  else await showResult().catch(refused); // asked for again, as the run is
 }
 
 function clear() {
@@ -55,7 +55,7 @@ function clear() {
 
 /** Ask how the run is now: that it is stopping is not among its events. */
 export async function update() {
-  const found = await get(`/api/runs/${wanted}`);
+  const found = await get(`api/runs/${wanted}`);
   if (found.id === wanted && shown().isActive) take(found);
 }
 
@@ -81,6 +81,13 @@ function showWords(word, sentence) {
   $("#verdict").className = "verdict";
   say($("#state"), word);
   say($("#sentence"), sentence);
+}
+
+/** What speaks against the measurement of a run, where its reasons do not say it. */
+function doubtsOf({ figures, reasons }) {
+  const doubts = figures?.doubts ?? [];
+  if (!doubts.length || reasons.some((text) => text.includes(doubts[0]))) return [];
+  return [`The measurement is not good: ${doubts.join(", ")}`];
 }
 
 function take(found) {
@@ -135,7 +142,7 @@ function render() {
   say($("#state"), title(run.state));
   say($("#sentence"), isActive ? sentenceOf(snapshot) : parts.summary(run));
   say($("#subject"), parts.subject(run));
-  replace($("#reasons"), parts.items([...run.reasons, ...notes]));
+  replace($("#reasons"), parts.items([...run.reasons, ...doubtsOf(run), ...notes]));
   showProgress(isActive ? snapshot : null);
   $("#stop").hidden = !isActive;
   say($("#stop"), run.state === "stopping" ? "Stop now, without waiting" : "Stop");
@@ -180,7 +187,7 @@ async function showResult() {
   $("#results").hidden = !has_result;
   if (!has_result) return;
   parts.showResultLinks($("#results"), run);
-  const data = await get(`/api/runs/${id}/charts`);
+  const data = await get(`api/runs/${id}/charts`);
   if (run.id !== id) return;
   const [drawn] = data.runs;
   const isThere = {
@@ -201,6 +208,6 @@ async function showResult() {
 $("#charts").append(...Object.values(figures));
 $("#stop").addEventListener("click", async () => {
   const { id } = run;
-  await post(`/api/runs/${id}/stop`).catch((problem) => say($("#announced"), problem.message));
+  await post(`api/runs/${id}/stop`).catch((problem) => say($("#announced"), problem.message));
   if (wanted === id) await update();
 });

@@ -107,14 +107,14 @@ export function showSettings(place, run) {
 
 /** The forms of its report, and the run before it to compare it with. */
 export async function showResultLinks(place, run) {
-  const links = FORMS.map(([suffix, text]) => el("a", { href: `/api/runs/${run.id}/report.${suffix}` }, text));
+  const links = FORMS.map(([suffix, text]) => el("a", { href: `api/runs/${run.id}/report.${suffix}` }, text));
   const compare = el("a", { class: "button", hidden: true }, "");
   replace(place, compare, links);
   const asked = new URLSearchParams({ scenario: run.scenario, target: run.target, before: run.id, limit: 20 });
-  const { runs } = await get(`/api/runs?${asked}`);
+  const { runs } = await get(`api/runs?${asked}`);
   const before = runs.find((each) => each.figures);
   if (!before) return;
-  compare.href = `/compare?run=${before.id}&run=${run.id}`;
+  compare.href = `compare?run=${before.id}&run=${run.id}`;
   compare.hidden = false;
   say(compare, `Compare with run ${before.id}`);
 }

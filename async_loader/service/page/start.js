@@ -2,6 +2,7 @@
 import { get, post } from "./api.js";
 import { $, el, options, replace, say } from "./dom.js";
 import { elapsed } from "./charts.js";
+import { moment } from "./words.js";
 
 const form = $("#start");
 const { scenario: scenarioSelect, target: targetSelect, mode: modeSelect } = form.elements;
@@ -11,9 +12,9 @@ let places = new Map();
 
 /** Ask what there is to run; call `started` with the number of each run that is started here. */
 export async function prepare(started) {
-  const found = await get("/api/scenarios");
+  const found = await get("api/scenarios");
   scenarios = found.scenarios;
-  const can = scenarios.filter((each) => !each.problem).map((each) => each.name);
+  const can = scenarios.filter((each) => each.can_run).map((each) => each.name);
   options(scenarioSelect, can);
   for (const [name, most] of Object.entries(found.bounds)) form.elements[name].max = most;
   replace($("#unusable"), scenarios.filter((each) => each.problem).map(problemOf));
@@ -28,11 +29,11 @@ export async function prepare(started) {
 
 /** Show the targets, and which of them has a run. */
 export function showTargets(targets) {
-  const text = ({ name, run }) => (run ? `${name}, busy with run ${run}` : name);
+  const text = ({ name, run, up }) => (run ? `${name}, busy with run ${run}` : up === false ? `${name}, does not answer` : name);
   const values = targets.map((target) => [target.name, text(target)]);
   const now = [...targetSelect.options].map((option) => [option.value, option.text]);
   if (JSON.stringify(now) !== JSON.stringify(values)) options(targetSelect, values);
-  places = new Map(targets.map(({ name, place }) => [name, place]));
+  places = new Map(targets.map(({ name, place, problem }) => [name, problem ? `${place}, which does not answer: ${problem}` : place]));
   describeTarget();
 }
 
@@ -44,10 +45,11 @@ function problemOf({ name, problem }) {
 function describe() {
   const scenario = scenarios.find((each) => each.name === scenarioSelect.value);
   if (!scenario) return;
-  const { settings, every, on_target } = scenario;
+  const { settings, every, next_at, on_target } = scenario;
   for (const input of numbers) input.placeholder = settings[input.name] ?? "";
   modeSelect.options[0].text = `as it is: ${settings.mode}`;
-  const schedule = every ? `, by itself every ${elapsed(every)}` : "";
+  const next = next_at ? `, next on ${moment(next_at)}` : "";
+  const schedule = every ? `, by itself every ${elapsed(every)}${next}` : "";
   say($("#about"), `Workload ${settings.workload}${schedule}.`);
   if (on_target) targetSelect.value = on_target;
   describeTarget();
@@ -67,7 +69,7 @@ async function submit(started) {
   refuse(null);
   try {
     const body = { scenario: scenarioSelect.value, target: targetSelect.value, overrides };
-    started((await post("/api/runs", body)).id);
+    started((await post("api/runs", body)).id);
   } catch (problem) {
     refuse(problem);
   }
@@ -88,7 +90,7 @@ function refuse(problem) {
   const name = problem.message.match(/^overrides\.(\w+)/)?.[1];
   if (name) form.elements[name]?.setAttribute("aria-invalid", "true");
   place.append(fields.length ? fields.join("; ") : problem.message);
-  if (problem.run) place.append(" ", el("a", { href: `/?run=${problem.run}` }, "Watch it"));
+  if (problem.run) place.append(" ", el("a", { href: `./?run=${problem.run}` }, "Watch it"));
 }
 
 scenarioSelect.addEventListener("change", describe);

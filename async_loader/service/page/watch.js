@@ -19,7 +19,7 @@ export function watch(number, on) {
     source?.close();
     heard = Date.now();
     snapshots = false;
-    source = new EventSource(`/api/runs/${number}/events`);
+    source = new EventSource(`api/runs/${number}/events`);
     source.addEventListener("open", hear);
     source.addEventListener("phase", ({ data }) => {
       hear();
