@@ -45,8 +45,9 @@ all other files of `page/`, and the reports' `charts.js`, `figures.js` and `uPlo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -54,6 +55,7 @@ from fastapi.openapi.utils import get_openapi
 from ..results.form import definitions_of
 from ..verdict.document import DOCUMENTS, OPEN
 from . import problems, routes_jobs, routes_meta, routes_pages, routes_results, routes_runs
+from .answers import Answer
 from .documents import SCHEMAS
 from .state import BEARER, ServiceState
 
@@ -99,6 +101,7 @@ def _openapi(app: FastAPI, service: ServiceState) -> dict[str, Any]:
         _, results = definitions_of(*DOCUMENTS, more=OPEN, where=f"{SCHEMAS}{{name}}")
         assert not results.keys() & schemas.keys(), "two things of one name"
         schemas |= results
+        schemas["AnsweredChange"] = _answered(results["Change"])
         template = f"{SCHEMAS}{{model}}"
         problem = problems.ProblemDocument.model_json_schema(ref_template=template)
         schemas |= problem.pop("$defs")
@@ -110,3 +113,14 @@ def _openapi(app: FastAPI, service: ServiceState) -> dict[str, Any]:
             overrides[name]["anyOf"][0]["maximum"] = most
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _answered(change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a change with its answer, and with what its figure is called."""
+    added = {"answer": {"enum": list(get_args(Answer))}, "figure": {"type": "string"}}
+    return {
+        **change,
+        "title": "AnsweredChange",
+        "properties": {**change["properties"], **added},
+        "required": [*change["required"], *added],
+    }

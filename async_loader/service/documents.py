@@ -257,7 +257,8 @@ class ComparisonDocument(Document):
     within: float | None
     charts: dict[str, Any]
     changes: Annotated[
-        list[dict[str, Any]], Field(json_schema_extra={"items": {"$ref": f"{SCHEMAS}Change"}})
+        list[dict[str, Any]],
+        Field(json_schema_extra={"items": {"$ref": f"{SCHEMAS}AnsweredChange"}}),
     ]
     differences: list[str]
 

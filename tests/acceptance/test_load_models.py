@@ -42,7 +42,7 @@ def test_stages_take_the_time_that_they_say(command: Command, tmp_path: Path) ->
     assert document["operations"]["planned"] is None
     ramp = command(*NOOP, "--stage", "200ms:4", "--stage", "100ms:4")
     assert ramp.returncode == 0, ramp.stderr
-    assert "ramp, concurrency 200ms:4 100ms:4" in ramp.stdout
+    assert "closed, users 200ms:4 100ms:4" in ramp.stdout
     assert found(tmp_path)["seconds"] >= 0.3
 
 

@@ -13,7 +13,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-_ASK = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
+from .statements import OURS
+
+_ASK = f"SELECT {OURS} pg_current_xact_id_if_assigned() IS NOT NULL"
 _OFTEN_ENOUGH = 20
 _MOST = 2048  # statements that are remembered: an application's own, or made up each time
 _harmless: Counter[str] = Counter()

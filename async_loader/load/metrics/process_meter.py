@@ -23,13 +23,13 @@ class ProcessMeter:
     def __init__(self) -> None:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
-        self._busy = thread_busy_seconds()
+        self._thread = thread_times()
         self._machine = MachineMeter()
 
     def result(self, loop_lag: Histogram, busy_share: float | None = None) -> ProcessResult:
         """Return what was used since; the busy share is this thread's unless it is given."""
         wall = time.perf_counter() - self._wall
-        busy = thread_busy_seconds() - self._busy if busy_share is None else busy_share * wall
+        busy = busy_seconds_since(self._thread) if busy_share is None else busy_share * wall
         return ProcessResult(
             cpu_seconds=time.process_time() - self._cpu,
             peak_memory_bytes=peak_memory_bytes(),
@@ -55,15 +55,19 @@ def usable_cores() -> int:
         return cores
 
 
-def thread_busy_seconds() -> float:
+def busy_seconds_since(then: tuple[float, float | None]) -> float:
     """
-    Return for how long this thread ran or, where Linux tells, waited for a core.
+    Return for how long this thread ran since its `thread_times` were such.
+
+    And for how long it waited for a core, where Linux tells: it does not without a descriptor.
 
     A loop that is ready but waits for a core is as late for its operations as one that
     computes: on a machine shared with the server CPU time alone would call it idle.
     """
     ran, waited = thread_times()
-    return ran + (waited or 0.0)
+    ran_then, waited_then = then
+    in_queue = 0.0 if waited is None or waited_then is None else waited - waited_then
+    return ran - ran_then + in_queue
 
 
 async def watch_loop(clock: Clock, sample: Callable[[int], None], every: float = 0.05) -> None:

@@ -24,8 +24,9 @@ from ...results.run import Outcome, RunResult
 from ...verdict.thresholds import broken_so_far
 from ..effects import Effects, current_effects, watched
 from ..instruments import Instruments, attached, current_times, holder
+from ..metrics.machine_meter import thread_times
 from ..metrics.metrics import Metrics, Snapshot
-from ..metrics.process_meter import ProcessMeter, thread_busy_seconds
+from ..metrics.process_meter import ProcessMeter, busy_seconds_since
 from ..pacing.limits import Limit
 from ..specs.run import RunSpec
 from ..workload import Mix, Operation, Workload
@@ -275,13 +276,13 @@ class _ThreadedRunner:
         return self.failed or self.aborted or self.asked or self._stop.requested.is_set()
 
     def _work(self, feed: Iterator[int]) -> None:
-        started = thread_busy_seconds()
+        started = thread_times()
         while True:
             with self._lock:  # a generator serves one thread at a time
                 index = next(feed, None)
                 self._left -= 1
             if index is None or not contextvars.copy_context().run(self._perform, index):
-                self._busy.append(thread_busy_seconds() - started)
+                self._busy.append(busy_seconds_since(started))
                 return
             if think := self._mix.think_time(index):
                 self._think(think)

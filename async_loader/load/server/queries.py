@@ -21,10 +21,9 @@ from ...database.postgresql import first_line
 from ...database.sqlalchemy_private import creator_of
 from ...failures.redaction import shortened
 from ...results.findings import DatabaseCounts, ServerStatement
+from ..effects.statements import OURS as _MARK
 from ..instruments.pools import leave_out
 
-# Our own look-ups are known by this.
-_MARK = "/* async_loader */"
 _DATABASE = f"""
     SELECT {_MARK} xact_commit AS commits, xact_rollback AS rollbacks, blks_hit AS blocks_hit,
            blks_read AS blocks_read, deadlocks, temp_files, temp_bytes
