@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -237,3 +238,16 @@ def test_imports_within_the_package_are_relative() -> None:
         if (node.module or "").split(".")[0] == PACKAGE
     ]
     assert absolute == []
+
+
+def test_maps_name_files_that_are_there() -> None:
+    """A room opens with a map of its files."""
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in ROOT.rglob("__init__.py")
+        for name in re.findall(
+            r"[\w/.]+\.py\b", ast.get_docstring(ast.parse(path.read_text())) or ""
+        )
+        if not (path.parent / name).exists()
+    ]
+    assert missing == []

@@ -7,7 +7,7 @@ A directory of audio files with pictures into rows: the worked example of jobs a
     loading.py, tally.py    the job, and what it has done
     tables.py               the rows
     demo.py                 files to try it with
-    ways.py, report.py      what the plain ways would have cost, and the words for it all
+    strategies.py, report.py    what the plain ways would have cost, and the words for it all
 """
 
 from .listing import Problem

@@ -1,14 +1,15 @@
 """
-Batched ORM inserts: the same unit of work, in few statements and with less CPU.
+Batched units of work: the same rows and objects, in few statements and with less CPU.
 
-    flush -> unit_of_work -> lane (new objects only) -+-> save -> rows -> calls -> insert -> execute
-                         `-> prefetch (all else new) -'                              |
-                         `-> SQLAlchemy's own actions (updates, deletes, no plan)    v
-                                                       persistent <- keys and defaults that came
+    flush -> unit_of_work
+                |-> flush_order (new objects only) -+-> save -> rows -> calls -> insert -> execute
+                |-> prefetch (all else new) --------'                              |
+                |-> changes/ (updates, deletes)                                    v
+                `-> SQLAlchemy's own (no plan)         persistent <- keys and defaults that came
 
     enable.py                  turns it on, for a factory, a class of sessions or a session
     unit_of_work.py            the flush: SQLAlchemy's actions in SQLAlchemy's order
-    lane.py, places.py         the short way: new objects only, and which tables come when
+    flush_order.py, places.py  the short way: new objects only, and which tables come when
     prefetch.py, keys.py       the middle way: keys drawn beforehand (reserve.py: blocks)
     tree.py                    objects that refer to others of their own table
     plans.py, catalogue.py     may a mapper's rows be batched, by the model and by the server
@@ -19,6 +20,7 @@ Batched ORM inserts: the same unit of work, in few statements and with less CPU.
     persistent.py, adding.py, garbage.py, equated.py    many objects at once, at less cost
     explaining.py              which way a model goes, and why
     bulk/                      `insert_rows`: rows without objects
+    changes/                   updates and deletes; bench/ measures ways to insert
     _sqlalchemy.py             what is private to SQLAlchemy
 """
 

@@ -246,7 +246,7 @@ class Runs:
                 reasons.append(so_far)
             await self._clean(run.target)
         try:
-            await self._patiently(
+            await self._retried(
                 run,
                 lambda: self._history.end(
                     run.number,
@@ -262,7 +262,7 @@ class Runs:
         with suppress(*NO_HISTORY):  # the next run's end does it
             await self.prune()
 
-    async def _patiently(self, run: Running, write: Callable[[], Awaitable[None]]) -> None:
+    async def _retried(self, run: Running, write: Callable[[], Awaitable[None]]) -> None:
         """
         Write a run's end as soon as the history takes it, however long its disk is full.
 

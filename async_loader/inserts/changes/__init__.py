@@ -8,6 +8,8 @@ Updates and deletes of a flush: SQLAlchemy's own, in fewer trips.
                                   |     `-> SQLAlchemy    what is one trip already, or not ours
                                   `-> deletes.py
 
+    children.py    children of deleted objects, loaded at once; deleting.py: `delete_all`
+    post_updates.py, array_text.py    columns of relationships; the text of an update by arrays
     results.py     what an update does to its objects, and the counts that SQLAlchemy checks
     statements.py  the statements of SQLAlchemy, and what their rows may be sent as
     seen.py        what the server's catalogue says: who sees the order of rows

@@ -5,7 +5,7 @@ Workers on the machines of a Dask cluster: no scheduler and no protocol of our o
     workers.py     its workers, as `Workers`
     inside.py      what runs on them
     identity.py    which package a process has
-    sealed.py      what must not be read in passing
+    opaque.py      what must not be read in passing
 
 Dask is imported when a cluster is joined, and not before.
 """
