@@ -33,7 +33,7 @@ class ProcessMeter:
         return ProcessResult(
             cpu_seconds=time.process_time() - self._cpu,
             peak_memory_bytes=peak_memory_bytes(),
-            loop_busy=min(busy / wall, 1.0) if wall else 0.0,
+            loop_busy=min(max(busy, 0.0) / wall, 1.0) if wall else 0.0,
             loop_lag=loop_lag,
             machine=self._machine.result() if busy_share is None else None,
         )
