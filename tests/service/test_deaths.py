@@ -138,4 +138,4 @@ async def test_a_run_that_takes_too_long_is_stopped(serving: Serving) -> None:
         assert run["state"] == "stopped"
         entries = (await service.client.get("/api/audit")).json()["entries"]
         assert entries[0]["who"] == "the limit of 0.5 s"
-        assert run["reasons"] == ["the limit of 0.5 s stopped the run before its end"]
+        assert "the limit of 0.5 s stopped the run before its end" in run["reasons"]
