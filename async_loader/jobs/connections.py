@@ -140,3 +140,20 @@ async def check_binds(sessions: Sessions, select: Select[Any]) -> None:
             if elsewhere:
                 name = getattr(entity, "__name__", str(entity))
                 raise ConfigurationError(OTHER_BIND.format(what=name))
+
+
+def check_room(engine: AsyncEngine, workers: int) -> None:
+    """Raise `ConfigurationError` where so many workers have no connections to work on."""
+    if workers < 1:
+        raise ConfigurationError("a job needs a worker")
+    if engine.dialect.name == "sqlite" and workers > 1:
+        raise ConfigurationError("SQLite has one writer: run the job with one worker")
+    if engine.dialect.name not in ("sqlite", "postgresql"):
+        raise ConfigurationError("a job needs PostgreSQL or SQLite")
+    pool = engine.pool
+    size, overflow = getattr(pool, "size", None), getattr(pool, "_max_overflow", -1)
+    if callable(size) and overflow >= 0 and size() + overflow < workers + 1:
+        raise ConfigurationError(
+            f"{workers} workers need {workers + 1} connections, the pool has {size() + overflow}: "
+            "raise pool_size"
+        )

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..concurrency.clock import Clock
 from ..concurrency.stop import Stop
 from ..concurrency.tasks import to_the_end
-from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, JobError
+from ..errors import AsyncLoaderError, DatabaseError, JobError
 from ..failures.tracebacks import source_of
 from .checks import Examined, examine
 from .chunks import Chunks
-from .connections import check_binds, check_transactions, engine_of
+from .connections import check_binds, check_room, check_transactions, engine_of
 from .definition import Apply, Arguments, Definition, Sessions, canonical, check_arguments
 from .elsewhere import ours
 from .guard import Guard, alone
@@ -173,7 +172,7 @@ async def taking_part(
 ) -> AsyncIterator[JobSession]:
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
-    _check_room(engine, workers)
+    check_room(engine, workers)
     async with ours(), watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
         direct = await reader.retry_transient(lambda: check_transactions(sessions))
@@ -184,22 +183,6 @@ async def taking_part(
         async with alone(store):
             with listening():
                 yield JobSession(definition, apply, sessions, clock, store, reader)
-
-
-def _check_room(engine: AsyncEngine, workers: int) -> None:
-    if workers < 1:
-        raise ConfigurationError("a job needs a worker")
-    if engine.dialect.name == "sqlite" and workers > 1:
-        raise ConfigurationError("SQLite has one writer: run the job with one worker")
-    if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise ConfigurationError("a job needs PostgreSQL or SQLite")
-    pool = engine.pool
-    size, overflow = getattr(pool, "size", None), getattr(pool, "_max_overflow", -1)
-    if callable(size) and overflow >= 0 and size() + overflow < workers + 1:
-        raise ConfigurationError(
-            f"{workers} workers need {workers + 1} connections, the pool has {size() + overflow}: "
-            "raise pool_size"
-        )
 
 
 async def _open_run(

@@ -66,9 +66,8 @@ def run_sync(
     require_twins(workload.name, mix)
     stop = stop or Stop()
     stop.heeded = True
-    load = spec.load
     with ExitStack() as stack:
-        stack.enter_context(watched(raw_drivers=load.max_tries > 1))
+        stack.enter_context(watched(raw_drivers=spec.load.max_tries > 1))
         stack.enter_context(unawaited_noted())
         stack.enter_context(aside_counted())
         instruments = attached(
@@ -89,28 +88,47 @@ def run_sync(
             threads=threads,
         )
         under_way.enter("running", partial(crew.so_far, workload.name))
-        warm_up = None
-        if load.warmup is not None:
-            warming, seconds, _ = crew.perform_all(load.warmup, count(-1, -1), None)
-            warm_up = warming.warm_up(seconds)
-        meter = ProcessMeter()
-        crew.judged_from = spec.verdict.abort_on_fail
-        metrics, seconds, busy = crew.perform_all(load.limit, count(), on_progress)
-        result = metrics.result(
-            outcome=_outcome(crew, stop),
-            mode=_mode(threads),
+        result = _measured(
+            crew,
+            spec,
             workload=workload.name,
-            seconds=seconds,
-            planned=load.limit.ops,
-            pool=instruments.pool,
-            process=meter.result(metrics.loop_lag, busy),
+            mode=_mode(threads),
+            instruments=instruments,
+            on_progress=on_progress,
         )
     by = stop.by or ("a KeyboardInterrupt" if crew.asked else None)
-    result = replace(
-        result, warm_up=warm_up, stopped_by=by if result.outcome == "interrupted" else None
-    )
+    result = replace(result, stopped_by=by if result.outcome == "interrupted" else None)
     under_way.enter("tear-down", lambda _outcome, _where: result)
     return result
+
+
+def _measured(
+    crew: _ThreadedRunner,
+    spec: RunSpec,
+    *,
+    workload: str,
+    mode: str,
+    instruments: Instruments,
+    on_progress: Callable[[Snapshot], None] | None,
+) -> RunResult:
+    """Warm up, perform all, and return what was found."""
+    load, warm_up = spec.load, None
+    if load.warmup is not None:
+        warming, seconds, _ = crew.perform_all(load.warmup, count(-1, -1), None)
+        warm_up = warming.warm_up(seconds)
+    meter = ProcessMeter()
+    crew.judged_from = spec.verdict.abort_on_fail
+    metrics, seconds, busy = crew.perform_all(load.limit, count(), on_progress)
+    result = metrics.result(
+        outcome=_outcome(crew, crew.stop),
+        mode=mode,
+        workload=workload,
+        seconds=seconds,
+        planned=load.limit.ops,
+        pool=instruments.pool,
+        process=meter.result(metrics.loop_lag, busy),
+    )
+    return replace(result, warm_up=warm_up)
 
 
 def _mode(threads: int | None) -> str:
@@ -171,7 +189,7 @@ class _ThreadedRunner:
         self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
         self._instruments = instruments
         self._pool = instruments.pool
-        self._stop = stop
+        self.stop = stop
         self._in_flight = ThreadFlights(spec.timeouts.op_timeout, instruments.pool)
         self._meter = ProcessMeter()
         self._busy: list[float] = []
@@ -256,7 +274,7 @@ class _ThreadedRunner:
         """Let go of what hangs; return its threads, for each of which another goes on."""
         now = SYSTEM_CLOCK.now_ns()
         if self._is_closed():
-            grace = 0.0 if self._stop.at_once.is_set() else self._timeouts.grace
+            grace = 0.0 if self.stop.at_once.is_set() else self._timeouts.grace
             until = now + grace * SECOND_NS
             self._in_flight.ending_ns = min(self._in_flight.ending_ns or until, until)
         return self._in_flight.let_go_overdue(now)
@@ -273,7 +291,7 @@ class _ThreadedRunner:
             self.failed = late_enough and bool(broken_so_far(interim, self._verdict.thresholds))
 
     def _is_closed(self) -> bool:
-        return self.failed or self.aborted or self.asked or self._stop.requested.is_set()
+        return self.failed or self.aborted or self.asked or self.stop.requested.is_set()
 
     def _work(self, feed: Iterator[int]) -> None:
         started = thread_times()
