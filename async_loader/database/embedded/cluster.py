@@ -17,6 +17,7 @@ from .locks import POLL_SECONDS, is_held, lock
 
 PROC = Path("/proc")  # not on macOS
 START_SECONDS = 60.0  # crash recovery after a kill takes its time
+HEAR_SECONDS = 5.0  # a server asked to stop notes that in its pid file at once
 
 # Arguments outrank postgresql.conf and ALTER SYSTEM: what we print about durability is true.
 SETTINGS = {
@@ -118,9 +119,10 @@ def stop(home: Home, grace: float) -> None:
     Ask the server for a fast shutdown (clients are disconnected, nothing committed is lost).
 
     Wait for its end for up to `grace` seconds; a server still busy with its last checkpoint then
-    ends by itself.
+    ends by itself. That it has heard is waited for in any case: until its pid file says so, the
+    next to hold the start lock would take it for one that is ready.
     """
-    deadline = time.monotonic() + grace
+    begun = time.monotonic()
     signalled = False
     while is_held(home.server_lock):
         postmaster = Postmaster.find(home.data)
@@ -128,7 +130,8 @@ def stop(home: Home, grace: float) -> None:
             with suppress(ProcessLookupError):
                 os.kill(postmaster.pid, signal.SIGINT)
             signalled = True
-        if time.monotonic() > deadline:
+        deaf = postmaster is not None and postmaster.ready
+        if time.monotonic() > begun + (max(grace, HEAR_SECONDS) if deaf else grace):
             return
         time.sleep(POLL_SECONDS)
     with suppress(OSError):

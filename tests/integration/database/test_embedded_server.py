@@ -404,6 +404,19 @@ def test_server_that_is_still_stopping_is_waited_for(folder: Path) -> None:
         assert server.pid != lease.server.pid
 
 
+def test_server_that_has_not_yet_heard_is_not_joined(folder: Path) -> None:
+    lease = acquire(folder / "home")
+    os.kill(lease.server.pid, signal.SIGSTOP)  # as on a machine too busy to run it
+    resumed = threading.Timer(0.5, os.kill, (lease.server.pid, signal.SIGCONT))
+    resumed.start()
+    try:
+        lease.release(grace=0)
+        with embedded_server(folder / "home") as server:
+            assert not server.adopted
+    finally:
+        resumed.join()
+
+
 def test_server_that_cannot_start_is_quoted_from_its_log(folder: Path) -> None:
     with embedded_server(folder / "home") as server:
         configuration = server.data_directory / "postgresql.conf"
