@@ -84,17 +84,12 @@ class Save:
             return set()
         names = inserts[0].names
         lacking = sum(len(insert.lacking()) for insert in inserts)
-        facts = None
-        if sum(insert.batch.count for insert in inserts) > 1:  # how one row came shows nowhere
-            facts = facts_of(connection, inserts[0].plan, names)
         resending = Resending(base_mapper, self.uow, connection, inserts[0].plan.table, levels)
         # Where SQLAlchemy looks at results in between, an error says how far it came.
         is_cut = not _is_sent_at_once(inserts) if levels is None else levels.is_cut
-        fragile = facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
+        facts, fragile = _seen_of(connection, inserts, levels, is_cut=is_cut)
         try:
-            _refuse_what_shows(facts)
-            if facts is not None and fragile:
-                refuse_to_try(connection, counted=facts.in_order)
+            _refuse_before_keys(connection, facts, fragile=fragile)
             self._draw(connection, inserts, facts, always=fragile)
         except FastPathUnsupportedError:
             # Where sorting says nothing, only a statement a row tells whose key comes back.
@@ -225,6 +220,9 @@ class Save:
         rows = insert.lacking()
         if not rows or not must_ask(insert.plan, len(rows)):
             return None
+        is_cut = not _is_sent_at_once([insert])
+        facts, fragile = _seen_of(connection, [insert], None, is_cut=is_cut)
+        _refuse_before_keys(connection, facts, fragile=fragile)
         return Wanted(insert.plan, len(rows), connection, insert.names)
 
     def inserts(
@@ -313,6 +311,23 @@ def refuse_table(insert: Insert) -> None:
     if facts is None:
         raise FastPathUnsupportedError(f"{insert.plan.table.name} is not there")
     _refuse_what_shows(facts)
+
+
+def _seen_of(
+    connection: Connection, inserts: list[Insert], levels: Levels | None, *, is_cut: bool
+) -> tuple[TableFacts | None, bool]:
+    """Return what the server says of a table, and whether a refused row has to be looked for."""
+    if sum(insert.batch.count for insert in inserts) < 2:  # how one row came shows nowhere
+        return None, False
+    facts = facts_of(connection, inserts[0].plan, inserts[0].names)
+    return facts, facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
+
+
+def _refuse_before_keys(connection: Connection, facts: TableFacts | None, *, fragile: bool) -> None:
+    """Refuse what can be told before keys are drawn: those of a table that is left are lost."""
+    _refuse_what_shows(facts)
+    if facts is not None and fragile:
+        refuse_to_try(connection, counted=facts.in_order)
 
 
 def _refuse_what_shows(facts: TableFacts | None) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Computed,
     Enum,
     ForeignKey,
+    Identity,
     MetaData,
     Numeric,
     Sequence,
@@ -105,6 +106,20 @@ class Number(Base):
     id: Mapped[int] = mapped_column(Sequence("seen_number_own"), primary_key=True)
 
 
+class Receipt(Base):
+    __tablename__ = "seen_receipt"
+    id: Mapped[int] = mapped_column(
+        Identity(start=500, increment=-1, minvalue=1, maxvalue=500), primary_key=True
+    )
+    owner: Mapped[str]
+
+
+class Slip(Base):
+    __tablename__ = "seen_slip"
+    id: Mapped[int] = mapped_column(Sequence("seen_slip_own"), primary_key=True)
+    owner: Mapped[str]
+
+
 class Parcel(Base):
     __tablename__ = "seen_parcel"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -195,6 +210,7 @@ INSERT INTO seen_log (said) VALUES ('statement'); RETURN NULL; END $$""",
     "CREATE TRIGGER seen_statement AFTER INSERT ON seen_account"
     " FOR EACH STATEMENT EXECUTE FUNCTION seen_statement()",
 )
+RECEIPT_AUDIT = tuple(sql.replace("seen_account", "seen_receipt") for sql in AUDIT)
 NUMBERED = (
     "CREATE SEQUENCE seen_number",
     "ALTER TABLE seen_ticket ADD number bigint DEFAULT nextval('seen_number')",
@@ -263,6 +279,13 @@ def audited(session: Session) -> Any:
     session.add_all([Account(owner=f"o{n}") for n in range(3)])
     session.flush()
     return session.execute(text("SELECT said FROM seen_log ORDER BY n")).scalars().all()
+
+
+def keys_of_two_tables(session: Session) -> Any:
+    receipts, slips = [Receipt(owner="o") for _ in range(3)], [Slip(owner="o") for _ in range(3)]
+    session.add_all([*receipts, *slips])
+    session.flush()
+    return [one.id for one in receipts], [one.id for one in slips]
 
 
 def siblings(session: Session) -> Any:
@@ -398,6 +421,7 @@ def refused_among_rows_with_defaults_to_load(session: Session) -> Any:
         (accounts, BALANCE),
         (audited, AUDIT),
         (accounts, (POLICY,)),
+        (keys_of_two_tables, RECEIPT_AUDIT),
         (siblings, ()),
         (in_turns, ()),
         (regrouped, ()),
