@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
-from typing import Any, overload
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Sequence
+from typing import Any, Literal, overload
 
-from sqlalchemy import Table, insert
-from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy import Table
 
 from ...errors import ConfigurationError
-from .._sqlalchemy import autoflush
+from .calling import AnyAsyncSession, AnySession, Call, perform
 from .loading import OrmSender, TableSender, load
-from .method import DRIVERS
 from .source import Row, chunks
-from .target import Target, a_kind, target_of
+from .upserts import Changes, Upserted, conflict_of, upsert
 
 Rows = Iterable[Row] | AsyncIterable[Row]
+Progress = Callable[[int], Any]
 
 
 class RowCount(int):
@@ -32,19 +27,66 @@ class RowCount(int):
 
 @overload
 def insert_rows(
-    session: AsyncSession | AsyncConnection | async_scoped_session[Any],
+    session: AnyAsyncSession,
     model: type[Any] | Table,
     rows: Rows,
+    *,
+    progress: Progress | None = None,
 ) -> Coroutine[Any, Any, int]: ...
 
 
 @overload
 def insert_rows(
-    session: Session | Connection | scoped_session[Any], model: type[Any] | Table, rows: Rows
+    session: AnySession,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    progress: Progress | None = None,
 ) -> RowCount: ...
 
 
-def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
+@overload
+def insert_rows(
+    session: AnyAsyncSession,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    on_conflict: Literal["update", "nothing"],
+    key: Any = None,
+    set: Changes | None = None,
+    returning: Sequence[Any] | None = None,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: Progress | None = None,
+) -> Coroutine[Any, Any, Upserted]: ...
+
+
+@overload
+def insert_rows(
+    session: AnySession,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    on_conflict: Literal["update", "nothing"],
+    key: Any = None,
+    set: Changes | None = None,
+    returning: Sequence[Any] | None = None,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: Progress | None = None,
+) -> Upserted: ...
+
+
+def insert_rows(
+    session: Any,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    on_conflict: Literal["update", "nothing"] | None = None,
+    key: Any = None,
+    set: Changes | None = None,  # noqa: A002  # SQL's word
+    returning: Sequence[Any] | None = None,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: Progress | None = None,
+) -> Any:
     """Insert rows of a mapped class or a Table and return how many; await it if async.
 
     `session` is a session or connection, of asyncio or not, or a scoped session. `rows` is an
@@ -57,6 +99,14 @@ def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
     nothing for a mapped class, NULL for a Table. No object is made or changed, no event fires,
     nothing is read back. Rows go in by COPY where that comes to the same, else by SQLAlchemy's
     INSERT in pages; `explain` says which. Memory is bounded whatever the number of rows.
+    `progress` is called with the number of rows read so far, once a chunk of up to 50,000.
+
+    With `on_conflict`, a row whose `key` (attributes of a unique index) is there is left alone
+    ("nothing") or changes the row of that key ("update"): in all that it gives but keys, or in
+    `set`, names of attributes or a dict of these and SQL. Rows that come out the same to the
+    last bit are not written. Two rows of one key are refused, or the last one wins
+    (`duplicates="last"`). The result is then an `Upserted`: rows inserted, updated and unchanged,
+    and of the first two what `returning` names, in no order.
 
     Pending objects are flushed first when the session autoflushes. After an error nothing of
     the call remains, be it the database's, of a row or of the iterable; the transaction may have
@@ -64,56 +114,32 @@ def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
     or none. Raises ConfigurationError for what it does not take, and SQLAlchemy's errors for
     those of types, defaults and the database.
     """
-    if isinstance(session, async_scoped_session | scoped_session):
-        session = session()
-    if isinstance(session, AsyncSession | AsyncConnection):
-        return _in_greenlet(session, model, rows)
-    if not isinstance(session, Session | Connection):
-        raise ConfigurationError(
-            f"insert_rows takes a session or a connection, not {a_kind(session)}"
+    if on_conflict is None:
+        if (key, set, returning, duplicates) != (None, None, None, "refuse"):
+            raise ConfigurationError("key=, set=, returning= and duplicates= go with on_conflict=")
+        return perform("insert_rows", session, model, lambda call: _insert(call, rows, progress))
+
+    def work(call: Call) -> Upserted:
+        conflict = conflict_of(
+            call.target,
+            on_conflict,
+            key=key,
+            changes=set,
+            returning=returning,
+            duplicates=duplicates,
         )
-    if not in_greenlet() and _dialect(session, model).is_async:
-        return greenlet_spawn(_insert, session, model, rows)
-    return _insert(session, model, rows)
+        return upsert(call, rows, conflict, progress)
+
+    return perform("insert_rows", session, model, work)
 
 
-async def _in_greenlet(session: Any, model: Any, rows: Any) -> int:
-    return int(await session.run_sync(_insert, model, rows))
-
-
-def _dialect(session: Session | Connection, model: Any) -> Any:
-    if isinstance(session, Connection):
-        return session.dialect
-    return session.get_bind(**_bind_arguments(target_of(model))).dialect
-
-
-def _bind_arguments(target: Target) -> dict[str, Any]:
-    """What `execute` would tell a session that chooses its engine."""
-    arguments = {"clause": insert(target.model)}
-    return arguments if target.mapper is None else {"mapper": target.mapper, **arguments}
-
-
-def _insert(session: Session | Connection, model: Any, rows: Any) -> RowCount:
-    target = target_of(model)
-    dialect = _dialect(session, model)
-    if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
-        raise ConfigurationError(
-            "insert_rows needs PostgreSQL through asyncpg or psycopg, not "
-            f"{dialect.name}+{dialect.driver}"
-        )
+def _insert(call: Call, rows: Rows, progress: Progress | None) -> RowCount:
+    target, connection = call.target, call.connection
     given = chunks(target, rows)
     known = len(rows) if isinstance(rows, list | tuple) else -1
-    options: dict[str, Any] = {}
-    if isinstance(session, Session):
-        autoflush(session)
-        connection = session.connection(bind_arguments=_bind_arguments(target))
-        translation = getattr(session, "execution_options", {}).get("schema_translate_map")
-        if translation is not None:
-            options = {"schema_translate_map": translation}
-    else:
-        connection = session
-    if target.is_one_table:
-        sender = TableSender(connection, target, options, known)
-        return RowCount(load(connection, given, sender, known))
-    orm_session = session if isinstance(session, Session) else None
-    return RowCount(load(connection, given, OrmSender(orm_session, target), known))
+    sender = (
+        TableSender(connection, target, call.options, known)
+        if target.is_one_table
+        else OrmSender(call.session, target)
+    )
+    return RowCount(load(connection, given, sender, known, progress))
