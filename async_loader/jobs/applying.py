@@ -161,9 +161,8 @@ class Fenced:
 
 def _passes(error: Exception, transaction: ChunkTransaction) -> bool:
     """Return whether what came out of a chunk's transaction passes by itself."""
-    by_request = transaction.cancelled_by_request if is_cancelled(error) else None
-    if by_request is not None:
-        return by_request
+    if is_cancelled(error):
+        return transaction.cancelled_by_request
     return is_transient(error, applying=isinstance(error, ApplyFailed))
 
 

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,8 +37,8 @@ from .drivers import Hear, hearing, hearing_of_end, is_closed
 from .elsewhere import Elsewhere
 from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
-from .statements import ends, limits, stays
-from .transient import is_transient
+from .statements import ends, limits, rolls_back, stays
+from .transient import is_cancelled, is_transient, limit_of
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
 CAUGHT = (
@@ -56,6 +56,7 @@ _STAYS = (
 _INVALIDATED = "apply must not invalidate its connection: the job's transaction is on it"
 _CLOSED = "apply must not close its connection: the job's transaction is on it"
 _ABORTED = "25P02"
+_LIMIT = text("SELECT current_setting('statement_timeout')")
 
 LastAct = Callable[[Connection], bool]
 
@@ -86,7 +87,8 @@ class ChunkTransaction:
         self._engine: Engine | None = None
         self._last_act: LastAct | None = None
         self._left = self._rolled_back = self._broken = False
-        self._limit: float | None = None  # of a statement, in seconds; None where nobody knows
+        self._limit: float | None = None  # of a statement, in seconds; None: to be asked
+        self._limited = self._asking = False  # limited by apply; asking for what
         self._sent = 0.0
         self.task: asyncio.Task[Any] | None = None
         self.look: Callable[[Connection, str], None] | None = None  # at apply's statements
@@ -146,9 +148,9 @@ class ChunkTransaction:
         return self.elsewhere.watch(own)
 
     @property
-    def cancelled_by_request(self) -> bool | None:
-        """Whether a statement that was cancelled took less than its limit; None: not known."""
-        return None if self._limit is None else time.monotonic() - self._sent < self._limit
+    def cancelled_by_request(self) -> bool:
+        """Whether a statement that was cancelled took less than its limit."""
+        return self._limit is not None and time.monotonic() - self._sent < self._limit
 
     @contextmanager
     def hearing(self, hear: Hear | None) -> Iterator[None]:
@@ -226,6 +228,8 @@ class ChunkTransaction:
 
     def before_statement(self, connection: Connection, statement: str) -> None:
         """Refuse what ends the transaction, outlasts it or comes behind its end."""
+        if self._asking:
+            return
         if self._left:
             self._refuse(_BEHIND)
         if ends(statement):
@@ -234,11 +238,24 @@ class ChunkTransaction:
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
-        if limits(statement):
-            self._limit = None
+        self._know_limit(connection, statement)
         self._sent = time.monotonic()
         if self.look is not None:
             self.look(connection, statement)
+
+    def _know_limit(self, connection: Connection, statement: str) -> None:
+        """Ask what the limit is by now, where apply has set it or rolled that back."""
+        ends_block = rolls_back(statement)
+        if self._limit is None and not ends_block:
+            self._asking = True
+            try:
+                self._limit = limit_of(str(connection.scalar(_LIMIT)))
+            finally:
+                self._asking = False
+        if limits(statement):
+            self._limit, self._limited = None, True
+        elif ends_block and self._limited:
+            self._limit = None
 
     def rolled_back(self) -> None:
         """Remember it: nothing of the chunk is there."""
@@ -273,7 +290,8 @@ class ChunkTransaction:
         try:
             here = self._last_act(connection)
         except DBAPIError as error:
-            if gave_up(error) or is_transient(error):
+            by_request = is_cancelled(error) and self.cancelled_by_request
+            if gave_up(error) or by_request or is_transient(error):
                 raise
             denied = sqlstate_of(error) == "42501"
             why = unreachable(error, connection.engine.url) if denied else first_line(error)
