@@ -58,6 +58,7 @@ _CLOSED = "apply must not close its connection: the job's transaction is on it"
 _ABORTED = "25P02"
 _LIMIT = text("SELECT current_setting('statement_timeout')")
 
+Flush = Callable[[Session], None]
 LastAct = Callable[[Connection], bool]
 
 _INFO = "async_loader.jobs.transaction"
@@ -162,13 +163,29 @@ class ChunkTransaction:
                 with hearing(self._driver, hear):
                     yield
 
-    async def commit(self, session: AsyncSession, last_act: LastAct) -> None:
-        """Flush, do the last act, and commit; raises `Retry` where the answer was lost."""
-        self.check(session)
-        reached("before commit")
-        self._last_act = last_act
+    async def commit(self, session: AsyncSession, flush: Flush, last_act: LastAct) -> bool:
+        """
+        Flush, do the last act, and commit; return whether the session is closed already.
+
+        Raises `Retry` where the answer was lost.
+        """
+        own = type(session)
+        # All in one greenlet: each costs as much as a statement's half.
+        at_once = (own.commit, own.close) == (AsyncSession.commit, AsyncSession.close)
+
+        def end(sync: Session) -> None:
+            flush(sync)
+            self.check(session)
+            reached("before commit")
+            self._last_act = last_act
+            if at_once:
+                sync.commit()
+                sync.close()
+
         try:
-            await session.commit()
+            await session.run_sync(end)
+            if not at_once:
+                await session.commit()
         except AsyncLoaderError:
             raise
         except Exception as error:
@@ -180,6 +197,7 @@ class ChunkTransaction:
         if not self._left:
             raise ApplyRefusedError(NOT_YOURS, loose=True)
         reached("after commit")
+        return at_once
 
     def check(self, session: AsyncSession) -> None:
         """Raise what apply was refused, also where it has caught it, and what nobody saw."""
