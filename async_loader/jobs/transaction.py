@@ -14,13 +14,12 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,10 +34,11 @@ from .checkpoints import reached
 from .connections import OTHER_BIND
 from .drivers import Hear, hearing, hearing_of_end, is_closed
 from .elsewhere import Elsewhere
+from .limits import StatementLimit
 from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
-from .statements import ends, limits, rolls_back, stays
-from .transient import is_cancelled, is_transient, limit_of
+from .statements import ends, stays
+from .transient import is_cancelled, is_transient
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
 CAUGHT = (
@@ -56,10 +56,11 @@ _STAYS = (
 _INVALIDATED = "apply must not invalidate its connection: the job's transaction is on it"
 _CLOSED = "apply must not close its connection: the job's transaction is on it"
 _ABORTED = "25P02"
-_LIMIT = text("SELECT current_setting('statement_timeout')")
 
 Flush = Callable[[Session], None]
 LastAct = Callable[[Connection], bool]
+
+_OWN_ENDS = ("commit", "close", "__aexit__")  # a class of the application's may have its own
 
 _INFO = "async_loader.jobs.transaction"
 _entered: WeakKeyDictionary[Connection, ChunkTransaction] = WeakKeyDictionary()
@@ -88,9 +89,7 @@ class ChunkTransaction:
         self._engine: Engine | None = None
         self._last_act: LastAct | None = None
         self._left = self._rolled_back = self._broken = False
-        self._limit: float | None = None  # of a statement, in seconds; None: to be asked
-        self._limited = self._asking = False  # limited by apply; asking for what
-        self._sent = 0.0
+        self._limit = StatementLimit()
         self.task: asyncio.Task[Any] | None = None
         self.look: Callable[[Connection, str], None] | None = None  # at apply's statements
 
@@ -106,7 +105,7 @@ class ChunkTransaction:
 
         `limit`: how long a statement may take, in seconds.
         """
-        self._limit = limit
+        self._limit.begin(limit)
         self._driver = connections.driver_of(connection)
         if not connections.in_transaction(self._driver):
             raise ConfigurationError(connections.AUTOCOMMIT)
@@ -151,7 +150,7 @@ class ChunkTransaction:
     @property
     def cancelled_by_request(self) -> bool:
         """Whether a statement that was cancelled took less than its limit."""
-        return self._limit is not None and time.monotonic() - self._sent < self._limit
+        return self._limit.is_kept
 
     @contextmanager
     def hearing(self, hear: Hear | None) -> Iterator[None]:
@@ -169,9 +168,8 @@ class ChunkTransaction:
 
         Raises `Retry` where the answer was lost.
         """
-        own = type(session)
         # All in one greenlet: each costs as much as a statement's half.
-        at_once = (own.commit, own.close) == (AsyncSession.commit, AsyncSession.close)
+        at_once = all(getattr(type(session), n) is getattr(AsyncSession, n) for n in _OWN_ENDS)
 
         def end(sync: Session) -> None:
             flush(sync)
@@ -246,7 +244,7 @@ class ChunkTransaction:
 
     def before_statement(self, connection: Connection, statement: str) -> None:
         """Refuse what ends the transaction, outlasts it or comes behind its end."""
-        if self._asking:
+        if self._limit.asking:
             return
         if self._left:
             self._refuse(_BEHIND)
@@ -256,24 +254,9 @@ class ChunkTransaction:
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
-        self._know_limit(connection, statement)
-        self._sent = time.monotonic()
+        self._limit.sent(connection, statement)
         if self.look is not None:
             self.look(connection, statement)
-
-    def _know_limit(self, connection: Connection, statement: str) -> None:
-        """Ask what the limit is by now, where apply has set it or rolled that back."""
-        ends_block = rolls_back(statement)
-        if self._limit is None and not ends_block:
-            self._asking = True
-            try:
-                self._limit = limit_of(str(connection.scalar(_LIMIT)))
-            finally:
-                self._asking = False
-        if limits(statement):
-            self._limit, self._limited = None, True
-        elif ends_block and self._limited:
-            self._limit = None
 
     def rolled_back(self) -> None:
         """Remember it: nothing of the chunk is there."""
