@@ -89,13 +89,13 @@ def _execute(method: Callable[..., Any]) -> Callable[..., Any]:
             if sort == "commit" or (writes and is_idle(root.connection.dbapi_connection)):
                 strays.count += 1
             return result
-        connection = root.connection.dbapi_connection
         try:
             result = method(cursor, statement, *args, **kwargs)
         except BaseException as error:
-            effects.failed(connection, sort, error, statement)
+            effects.failed(root.connection.dbapi_connection, sort, error, statement)
             raise
-        effects.executed(connection, sort, cursor, statement)
+        if sort != "read" or effects.rolled_back:  # most statements read, and change nothing
+            effects.executed(root.connection.dbapi_connection, sort, cursor, statement)
         return result
 
     return execute
