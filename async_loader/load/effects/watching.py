@@ -31,6 +31,8 @@ def watched(*, raw_drivers: bool = False) -> Iterator[None]:
     event.listen(Pool, "checkout", watch.seen)
     undo = [_replaced(Session, "expunge_all", _looking_first)]  # of each close and reset, too
     undo += [_replaced(Session, "__init__", _noting)]
+    # Of those that were made before the operation; `add_all` adds one by one.
+    undo += [_replaced(Session, name, _noting_use) for name in ("add", "delete", "merge")]
     undo += _raw_drivers() if raw_drivers else []
     try:
         yield
@@ -188,6 +190,19 @@ def _noting(make: Callable[..., None]) -> Callable[..., None]:
             effects.sessions.append(to_be_flushed(self))
 
     return make_and_note
+
+
+def _noting_use(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def note_and_use(self: Session, *args: Any, **kwargs: Any) -> Any:
+        effects = _effects()
+        if effects is not None:
+            kept, known = to_be_flushed(self), effects.sessions
+            if not any(one[2] is kept[2] for one in known):
+                known.append(kept)
+        return method(self, *args, **kwargs)
+
+    return note_and_use
 
 
 # Those whose use beside an engine is seen: what a user calls on them.
