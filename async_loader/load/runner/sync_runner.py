@@ -32,6 +32,7 @@ from ..specs.run import RunSpec
 from ..workload import Mix, Operation, Workload
 from .aside import aside_counted, end_aside, settle
 from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying
+from .kept import KeptCoroutines
 from .thread_flights import ThreadFlight, ThreadFlights
 from .under_way import under_way
 from .work_done import check_work, effects_so_far, failure_of, unawaited_noted
@@ -190,6 +191,7 @@ class _ThreadedRunner:
         self._instruments = instruments
         self._pool = instruments.pool
         self.stop = stop
+        self._kept = KeptCoroutines(mix.operations)
         self._in_flight = ThreadFlights(spec.timeouts.op_timeout, instruments.pool)
         self._meter = ProcessMeter()
         self._busy: list[float] = []
@@ -218,6 +220,7 @@ class _ThreadedRunner:
         end_aside(metrics, 0.0 if self._is_closed() else self._timeouts.grace)
         # One thread at a time runs Python: together they are as busy as one can be.
         together = max([time.process_time() - cpu, *self._busy])
+        self._kept.count(metrics)
         return metrics, seconds, min(together / (seconds or 1.0), 1.0)
 
     def _started(self, feed: Iterator[int]) -> threading.Thread:
