@@ -21,7 +21,7 @@ from ..jobs import BatchJob
 from ..jobs.targets import load_job
 from ..load.app import Finished
 from ..load.baselines import held_against, read_baselines
-from ..load.metrics.metrics import Snapshot
+from ..load.metrics.snapshot import Snapshot
 from ..load.shards import run_as_asked
 from ..load.specs.load_test import LoadTestSpec
 from ..reports.console import load_model

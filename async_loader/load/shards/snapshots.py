@@ -20,8 +20,8 @@ from ...results.parts import CheckResult, OperationResult, ProcessResult, Series
 from ...results.run import RunResult
 from ...results.schedule import ScheduleResult
 from ...workers import SNAPSHOT_BYTES, Message, encoded
-from ..metrics.metrics import WATCHED, Snapshot
 from ..metrics.slice_tally import RecentTally
+from ..metrics.snapshot import WATCHED, Snapshot
 from ..metrics.tallies import PoolGauge, pool_in_sight
 from ..workload import Operation
 
