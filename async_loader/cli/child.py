@@ -31,7 +31,7 @@ from ..runtime.process import SIGNALS, Signals, leave_errors_to_the_report
 from ..runtime.streams import flush_all, stderr, tell
 from ..settings.run import RunSettings
 from ..settings.spec import spec_of
-from .supervision import Line, Lost, ended, supervise, watched_by
+from ..workers.supervision import Line, Lost, ended, supervise, watched_by
 
 
 class ChildError(AsyncLoaderError):

@@ -12,6 +12,7 @@ from ...concurrency.stop import Stop
 from ...database.session_factories import Sessions, engine_of, why_unusable
 from ...errors import ConfigurationError, TeardownError
 from ...results.run import RunResult
+from ...runtime.under_way import under_way
 from ...verdict.thresholds import check_names
 from ..effects import watched
 from ..instruments import attached
@@ -24,7 +25,6 @@ from ..workload import Mix, Workload
 from .calls import import_what_is_called
 from .phase import OnProgress, Phase
 from .preparation import prepared
-from .under_way import under_way
 from .work_done import unawaited_noted
 
 

@@ -21,6 +21,7 @@ from ...concurrency.stop import Stop
 from ...errors import ConfigurationError
 from ...results.histogram import Histogram
 from ...results.run import Outcome, RunResult
+from ...runtime.under_way import under_way
 from ...verdict.thresholds import broken_so_far
 from ..effects import Effects, current_effects, watched
 from ..instruments import Instruments, attached, current_times, holder
@@ -40,7 +41,6 @@ from .calls import (
     sync_retrying,
 )
 from .thread_flights import ThreadFlight, ThreadFlights
-from .under_way import under_way
 from .work_done import check_work, effects_so_far, failure_of, unawaited_noted
 
 _SAMPLE_EVERY = 0.05

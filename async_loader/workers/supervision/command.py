@@ -18,10 +18,10 @@ from types import FrameType
 from typing import IO, Any
 
 from ...failures.source_lines import user_line
-from ...load.runner.under_way import BOUNDED
 from ...results.run import Outcome, RunResult
 from ...runtime.process import heeded_signals
 from ...runtime.streams import flush_all
+from ...runtime.under_way import BOUNDED
 from .inside import Line
 
 # How long a run that has said that it ended may take to do so, with what its process has left.

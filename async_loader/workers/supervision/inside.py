@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from ...failures.source_lines import line_of, user_line
-from ...load.runner.under_way import BOUNDED, under_way
 from ...runtime.event_loop import tasks_left, threads_left
 from ...runtime.process import Signals
 from ...runtime.streams import flush_all, keep_from_forks, tell
+from ...runtime.under_way import BOUNDED, under_way
 
 ALIVE_EVERY = 0.25
 # Of the time, one part in so many goes to telling the figures.
