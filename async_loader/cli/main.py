@@ -49,7 +49,7 @@ from ..settings.spec import spec_of
 from ..settings.sweep import SweepSettings
 from ..verdict.knee import advise, is_undecided
 from ..verdict.verdict import FAILED, LOST, NOT_MEASURED, STOPPED, TOO_MANY_FAILED, judge, worst
-from ..workers.supervision import Line, Lost, ended, supervise, watched_by
+from ..workers.supervision import Ended, Line, Lost, ended, supervise, watched_by
 from .calibrate import calibrate
 from .compare import check, compare
 from .ingest import run_ingest_command
@@ -122,10 +122,10 @@ def _run(settings: RunSettings) -> int:
 
     return supervise(
         work,
-        lambda lost: _report_lost(settings, spec, baselines, lost),
+        lambda lost: Ended(_report_lost(settings, spec, baselines, lost)),
         op_timeout=settings.op_timeout,
         grace=settings.grace,
-    )
+    ).code
 
 
 def _run_here(
