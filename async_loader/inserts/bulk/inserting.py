@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from ...errors import ConfigurationError
 from .._sqlalchemy import autoflush
+from ..plans import DRIVERS
 from .loading import OrmSender, TableSender, load
-from .method import DRIVERS
 from .source import chunks
 from .target import Target, target_of
 
