@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TeardownError,
     )
     from .inserts import delete_all, enable_batch_inserting, enable_batching, insert_rows
-    from .load.metrics.metrics import Snapshot
+    from .load.metrics.snapshot import Snapshot
     from .load.pacing.limits import Limit
     from .load.pacing.schedules import Stage
     from .load.pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
@@ -67,7 +67,7 @@ _WHERE = {
         "TeardownError"
     ),
     "inserts": "delete_all enable_batch_inserting enable_batching insert_rows",
-    "load.metrics.metrics": "Snapshot",
+    "load.metrics.snapshot": "Snapshot",
     "load.pacing.limits": "Limit",
     "load.pacing.schedules": "Stage",
     "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",

@@ -1,11 +1,15 @@
-"""Rows without objects, in the transaction of a session or connection."""
+"""
+Rows without objects, in the transaction of a session or connection.
+
+What inserts them is imported at the first call: the name alone costs an application nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator
 from typing import Any, overload
 
-from sqlalchemy import Table, insert
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -13,13 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from ...errors import ConfigurationError
-from .._sqlalchemy import autoflush
-from .loading import OrmSender, TableSender, load
-from .method import DRIVERS
-from .source import Row, chunks
-from .target import Target, a_kind, target_of
-
-Rows = Iterable[Row] | AsyncIterable[Row]
+from .given import Rows, a_kind
 
 
 class RowCount(int):
@@ -72,48 +70,15 @@ def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
         raise ConfigurationError(
             f"insert_rows takes a session or a connection, not {a_kind(session)}"
         )
-    if not in_greenlet() and _dialect(session, model).is_async:
-        return greenlet_spawn(_insert, session, model, rows)
-    return _insert(session, model, rows)
+
+    from .inserting import dialect_of, insert  # noqa: PLC0415  who imports the name may not call it
+
+    if not in_greenlet() and dialect_of(session, model).is_async:
+        return greenlet_spawn(insert, session, model, rows)
+    return RowCount(insert(session, model, rows))
 
 
 async def _in_greenlet(session: Any, model: Any, rows: Any) -> int:
-    return int(await session.run_sync(_insert, model, rows))
+    from .inserting import insert  # noqa: PLC0415  as above
 
-
-def _dialect(session: Session | Connection, model: Any) -> Any:
-    if isinstance(session, Connection):
-        return session.dialect
-    return session.get_bind(**_bind_arguments(target_of(model))).dialect
-
-
-def _bind_arguments(target: Target) -> dict[str, Any]:
-    """What `execute` would tell a session that chooses its engine."""
-    arguments = {"clause": insert(target.model)}
-    return arguments if target.mapper is None else {"mapper": target.mapper, **arguments}
-
-
-def _insert(session: Session | Connection, model: Any, rows: Any) -> RowCount:
-    target = target_of(model)
-    dialect = _dialect(session, model)
-    if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
-        raise ConfigurationError(
-            "insert_rows needs PostgreSQL through asyncpg or psycopg, not "
-            f"{dialect.name}+{dialect.driver}"
-        )
-    given = chunks(target, rows)
-    known = len(rows) if isinstance(rows, list | tuple) else -1
-    options: dict[str, Any] = {}
-    if isinstance(session, Session):
-        autoflush(session)
-        connection = session.connection(bind_arguments=_bind_arguments(target))
-        translation = getattr(session, "execution_options", {}).get("schema_translate_map")
-        if translation is not None:
-            options = {"schema_translate_map": translation}
-    else:
-        connection = session
-    if target.is_one_table:
-        sender = TableSender(connection, target, options, known)
-        return RowCount(load(connection, given, sender, known))
-    orm_session = session if isinstance(session, Session) else None
-    return RowCount(load(connection, given, OrmSender(orm_session, target), known))
+    return int(await session.run_sync(insert, model, rows))

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapper
 
 from ...errors import ConfigurationError
 from .._sqlalchemy import ignores_context, orm_defaults, polymorphic_attribute
+from .given import a_kind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,17 +122,6 @@ def target_of(model: Any) -> Target:
             f"insert_rows cannot insert {mapper.class_.__name__}: it is not mapped to a table"
         )
     return Target(mapper.class_, mapper, table if len(mapper.tables) == 1 else None)
-
-
-def a_kind(given: Any) -> str:
-    """Return the kind of what was given, with its article; its value may be a secret."""
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
-    return with_article(type(given).__name__)
-
-
-def with_article(name: str) -> str:
-    return f"a{'n' if name[0] in 'aeiouAEIOU' else ''} {name}"
 
 
 def _table_field(column: Column[Any]) -> Field:

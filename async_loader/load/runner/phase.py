@@ -19,8 +19,9 @@ from ...results.histogram import Histogram
 from ...results.run import Outcome, RunResult
 from ...verdict.thresholds import broken_so_far
 from ..instruments import Instruments, current_times
-from ..metrics.metrics import Metrics, Snapshot
+from ..metrics.metrics import Metrics
 from ..metrics.process_meter import ProcessMeter, watch_loop
+from ..metrics.snapshot import Snapshot
 from ..metrics.tallies import PoolGauge
 from ..pacing.limits import Limit
 from ..specs.run import RunSpec
