@@ -18,8 +18,15 @@ if TYPE_CHECKING:
         SetupError,
         TeardownError,
     )
-    from .inserts import delete_all, enable_batch_inserting, enable_batching, insert_rows
-    from .load.metrics.metrics import Snapshot
+    from .inserts import (
+        delete_all,
+        delete_rows,
+        enable_batch_inserting,
+        enable_batching,
+        insert_rows,
+        update_rows,
+    )
+    from .load.metrics.snapshot import Snapshot
     from .load.pacing.limits import Limit
     from .load.pacing.schedules import Stage
     from .load.pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
@@ -52,11 +59,13 @@ __all__ = [
     "Throttle",
     "Workload",
     "delete_all",
+    "delete_rows",
     "enable_batch_inserting",
     "enable_batching",
     "insert_rows",
     "merge",
     "run",
+    "update_rows",
 ]
 
 
@@ -66,8 +75,10 @@ _WHERE = {
         "AsyncLoaderError ConfigurationError DatabaseError MissingExtraError SetupError "
         "TeardownError"
     ),
-    "inserts": "delete_all enable_batch_inserting enable_batching insert_rows",
-    "load.metrics.metrics": "Snapshot",
+    "inserts": (
+        "delete_all delete_rows enable_batch_inserting enable_batching insert_rows update_rows"
+    ),
+    "load.metrics.snapshot": "Snapshot",
     "load.pacing.limits": "Limit",
     "load.pacing.schedules": "Stage",
     "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",

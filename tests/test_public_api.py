@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -30,11 +31,13 @@ PUBLIC = {
     "Throttle",
     "Workload",
     "delete_all",
+    "delete_rows",
     "enable_batch_inserting",
     "enable_batching",
     "insert_rows",
     "merge",
     "run",
+    "update_rows",
 }
 
 SIDE_EFFECTS = """
@@ -83,3 +86,42 @@ def test_the_package_alone_imports_no_sqlalchemy() -> None:
         "import async_loader, sys; assert not {'sqlalchemy', 'hdrh', 'msgspec'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ALL_NAMES = "import async_loader, sys; [getattr(async_loader, n) for n in async_loader.__all__]; "
+
+
+def test_the_names_import_no_driver_and_nothing_that_batches() -> None:
+    """Who imports a name pays for the name: drivers are the engine's, the rest is for its use."""
+    for_use = (
+        "asyncpg", "psycopg", "sqlalchemy.dialects.postgresql", "multiprocessing",
+        "async_loader.inserts.unit_of_work", "async_loader.inserts.bulk.loading",
+        "async_loader.inserts.plans", "async_loader.load.runner.runner",
+        "async_loader.load.metrics.metrics", "async_loader.results.form", "async_loader.verdict",
+    )  # fmt: skip
+    code = f"{ALL_NAMES} print(sorted(set({for_use!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_signatures_are_there_before_what_they_call() -> None:
+    expected = {
+        "insert_rows": [
+            "session",
+            "model",
+            "rows",
+            "on_conflict",
+            "key",
+            "set",
+            "returning",
+            "duplicates",
+            "progress",
+        ],
+        "update_rows": ["session", "model", "rows", "key", "duplicates", "progress"],
+        "delete_rows": ["session", "model", "keys", "key", "progress"],
+        "delete_all": ["session", "objects"],
+        "enable_batch_inserting": ["target", "reserve", "statement_bytes"],
+        "run": ["workload", "sessions", "read_sessions", "stop", "on_progress", "clock", "options"],
+    }
+    found = {name: inspect.signature(getattr(async_loader, name)) for name in expected}
+    assert {name: list(signature.parameters) for name, signature in found.items()} == expected

@@ -24,7 +24,6 @@ from ..errors import AsyncLoaderError, WorkloadError
 from ..load.app import Finished, give_back
 from ..load.baselines import held_against, read_baselines
 from ..load.progress import progress_view
-from ..load.runner.under_way import under_way
 from ..load.shards import run_as_asked
 from ..load.specs.load_test import LoadTestSpec
 from ..load.workloads import BUILT_IN
@@ -38,6 +37,7 @@ from ..results.run import RunResult
 from ..runtime.outputs import DONE, check_outputs, complain, show, write_outputs
 from ..runtime.process import Signals, Work, leave_errors_to_the_report, run_until_stopped
 from ..runtime.streams import give_up, kept_streams, stderr, stdout, tell
+from ..runtime.under_way import under_way
 from ..service.command import run_serve_command
 from ..settings.ingest import IngestSettings
 from ..settings.jobs import JOB_COMMANDS
@@ -49,13 +49,13 @@ from ..settings.spec import spec_of
 from ..settings.sweep import SweepSettings
 from ..verdict.knee import advise, is_undecided
 from ..verdict.verdict import FAILED, LOST, NOT_MEASURED, STOPPED, TOO_MANY_FAILED, judge, worst
+from ..workers.supervision import Ended, Line, Lost, ended, supervise, watched_by
 from .calibrate import calibrate
 from .compare import check, compare
 from .ingest import run_ingest_command
 from .inserts import measure
 from .jobs import run_job_command
 from .report import print_schema, run_report, summary
-from .supervision import Line, Lost, ended, supervise, watched_by
 from .sweep import sweep
 
 INSERTS_FORMS: Forms = {"json": inserts_report.render_json}
@@ -122,10 +122,10 @@ def _run(settings: RunSettings) -> int:
 
     return supervise(
         work,
-        lambda lost: _report_lost(settings, spec, baselines, lost),
+        lambda lost: Ended(_report_lost(settings, spec, baselines, lost)),
         op_timeout=settings.op_timeout,
         grace=settings.grace,
-    )
+    ).code
 
 
 def _run_here(

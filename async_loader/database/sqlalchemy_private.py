@@ -160,6 +160,9 @@ def is_unflushed(kept: Unflushed) -> bool:
     new, deleted, identities = kept
     if new or deleted:
         return True
-    changed = [state.obj() for state in tuple(identities._dirty_states())]
+    dirty = identities._dirty_states()
+    if not dirty:
+        return False
+    changed = [state.obj() for state in tuple(dirty)]
     # Its session is not asked, which may not be there any more.
     return any(Session.is_modified(None, one) for one in changed)  # type: ignore[arg-type]

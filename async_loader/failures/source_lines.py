@@ -102,6 +102,24 @@ def user_place_here() -> Place | None:
     return place_in(frames_outwards())
 
 
+def awaiting_place_here() -> Place | None:
+    """
+    Return the place of the user's line that awaits what a greenlet of SQLAlchemy's does here.
+
+    That is a handful of frames, and SQLAlchemy's own within the greenlet are some thirty. None
+    where this is in no greenlet, or where nobody's line awaits it.
+    """
+    parent = greenlet.getcurrent().parent
+    frame = parent.gr_frame if parent is not None else None
+    return None if frame is None else place_in(_outwards(frame))
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
 def place_in(frames: Iterable[FrameType]) -> Place | None:
     """Return the place of the user's own innermost line in frames, the innermost first."""
     installed: FrameType | None = None

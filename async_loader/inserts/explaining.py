@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from .bulk.method import explained
 from .bulk.target import target_of
 from .changes.reasons import of_deletes, of_updates
-from .enable import setting_of
 from .plans import KeySource, Level, MapperPlan, listens, mapper_plan
+from .sessions import setting_of
 
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 

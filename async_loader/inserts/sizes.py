@@ -12,7 +12,6 @@ from itertools import pairwise
 from .plans import FastPathUnsupportedError
 from .rows import Group, RowBatch, Values
 
-STATEMENT_BYTES = 16 * 1024 * 1024  # of long values
 STATEMENT_ROWS = 50_000
 
 # Bytes a row from which a driver makes an array of them slower than SQLAlchemy sends the rows.

@@ -24,7 +24,8 @@ A partition's chunk, from one position to the next, each line a transaction:
     rows.py, moves.py       a chunk's rows, and an apply that moves their key:
       movers.py, key_snapshot.py   what may do so unseen, and whether it did
     store.py                every statement to those tables
-    chunks.py               one chunk, one transaction; statements.py: what ends it
+    chunks.py               one chunk, one transaction; statements.py: what ends it;
+      limits.py             who cancelled a statement of it
     worker.py, guard.py     who does it, and how the others know that he lives
     watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Fenced:
     applied: bool = False
     elsewhere: bool = False
     left: bool = False
+    _moves: KeyWatch | None = None
 
     async def run(self, within: Within, values: Values) -> None:
         """
@@ -59,14 +61,18 @@ class Fenced:
         do, or what the rows did to the database.
         """
         transaction = ChunkTransaction()
-        async with self.sessions() as session:
+        async with AsyncExitStack() as closing:
+            session = await closing.enter_async_context(self.sessions())
             try:
                 with ends_told(rest=lambda: f"; {self._standing()}"):
                     names = await session.run_sync(self._enter, transaction)
                     await within(session, transaction)
-                    await transaction.commit(
-                        session, lambda at: self._leave(at, values(transaction.written), names)
-                    )
+                    if await transaction.commit(
+                        session,
+                        self.flush,
+                        lambda at: self._leave(at, values(transaction.written), names),
+                    ):
+                        closing.pop_all()
             except (TakenOver, Retry):
                 raise
             except Exception as error:
@@ -102,7 +108,7 @@ class Fenced:
 
         `moves` looks behind it and its flush at what they have done to the key.
         """
-        self.applied = True
+        self.applied, self._moves = True, moves
         try:
             with (
                 ends_told("apply", lambda: f"; {self.rows()}: rolled back"),
@@ -117,7 +123,13 @@ class Fenced:
         # asyncpg tells now of the last statement: not before, or what others commit is apply's.
         await asyncio.sleep(0)
         transaction.check(session)
-        await session.run_sync(_flush, moves)
+
+    def flush(self, session: Session) -> None:
+        """Write what apply has left to be written, and look at the key, once."""
+        session.flush()
+        moves, self._moves = self._moves, None
+        if moves is not None:
+            moves.check(session.connection())
 
     def _enter(self, session: Session, transaction: ChunkTransaction) -> Names | None:
         """Begin and enter, all in one greenlet: each costs as much as a statement's half."""
@@ -161,9 +173,8 @@ class Fenced:
 
 def _passes(error: Exception, transaction: ChunkTransaction) -> bool:
     """Return whether what came out of a chunk's transaction passes by itself."""
-    by_request = transaction.cancelled_by_request if is_cancelled(error) else None
-    if by_request is not None:
-        return by_request
+    if is_cancelled(error):
+        return transaction.cancelled_by_request
     return is_transient(error, applying=isinstance(error, ApplyFailed))
 
 
@@ -174,9 +185,3 @@ def of_no_row(rows: str, error: BaseException) -> JobError:
         f"{first_line(cause or error)} ({sqlstate_of(error)}): no row is to blame, and each would "
         f"fail; {rows}: rolled back; mend that, and run the job again"
     )
-
-
-def _flush(session: Session, moves: KeyWatch | None) -> None:
-    session.flush()
-    if moves is not None:
-        moves.check(session.connection())

@@ -42,7 +42,7 @@ from .movers import movers_of
 from .ordering import KeyTable, Ordering
 from .rows import read_rows
 from .selects import refuse_functions
-from .transient import is_transient
+from .transient import is_cancelled, is_transient
 from .uniqueness import Facts, Graph, check_key, tables_of
 
 
@@ -212,7 +212,7 @@ async def _read_one(session: AsyncSession, keyset: Keyset) -> None:
         why = f"a job's select cannot be read: {first_line(error)}"
         raise ConfigurationError(why) from error
     except DBAPIError as error:
-        if is_transient(error):
+        if is_transient(error) or is_cancelled(error):
             raise
         raise ConfigurationError(f"a job's select does not run: {first_line(error)}") from error
     except SQLAlchemyError as error:  # a value that is missing, a hint that nobody knows

@@ -135,6 +135,7 @@ class Chunks:
             moves = self._watch_key(transaction, claimed)
             await fenced.call(self.apply, session, transaction, rows, chunk, moves=moves)
         if keys:
+            await session.run_sync(fenced.flush)
             await self._check_cleared(session, claimed, keys)
         return rows
 

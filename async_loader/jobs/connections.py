@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, text
@@ -14,7 +16,7 @@ from ..database.postgresql import unreachable
 from ..errors import ConfigurationError
 from ..failures.classification import sqlstate_of
 from .definition import Sessions
-from .transient import is_refused_login, is_transient
+from .transient import is_cancelled, is_refused_login, is_transient, limit_of
 
 AUTOCOMMIT = (
     "a job's sessions cannot be in AUTOCOMMIT: a chunk would not be one transaction; "
@@ -49,15 +51,27 @@ def server_pid(driver: Any) -> int:
     return int(driver.info.backend_pid)
 
 
-async def is_direct(connection: AsyncConnection) -> bool:
+@dataclass(frozen=True, slots=True)
+class SessionKind:
+    """What a connection is: `direct`, or a pooler's; a statement's limit in seconds."""
+
+    direct: bool = False
+    limit: float = math.inf
+
+
+async def kind_of(connection: AsyncConnection) -> SessionKind:
     """
-    Return whether a connection is a server's session, and no pooler's.
+    Return what a connection to PostgreSQL is.
 
     A pooler tells its clients a number of its own and not that of a backend.
     """
     assert connection.sync_connection is not None
     said = server_pid(driver_of(connection.sync_connection))
-    return bool(await connection.scalar(text("SELECT pg_backend_pid()")) == said)
+    pid, limit = (await connection.execute(_KIND)).one()
+    return SessionKind(direct=pid == said, limit=limit_of(limit))
+
+
+_KIND = text("SELECT pg_backend_pid(), current_setting('statement_timeout')")
 
 
 def begin_sync(session: Session) -> Connection:
@@ -98,9 +112,9 @@ async def engine_of(sessions: Sessions) -> AsyncEngine:
         return bind
 
 
-async def check_transactions(sessions: Sessions) -> bool:
+async def check_transactions(sessions: Sessions) -> SessionKind:
     """
-    Return whether connections are direct; no transactions are a `ConfigurationError`.
+    Return what connections are; no transactions are a `ConfigurationError`.
 
     Raises `DatabaseError` where nobody answers, or who does lets us not in.
     """
@@ -108,9 +122,9 @@ async def check_transactions(sessions: Sessions) -> bool:
         try:
             connection = await begin(session)
             on_postgresql = connection.dialect.name == "postgresql"
-            direct = on_postgresql and await is_direct(connection)
+            kind = await kind_of(connection) if on_postgresql else SessionKind()
         except Exception as error:
-            passes = is_transient(error) and not is_refused_login(error)
+            passes = is_cancelled(error) or (is_transient(error) and not is_refused_login(error))
             if sqlstate_of(error) is not None and passes:
                 raise  # there is a server, and its trouble passes
             raise unreachable(error, _url_of(session)) from error
@@ -119,7 +133,7 @@ async def check_transactions(sessions: Sessions) -> bool:
         # SQLite's driver begins with the first write: the first chunk will tell.
         if on_postgresql and not in_transaction(driver_of(sync)):
             raise ConfigurationError(AUTOCOMMIT)
-        return direct
+        return kind
 
 
 def _url_of(session: AsyncSession) -> URL:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import JobError
-from .connections import is_direct
+from .connections import kind_of
 from .definition import Arguments, canonical
 from .reader import raise_denied
 from .states import ACTIVE, State
@@ -89,7 +89,7 @@ async def _watched(engine: AsyncEngine, patience: float, rest: str = "") -> Asyn
     async with watching(engine, patience, rest) as watchdog:
         if engine.dialect.name == "postgresql":
             async with engine.connect() as connection:
-                watchdog.direct = await is_direct(connection)
+                watchdog.direct = (await kind_of(connection)).direct
         try:
             yield
         except DBAPIError as error:

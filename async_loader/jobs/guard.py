@@ -35,7 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..concurrency.tasks import within
 from ..database.postgresql import break_off
 from ..errors import JobError
-from .connections import driver_of, is_direct
+from .connections import driver_of, kind_of
 from .links import GIVES_BACK
 from .states import SCHEMA
 from .store import Store
@@ -160,7 +160,7 @@ class Guard:
         self._connection = await connection.execution_options(**{GIVES_BACK: False})
         if self._store.direct:
             await self._connection.execution_options(isolation_level="AUTOCOMMIT")
-            self._locks = await is_direct(self._connection)
+            self._locks = (await kind_of(self._connection)).direct
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._locked = self._connection, None, False

@@ -154,7 +154,9 @@ class BatchJob:
         definition, engine = self.definition, await engine_of(sessions)
         async with watching(engine, definition.patience) as watchdog:
             reader = Reader(engine, clock, watchdog)
-            watchdog.direct = await reader.retry_transient(lambda: check_transactions(sessions))
+            kind = await reader.retry_transient(lambda: check_transactions(sessions))
+            watchdog.direct = kind.direct
+            reader = Reader(engine, clock, watchdog, limit=kind.limit)
             store = Store(engine, await reader.retry_transient(lambda: make_tables(engine)))
             part = JobSession(definition, self._required_apply(), sessions, clock, store, reader)
             chunks = await part.latest(arguments)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import ConfigurationError
 from ..failures.classification import sqlstate_of
 from .states import SCHEMA
-from .transient import is_transient
+from .transient import is_cancelled, is_transient
 
 _VIEW = "async_loader_select"
 _NO_RIGHT = "42501"
@@ -74,7 +74,7 @@ def parse(connection: Connection, select: Select[Any]) -> Parsed | None:
         except LookupError:  # a PostgreSQL whose trees have other fields
             return None
         except SQLAlchemyError as error:
-            if is_transient(error):
+            if is_transient(error) or is_cancelled(error):
                 raise
             if sqlstate_of(error) != _NO_RIGHT:
                 return None  # its trial will tell

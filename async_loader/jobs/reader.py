@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -13,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from ..concurrency.clock import Clock
 from ..database import sqlite
 from ..database.postgresql import unreachable
-from ..errors import AsyncLoaderError
+from ..errors import AsyncLoaderError, JobError
 from ..failures.classification import sqlstate_of
 from .connections import begin
 from .definition import Sessions
 from .keyset import SETTINGS, Keyset
 from .links import GIVES_BACK
-from .transient import RetryBudget, is_transient
+from .transient import RetryBudget, is_cancelled, is_transient
 from .watchdog import Watchdog
 
 T = TypeVar("T")
@@ -57,14 +58,25 @@ def raise_denied(error: BaseException, url: URL) -> None:
 
 
 class Reader:
-    """Sessions of its own, apart from those that write, for as long as a watchdog has patience."""
+    """
+    Sessions of its own, apart from those that write, for as long as a watchdog has patience.
+
+    `limit`: how long a statement may take, in seconds.
+    """
 
     def __init__(
-        self, engine: AsyncEngine, clock: Clock, watchdog: Watchdog, *, direct: bool = False
+        self,
+        engine: AsyncEngine,
+        clock: Clock,
+        watchdog: Watchdog,
+        *,
+        direct: bool = False,
+        limit: float = math.inf,
     ) -> None:
         self.engine = reading(engine, direct=direct)
         self.watchdog = watchdog
         self._clock = clock
+        self._limit = limit
 
     async def all(self, select: Executable) -> list[Any]:
         """Return the rows of a select."""
@@ -80,18 +92,30 @@ class Reader:
         patience = RetryBudget(self._clock, self.watchdog.patience)
         while True:
             self.watchdog.check()
+            began = self._clock.now_ns()
             try:
                 found = await attempt()
             except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 if isinstance(error, AsyncLoaderError):
                     raise
-                if not is_transient(error):
+                if is_cancelled(error):
+                    self._raise_too_slow(error, (self._clock.now_ns() - began) / 1e9)
+                elif not is_transient(error):
                     raise_denied(error, self.engine.url)
                     raise
                 await self.sleep(patience.next_pause(error))
             else:
                 self.watchdog.heard()
                 return found
+
+    def _raise_too_slow(self, error: Exception, seconds: float) -> None:
+        """Raise `JobError` unless a statement was cancelled within its limit, so by somebody."""
+        if seconds >= self._limit:
+            raise JobError(
+                f"a statement of the job's own was cancelled after {seconds:.1f} s, and its "
+                f"statement_timeout is {self._limit:g} s: raise that for the job's role, or have "
+                "an index serve what the job selects"
+            ) from error
 
     async def sleep(self, seconds: float) -> None:
         """Wait by this reader's clock."""

@@ -175,11 +175,11 @@ async def taking_part(
     check_room(engine, workers)
     async with ours(), watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
-        direct = await reader.retry_transient(lambda: check_transactions(sessions))
-        watchdog.direct = direct
-        reader = Reader(engine, clock, watchdog, direct=direct)
+        kind = await reader.retry_transient(lambda: check_transactions(sessions))
+        watchdog.direct = kind.direct
+        reader = Reader(engine, clock, watchdog, direct=kind.direct, limit=kind.limit)
         tables = await reader.retry_transient(lambda: make_tables(engine))
-        store = Store(engine, tables, direct=direct)
+        store = Store(engine, tables, direct=kind.direct)
         async with alone(store):
             with listening():
                 yield JobSession(definition, apply, sessions, clock, store, reader)

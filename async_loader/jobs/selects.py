@@ -37,6 +37,7 @@ _IN_TEXT = re.compile(
     r"|tablesample|skip\s+locked|insert\s+into|update|delete\s+from|merge\s+into)\b",
     re.IGNORECASE,
 )
+_STREAMS = ("yield_per", "stream_results")
 _WRITING = {"insert": "an INSERT", "update": "an UPDATE", "delete": "a DELETE"}
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$|--[^\n]*", re.DOTALL)
 _CALLED = re.compile(r"(\.\s*)?\b([a-z_][a-z0-9_$]*)\s*\(", re.IGNORECASE)
@@ -66,6 +67,12 @@ def refuse_what_has_no_pages(select: Select[Any]) -> None:
         if present:
             raise ConfigurationError(
                 f"a job's select has {clause}: leave it out, the job orders and cuts by key"
+            )
+    for option in _STREAMS:
+        if select.get_execution_options().get(option):
+            raise ConfigurationError(
+                f"a job's select has the execution option {option}: leave it out, the job reads a "
+                "chunk at a time"
             )
     _refuse_unpageable(next(_unpageable(select), None))
 

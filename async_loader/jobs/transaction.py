@@ -14,7 +14,6 @@ fence's constraint, or noticed because the driver is in no transaction any more,
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
@@ -35,10 +34,11 @@ from .checkpoints import reached
 from .connections import OTHER_BIND
 from .drivers import Hear, hearing, hearing_of_end, is_closed
 from .elsewhere import Elsewhere
+from .limits import StatementLimit
 from .links import will_be_given_back
 from .outcomes import ApplyRefusedError, Retry
-from .statements import ends, limits, stays
-from .transient import is_transient
+from .statements import ends, stays
+from .transient import is_cancelled, is_transient
 
 NOT_YOURS = "apply must not commit or roll back: the job commits its rows with its position"
 CAUGHT = (
@@ -57,7 +57,10 @@ _INVALIDATED = "apply must not invalidate its connection: the job's transaction 
 _CLOSED = "apply must not close its connection: the job's transaction is on it"
 _ABORTED = "25P02"
 
+Flush = Callable[[Session], None]
 LastAct = Callable[[Connection], bool]
+
+_OWN_ENDS = ("commit", "close", "__aexit__")  # a class of the application's may have its own
 
 _INFO = "async_loader.jobs.transaction"
 _entered: WeakKeyDictionary[Connection, ChunkTransaction] = WeakKeyDictionary()
@@ -86,8 +89,7 @@ class ChunkTransaction:
         self._engine: Engine | None = None
         self._last_act: LastAct | None = None
         self._left = self._rolled_back = self._broken = False
-        self._limit: float | None = None  # of a statement, in seconds; None where nobody knows
-        self._sent = 0.0
+        self._limit = StatementLimit()
         self.task: asyncio.Task[Any] | None = None
         self.look: Callable[[Connection, str], None] | None = None  # at apply's statements
 
@@ -103,7 +105,7 @@ class ChunkTransaction:
 
         `limit`: how long a statement may take, in seconds.
         """
-        self._limit = limit
+        self._limit.begin(limit)
         self._driver = connections.driver_of(connection)
         if not connections.in_transaction(self._driver):
             raise ConfigurationError(connections.AUTOCOMMIT)
@@ -146,9 +148,9 @@ class ChunkTransaction:
         return self.elsewhere.watch(own)
 
     @property
-    def cancelled_by_request(self) -> bool | None:
-        """Whether a statement that was cancelled took less than its limit; None: not known."""
-        return None if self._limit is None else time.monotonic() - self._sent < self._limit
+    def cancelled_by_request(self) -> bool:
+        """Whether a statement that was cancelled took less than its limit."""
+        return self._limit.is_kept
 
     @contextmanager
     def hearing(self, hear: Hear | None) -> Iterator[None]:
@@ -160,13 +162,28 @@ class ChunkTransaction:
                 with hearing(self._driver, hear):
                     yield
 
-    async def commit(self, session: AsyncSession, last_act: LastAct) -> None:
-        """Flush, do the last act, and commit; raises `Retry` where the answer was lost."""
-        self.check(session)
-        reached("before commit")
-        self._last_act = last_act
+    async def commit(self, session: AsyncSession, flush: Flush, last_act: LastAct) -> bool:
+        """
+        Flush, do the last act, and commit; return whether the session is closed already.
+
+        Raises `Retry` where the answer was lost.
+        """
+        # All in one greenlet: each costs as much as a statement's half.
+        at_once = all(getattr(type(session), n) is getattr(AsyncSession, n) for n in _OWN_ENDS)
+
+        def end(sync: Session) -> None:
+            flush(sync)
+            self.check(session)
+            reached("before commit")
+            self._last_act = last_act
+            if at_once:
+                sync.commit()
+                sync.close()
+
         try:
-            await session.commit()
+            await session.run_sync(end)
+            if not at_once:
+                await session.commit()
         except AsyncLoaderError:
             raise
         except Exception as error:
@@ -178,6 +195,7 @@ class ChunkTransaction:
         if not self._left:
             raise ApplyRefusedError(NOT_YOURS, loose=True)
         reached("after commit")
+        return at_once
 
     def check(self, session: AsyncSession) -> None:
         """Raise what apply was refused, also where it has caught it, and what nobody saw."""
@@ -226,6 +244,8 @@ class ChunkTransaction:
 
     def before_statement(self, connection: Connection, statement: str) -> None:
         """Refuse what ends the transaction, outlasts it or comes behind its end."""
+        if self._limit.asking:
+            return
         if self._left:
             self._refuse(_BEHIND)
         if ends(statement):
@@ -234,9 +254,7 @@ class ChunkTransaction:
             self._refuse(_STAYS)
         if not connections.in_transaction(self._driver):
             self._refuse(NOT_YOURS, loose=not self._rolled_back)
-        if limits(statement):
-            self._limit = None
-        self._sent = time.monotonic()
+        self._limit.sent(connection, statement)
         if self.look is not None:
             self.look(connection, statement)
 
@@ -273,7 +291,8 @@ class ChunkTransaction:
         try:
             here = self._last_act(connection)
         except DBAPIError as error:
-            if gave_up(error) or is_transient(error):
+            by_request = is_cancelled(error) and self.cancelled_by_request
+            if gave_up(error) or by_request or is_transient(error):
                 raise
             denied = sqlstate_of(error) == "42501"
             why = unreachable(error, connection.engine.url) if denied else first_line(error)

@@ -50,15 +50,15 @@ def is_transient(error: BaseException, *, applying: bool = False) -> bool:
     Return whether a failure passes by itself.
 
     `applying`: it came out of a user's function, where a missing file is a missing file and
-    no missing server.
+    no missing server. Whether a statement that was cancelled passes, a clock tells
+    (`is_cancelled`), and not this.
     """
     links = list(_chain(error))
     if any(map(_is_of_a_stale_plan, links)):
         return True
     state = sqlstate_of(error)
     if state is not None:
-        passes = state in _STATES or state in _NO_LOGIN or state.startswith("08")
-        return passes or (state == _CANCELLED and _is_by_request(links))
+        return state in _STATES or state in _NO_LOGIN or state.startswith("08")
     if _is_of_the_file(error):
         return True
     if any(isinstance(e, DBAPIError) and e.connection_invalidated for e in links):
@@ -86,11 +86,6 @@ def limit_of(setting: str) -> float:
 
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
-
-
-def _is_by_request(links: list[BaseException]) -> bool:
-    """Whether a statement was cancelled by somebody, and not by a time limit."""
-    return any("due to user request" in str(link) for link in links)
 
 
 def is_refused_login(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ from .reader import Reader, keys_reader
 from .retry_errors import told
 from .status import JobStatus, statuses_on
 from .throttles import Pace
-from .transient import RetryBudget, is_transient
+from .transient import RetryBudget, is_cancelled, is_transient
 
 # How soon a partition that another worker has left is noticed.
 _POLL = 0.2
@@ -301,7 +301,7 @@ class Worker:
         except (TakenOver, JobError):
             raise
         except Exception as failure:
-            if not is_transient(failure):
+            if not (is_transient(failure) or is_cancelled(failure)):
                 raise
             retry = Retry()
             retry.__cause__ = failure

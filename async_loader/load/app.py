@@ -20,6 +20,7 @@ from ..database.embedded import stop_unused
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
 from ..inserts import enable_batch_inserting
 from ..results.run import RunResult
+from ..runtime.under_way import under_way
 from ..verdict.thresholds import check_names
 from .loading import load_workload
 from .partition import ShardCoordinator
@@ -28,7 +29,6 @@ from .runner.phase import OnProgress
 from .runner.preparation import prepared
 from .runner.runner import perform
 from .runner.sync_runner import require_twins, run_sync
-from .runner.under_way import under_way
 from .specs.load_test import SYNC_MODES, LoadTestSpec, WorkloadSpec
 from .workload import Workload
 from .workloads import mixed, noop, sequences

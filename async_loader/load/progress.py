@@ -8,7 +8,7 @@ from typing import Literal, Protocol, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from .metrics.metrics import Snapshot
+from .metrics.snapshot import Snapshot
 
 LINE_EVERY = 5.0
 Style = Literal["auto", "bar", "lines", "none"]

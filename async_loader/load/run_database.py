@@ -21,8 +21,8 @@ from ..database.session_factories import Sessions, engines_of, why_unusable
 from ..database.urls import parse_url, place, redact
 from ..errors import WorkloadError
 from ..inserts import enable_batch_inserting
+from ..runtime.under_way import under_way
 from ..runtime.user_modules import called
-from .runner.under_way import under_way
 from .specs.load_test import DatabaseSpec, LoadTestSpec
 from .workload import Workload
 

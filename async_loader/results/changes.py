@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from .annotations import NotNegative
-from .form import Part
+from .part import Part
 
 # regression: the whole interval lies past the tolerance; improved: likewise on the good side.
 # holds: none of it lies past the tolerance. inconclusive: a part does, or nothing is known.

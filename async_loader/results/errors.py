@@ -9,10 +9,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..failures.tracebacks import without_varying
 from .annotations import Count
-from .form import Part
 from .notes import LATER
+from .part import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ def merged_errors(
     mine: Mapping[str, ErrorResult], theirs: Mapping[str, ErrorResult]
 ) -> dict[str, ErrorResult]:
     """Return the faults of two shards, those together that are one fault."""
+    from ..failures.tracebacks import without_varying  # noqa: PLC0415  only who merges needs it
+
     merged: dict[tuple[str | None, ...], ErrorResult] = {}
     for name, error in (*mine.items(), *theirs.items()):
         kind = error.kind or name

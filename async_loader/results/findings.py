@@ -12,8 +12,8 @@ from typing import Annotated, TypeVar
 from msgspec import Meta
 
 from .annotations import Count, Milliseconds, NotNegative, Share
-from .form import Part
 from .notes import Rounded, shown
+from .part import Part
 from .parts import optional
 
 

@@ -23,7 +23,6 @@ from typing import (
     Any,
     NamedTuple,
     Optional,
-    Self,
     TypeVar,
     Union,
     get_args,
@@ -42,26 +41,7 @@ from .places import DocumentError, beneath, converted
 _ALWAYS = "x-always"
 
 
-class Part:
-    """A part of a result, as JSON and from JSON."""
-
-    __slots__ = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return form_of(type(self)).write(self)
-
-    @classmethod
-    def from_dict(cls, document: Any) -> Self:
-        """Return what `to_dict` wrote; raises `ValueError`, which says where, for anything else."""
-        return read(cls, document)
-
-    def damage(self) -> str | None:
-        """Return what is wrong between fields of which each is right, None where nothing is."""
-        return None
-
-
-PartT = TypeVar("PartT", bound=Part)
+PartT = TypeVar("PartT")
 NoteT = TypeVar("NoteT")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from .annotations import Count, Milliseconds
-from .form import Part
+from .part import Part
 
 _MOST_FUNCTIONS = 20
 

@@ -9,8 +9,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from .annotations import NotNegative, Share
-from .form import Part
 from .notes import Rounded
+from .part import Part
 
 # Of the time: so much waiting for a core is felt in every latency.
 _STARVED = 0.2

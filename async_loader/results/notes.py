@@ -11,28 +11,28 @@ Conversion = Callable[[Any], Any] | None
 Getter = TypeVar("Getter", bound=Callable[[Any], Any])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never compared or changed: half the time to make
 class Key:
     """The document has it by another name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never compared or changed: half the time to make
 class After:
     """Of a property that is shown: where in the document, behind which key; "": at its start."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never compared or changed: half the time to make
 class Rounded:
     """Written with so many decimals."""
 
     digits: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never compared or changed: half the time to make
 class Stored:
     """Written as another type, which `write` makes of the value and `read` makes it of."""
 
@@ -41,7 +41,7 @@ class Stored:
     read: Conversion = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never compared or changed: half the time to make
 class Named:
     """Of a mapping: its keys with what they mean. Older documents lack those of `later`."""
 
@@ -51,7 +51,7 @@ class Named:
     later: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never compared or changed: half the time to make
 class Rebuilt:
     """Not written by itself: when it is read, `by` makes it of what is shown under these keys."""
 

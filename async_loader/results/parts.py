@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from .annotations import Count, EncodedHistogram, NotNegative, PerSecond, Share, Summary
-from .form import Part
 from .histogram import sum_of
 from .machine import MachineResult
 from .notes import LATER, OMITTED, After, Key, Rebuilt, Rounded, shown
+from .part import Part
 from .time_split import SplitHistograms, SplitSummaries, Statements, TimeSplit
 
 

@@ -16,10 +16,10 @@ from .annotations import Count, NotNegative, PerSecondRate
 from .changes import Comparison
 from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
-from .form import Part, read
 from .histogram import Histogram, sum_of
 from .loop_profile import Leak, LoopProfile
 from .notes import LATER, After, Rebuilt, Stored, shown
+from .part import Part
 from .parts import CheckResult, OperationResult, PoolResult, ProcessResult, Series, optional
 from .schedule import ScheduleResult
 from .shards import ShardResult
@@ -229,7 +229,7 @@ class RunResult(Part):
         Raises `ValueError`, which says where, for another schema or a damaged document.
         """
         document = newest(document)
-        found = read(cls, document)
+        found = super(RunResult, cls).from_dict(document)
         # msgspec keeps of these what their types name; there is more in them.
         kept = {name: document[name] for name in ("settings", "environment") if name in document}
         return replace(found, **kept)

@@ -8,8 +8,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from .annotations import Count, NotNegative, PerSecondRate, Share
-from .form import Part
 from .notes import shown
+from .part import Part
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from typing import Annotated, Self
 from msgspec import Meta
 
 from .annotations import Count
-from .form import Part
 from .notes import Stored
+from .part import Part
 
 _BITS = 7
 _HALF = 1 << (_BITS - 1)

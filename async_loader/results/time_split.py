@@ -9,9 +9,9 @@ from typing import Annotated, Self
 from msgspec import Meta
 
 from .annotations import Count, EncodedHistogram, NotNegative, Summary
-from .form import Part
 from .histogram import Histogram, sum_of
 from .notes import Key, Named, Rounded
+from .part import Part
 
 PARTS: Mapping[str, str] = {
     "pool_wait": "pool wait",

@@ -8,9 +8,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from .annotations import Count, EncodedHistogram, NotNegative, Summary
-from .form import Part
 from .histogram import sum_of
 from .notes import shown
+from .part import Part
 
 
 @dataclass(frozen=True, slots=True)

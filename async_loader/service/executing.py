@@ -12,12 +12,13 @@ from ..database.postgresql import first_line
 from ..errors import AsyncLoaderError
 from ..failures.redaction import redacted
 from ..load.specs.load_test import LoadTestSpec
-from ..workers import Message, ProcessWorkers
+from ..workers import Halt, ProcessWorkers, read
+from .messages import Told
 from .work import perform
 
 log = logging.getLogger("async_loader.service")
 
-OnMessage = Callable[[Message], object]
+OnMessage = Callable[[Told], object]
 Answer = Mapping[str, Any]
 
 _KILLED = (
@@ -30,7 +31,7 @@ class Execution:
     """One run in a process of its own, from `perform` to its answer."""
 
     def __init__(self, on_message: OnMessage) -> None:
-        self._workers = ProcessWorkers(1, lambda _index, message: on_message(message))
+        self._workers = ProcessWorkers(1, lambda _index, message: on_message(read(message, Told)))
         self._asked: list[str] = []
         self._ready = False
         self._killed = False
@@ -39,7 +40,7 @@ class Execution:
         """Ask it to end: the first time it drains, the second it does not wait."""
         self._asked.append(by)
         if self._ready:
-            self._workers.tell(0, {"stop": True, "by": by})
+            self._workers.tell(0, Halt(by))
 
     def kill(self) -> None:
         """End its process from outside: what it does not heed is no request."""
@@ -58,7 +59,7 @@ class Execution:
                 done: Future[Answer] = self._workers.submit(0, perform, spec)
                 self._ready = True
                 for by in self._asked:
-                    self._workers.tell(0, {"stop": True, "by": by})
+                    self._workers.tell(0, Halt(by))
                 if self._killed:
                     self._workers.give_up(0)
                 return await answer_of(done)

@@ -11,7 +11,7 @@ from ..errors import AsyncLoaderError, JobError
 from ..jobs import JobStatus
 from ..jobs.states import ACTIVE
 from ..jobs.targets import SHIPPED
-from ..workers import ProcessWorkers
+from ..workers import Halt, ProcessWorkers
 from .history import History
 from .targets import Targets
 from .work import resume_job
@@ -59,7 +59,7 @@ class Resumed:
     async def drain(self) -> None:
         """Pause where the processes are: each ends behind its chunk."""
         for workers in self._workers.values():
-            workers.tell(0, {"stop": True})
+            workers.tell(0, Halt())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CHUNK)
         for workers in self._workers.values():  # a job loses nothing by that but its chunk's work

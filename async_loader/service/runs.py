@@ -13,10 +13,10 @@ from ..errors import AsyncLoaderError
 from ..settings.run import RunSettings
 from ..settings.serve import ServeSettings
 from ..settings.spec import spec_of
-from ..workers import Message
 from .executing import Answer, Execution
 from .history import AWAY, NO_HISTORY, History, Row, brief
 from .live import Live
+from .messages import Note, Now, Phase, Started, Told
 from .path_redaction import discreet, discreet_settings, without_folders
 from .processes import identity, wait_for_end
 from .scenarios import Scenario, UnknownScenarioError, read_scenarios, settings_for
@@ -59,17 +59,17 @@ class Running:
         self._fresh = asyncio.Event()
         self.process: dict[str, Any] | None = None
 
-    def _heard(self, message: Message) -> None:
-        match dict(message):
-            case {"process": pid}:
+    def _heard(self, message: Told) -> None:
+        match message:
+            case Started(pid=pid):
                 self.process = identity(pid)
-            case {"phase": phase}:
+            case Phase(phase=phase):
                 self.live.phase = phase
                 self.live.add("phase", {"phase": phase})
-            case {"snapshot": snapshot}:
+            case Now(snapshot=snapshot):
                 self.live.snapshot = snapshot
                 self.live.add("snapshot", snapshot)
-            case {"note": text}:
+            case Note(text=text):
                 self.live.add("note", {"note": without_folders(text)})
         self._fresh.set()
 

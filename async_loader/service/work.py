@@ -21,7 +21,7 @@ from ..jobs import BatchJob
 from ..jobs.targets import load_job
 from ..load.app import Finished
 from ..load.baselines import held_against, read_baselines
-from ..load.metrics.metrics import Snapshot
+from ..load.metrics.snapshot import Snapshot
 from ..load.shards import run_as_asked
 from ..load.specs.load_test import LoadTestSpec
 from ..reports.console import load_model
@@ -29,7 +29,8 @@ from ..results.run import RunResult
 from ..runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ..verdict.document import document_of
 from ..verdict.verdict import judge
-from ..workers import Link, Message
+from ..workers import Arrived, Halt, Link, read
+from .messages import Note, Now, Phase, Started
 from .path_redaction import discreet, names_of, published
 
 # A little less than a second: what is told every half second is passed on every other time.
@@ -43,10 +44,9 @@ def perform(link: Link, spec: LoadTestSpec) -> dict[str, Any]:
     Perform the run; return how it ended.
 
     `state` and `reasons` are there in any case, `document` (the result as JSON, by zlib) and
-    `figures` where there is a result. Up go `process`, `phase`, `snapshot` and `note`; what comes
-    down is a request to stop.
+    `figures` where there is a result. Up go the `messages`; what comes down is a request to stop.
     """
-    link.tell({"process": os.getpid()})
+    link.tell(Started(os.getpid()))
     leave_errors_to_the_report()
     try:
         baselines = read_baselines(spec.baseline)
@@ -70,12 +70,12 @@ async def _run(link: Link, spec: LoadTestSpec) -> Finished:
             stop=stop,
             on_progress=teller.update,
             say=teller.phase,
-            note=lambda text: link.tell({"note": text}),
+            note=lambda text: link.tell(Note(text)),
         )
     )
 
-    def heard(message: Message | None) -> None:
-        stop.request((message or {}).get("by", "the service"))
+    def heard(message: Arrived | None) -> None:
+        stop.request((message and read(message, Halt).by) or "the service")
         if message is None:  # nobody waits for the result
             stop.request()
         if not stop.heeded:
@@ -97,7 +97,7 @@ class _Teller:
         """Pass it on, behind the last snapshot of the phase that has ended."""
         if self._untold is not None:
             self._tell(self._untold)
-        self._link.tell({"phase": phase})
+        self._link.tell(Phase(phase))
 
     def update(self, snapshot: Snapshot) -> None:
         """Pass it on, unless one of this second was; a new phase's clock begins at 0."""
@@ -107,7 +107,7 @@ class _Teller:
 
     def _tell(self, snapshot: Snapshot) -> None:
         self._told, self._untold = snapshot.seconds, None
-        self._link.tell({"snapshot": asdict(snapshot)})
+        self._link.tell(Now(asdict(snapshot)))
 
 
 def _answer(finished: Finished, result: RunResult) -> dict[str, Any]:

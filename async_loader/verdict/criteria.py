@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from ..results.changes import Change
-from ..results.form import Part
 from ..results.notes import Stored
+from ..results.part import Part
 from ..results.run import Outcome, RunResult
 from .figures import TRENDS, figure_of, figure_text
 from .hidden import Hidden, at_worst, hidden_of

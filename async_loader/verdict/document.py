@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta
 
-from ..results.form import Part, definitions_of
+from ..results.form import definitions_of
 from ..results.notes import LATER, OMITTED, After, shown
+from ..results.part import Part
 from ..results.run import RunResult
 from ..results.versions import RESULT_SCHEMA
 from .knee import Advice, By

@@ -12,6 +12,7 @@ from ..results.run import RunResult
 
 Operations = list[OperationResult]
 
+# Metrics whose rate is a share, from 0 to 1: only these are written and shown in %.
 SHARES = ("errors", "checks", "dropped")
 PERCENTILE = re.compile(r"p\((\d+(?:\.\d+)?)\)")
 

@@ -14,8 +14,8 @@ from msgspec import Meta
 
 from ..concurrency.rates import parse_rate
 from ..results.annotations import Count, Milliseconds, PerSecondRate
-from ..results.form import Part
 from ..results.notes import Rounded
+from ..results.part import Part
 from ..results.run import RunResult
 from .validity import Doubt, doubts, is_at_full_speed
 

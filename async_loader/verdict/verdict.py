@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from ..results.annotations import Count
-from ..results.form import Part
 from ..results.notes import Key
+from ..results.part import Part
 from ..results.run import RunResult
 from .criteria import Criterion, Judgement, criteria_of
 from .validity import doubts

@@ -5,20 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, overload
 
-# Small, and all that JSON can say: it goes through a pipe or somebody else's protocol.
-Message = Mapping[str, Any]
+from msgspec import Struct, convert, to_builtins
+
+# All that JSON can say: it goes through a pipe or somebody else's protocol.
+Arrived = Mapping[str, Any]
 # What a worker tells again and again is at most so long, and at most once a second.
 SNAPSHOT_BYTES = 4096
 
+
+class Message(Struct, frozen=True, tag_field="is", tag=str.lower, omit_defaults=True):
+    """What goes through a line, and is small; both ends know the kinds of one conversation."""
+
+
+class Halt(Message, frozen=True):
+    """The work is to end: when this comes first it drains, then it waits for nothing."""
+
+    by: str | None = None
+    """Who asked, for people."""
+
+
+MessageT = TypeVar("MessageT")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 def encoded(message: object) -> bytes:
-    """Return a message as it travels."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    """
+    Return a message as it travels.
+
+    Not by msgspec's own JSON: an application's words may hold what is no UTF-8.
+    """
+    return json.dumps(to_builtins(message), separators=(",", ":")).encode()
+
+
+@overload
+def read(arrived: Arrived, kinds: type[MessageT]) -> MessageT: ...
+
+
+@overload
+def read(arrived: Arrived, kinds: Any) -> Any: ...
+
+
+def read(arrived: Arrived, kinds: Any) -> Any:
+    """Return the message that has arrived, one of the kinds (a class, or a union of them)."""
+    return convert(arrived, kinds)
 
 
 class Link(Protocol):
@@ -29,13 +61,13 @@ class Link(Protocol):
         """The worker's name, for people."""
         ...
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: Message | Arrived) -> None:
         """Send a message up; from any thread. The order is kept."""
         ...
 
-    def listen(self, heard: Callable[[Message | None], object]) -> None:
+    def listen(self, heard: Callable[[Arrived | None], object]) -> None:
         """
-        Have messages from above delivered, those that have come already first.
+        Have messages from above delivered, those that have come already first; see `read`.
 
         `heard` is called on a thread of the link's. None says that the coordinator has gone:
         a process of its own ends by itself within seconds, whatever the function does.
@@ -78,7 +110,7 @@ class Workers(Protocol):
         """
         ...
 
-    def tell(self, index: int, message: Message) -> None:
+    def tell(self, index: int, message: Message | Arrived) -> None:
         """
         Send a message down, for the call that this worker is at or the next one it is given.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .contract import Message
+from .contract import Arrived
 
-Heard = Callable[[Message | None], object]
+Heard = Callable[[Arrived | None], object]
 
 
 class Inbox:
@@ -16,7 +16,7 @@ class Inbox:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._heard: Heard | None = None
-        self._early: list[Message | None] = []
+        self._early: list[Arrived | None] = []
 
     def listen(self, heard: Heard) -> None:
         """See `Link.listen`."""
@@ -32,7 +32,7 @@ class Inbox:
             self._heard = None
             self._early.clear()
 
-    def deliver(self, message: Message | None) -> bool:
+    def deliver(self, message: Arrived | None) -> bool:
         """Hand a message on, or keep it until somebody listens; return whether somebody did."""
         with self._lock:
             if self._heard is None:

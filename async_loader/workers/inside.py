@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from ..runtime.streams import flush_all
-from .contract import Message, Worked, encoded
+from .contract import Arrived, Message, Worked, encoded
 from .inbox import Heard, Inbox
 from .orphans import end_with
 
@@ -34,7 +34,7 @@ class PipeLink:
         self._sending = threading.Lock()
         self._inbox = Inbox()
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: Message | Arrived) -> None:
         """See `Link.tell`."""
         # Where nobody is there any more the reading thread knows it, too.
         with self._sending, suppress(OSError):

@@ -18,11 +18,12 @@ from typing import Any, Self, TypeVar
 from ..concurrency.tasks import answer_of
 from ..errors import WorkerLostError
 from . import inside
-from .contract import Message, Worked, encoded
+from .contract import Arrived, Message, Worked, encoded
+from .ends import killed_by
 
 T = TypeVar("T")
 
-OnMessage = Callable[[int, Message], object]
+OnMessage = Callable[[int, Arrived], object]
 
 # Beyond what a worker itself waits for when its line is cut.
 _PATIENCE = 8.0
@@ -67,7 +68,7 @@ class ProcessWorkers:
         """See `Workers.submit`."""
         return self._workers[index].submit(inside.call, function, args)
 
-    def tell(self, index: int, message: Message) -> None:
+    def tell(self, index: int, message: Message | Arrived) -> None:
         """See `Workers.tell`."""
         self._workers[index].tell(message)
 
@@ -130,7 +131,7 @@ class _Process:
         called.add_done_callback(pass_on)
         return answer
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: Message | Arrived) -> None:
         """Send a message to the process, if it is still there."""
         with suppress(OSError):
             self.pipe.send_bytes(encoded(message))
@@ -153,9 +154,7 @@ class _Process:
         if self.process is not None:
             self.process.join(1)  # its pool sees the end before it is known
             code = self.process.exitcode
-        how = "died" if code is None else f"ended with {code}"
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
+        how = "died" if code is None else killed_by(code) or f"ended with {code}"
         return WorkerLostError(self._name, how)
 
 

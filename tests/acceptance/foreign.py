@@ -212,6 +212,11 @@ async def drops_a_coroutine(_op: OperationContext) -> None:
 
 
 @kind
+async def keeps_a_coroutine(_op: OperationContext) -> None:
+    kept.append(nothing())
+
+
+@kind
 async def returns_503(_op: OperationContext) -> object:
     return Response(503)
 
@@ -442,6 +447,14 @@ async def never_closes_its_session(_op: OperationContext) -> None:
     Session().add(Payment(amount=1))
 
 
+made_before = Session()
+
+
+@kind
+async def adds_to_a_session_made_before(_op: OperationContext) -> None:
+    made_before.add_all([Payment(amount=1)])
+
+
 @kind
 async def expunges_what_it_added(_op: OperationContext) -> None:
     async with Session() as session:
@@ -609,6 +622,11 @@ def sync_returns_a_coroutine() -> object:
 @sync_kind
 def sync_drops_a_coroutine() -> None:
     nothing()  # type: ignore[unused-coroutine]  # the point
+
+
+@sync_kind
+def sync_keeps_a_coroutine() -> None:
+    kept.append(nothing())
 
 
 @sync_kind

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from async_loader import RunResult
@@ -87,3 +88,34 @@ def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Sign
     assert process.returncode == 105, errors
     assert "\n semaphore " in output
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("workload", ["noop", "mine.py:workload"])
+def test_no_run_outlives_a_command_that_is_killed(tmp_path: Path, workload: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import asyncio\n"
+        "from async_loader import Workload\n"
+        "workload = Workload('mine')\n"
+        "@workload.operation('wait')\n"
+        "async def wait():\n"
+        "    await asyncio.sleep(0.01)\n"
+    )
+    argv = ("compare", "--workload", workload, "--modes", "semaphore", "--duration", "60s")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "async_loader", *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " s  " in line:
+            break
+    runs = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=30)
+    assert runs
+    _, alive = psutil.wait_procs(runs, timeout=30)
+    assert not alive

@@ -50,6 +50,7 @@ OPERATIONS = [
     ("returns_coroutines", FAILED, 1, ["not awaited"]),
     ("hides_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
     ("drops_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("keeps_a_coroutine", FAILED, 1, ["not awaited", "nothing", "foreign.py:"]),
     ("returns_a_map", FAILED, 1, ["not awaited", "a map", "nothing was done"]),
     ("returns_what_it_did_not_enter", FAILED, 1, ["not awaited", "nothing was done"]),
     ("returns_503", FAILED, 1, ["HTTP 503"]),
@@ -90,6 +91,7 @@ IN_THREADS = [
     ("raises_cancelled", FAILED, 1, ["CancelledError"]),
     ("returns_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
     ("drops_a_coroutine", FAILED, 1, ["not awaited", "nothing"]),
+    ("keeps_a_coroutine", FAILED, 1, ["not awaited", "nothing", "foreign.py:"]),
     ("returns_a_generator", FAILED, 1, ["not awaited", "nothing was done"]),
     ("leaves_to_a_pool_what_fails", FAILED, 1, ["background task: ValueError", "in late_in"]),
     ("leaves_a_thread_that_fails", FAILED, 1, ["background thread: ValueError", "in late_in"]),
@@ -108,6 +110,7 @@ ON_A_DATABASE = [
     ("does_not_commit", FAILED, 1, ["not committed", "rolls_back=True"], 1),
     ("does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
     ("never_closes_its_session", FAILED, 1, ["not committed", "never flushed"], 1),
+    ("adds_to_a_session_made_before", FAILED, 1, ["not committed", "never flushed"], 1),
     ("expunges_what_it_added", FAILED, 1, ["not committed", "never flushed"], 1),
     ("resets_its_session", FAILED, 1, ["not committed", "never flushed"], 1),
     ("calls_what_writes_and_does_not_commit", FAILED, 1, ["not committed"], 1),
@@ -162,12 +165,13 @@ ends within op-timeout, grace and 5 s.
 TAIL = """
 ## What cannot be seen
 
-- A coroutine that is kept somewhere, as in a list of a module, and never awaited: Python says so
-  at its end, when the report is written. Of a coroutine that is dropped it says so at once, and
-  that fails the operation.
-- Objects of a session that was made before the operation, by the set-up say, and that nobody
-  closes: whether they are still to be flushed is looked at in the operation's own sessions, and
-  where any session is closed, reset or emptied by `expunge_all`.
+- Which operation has made a coroutine that is kept somewhere, as in a list of a module, and never
+  awaited: they are found at the end, each fails an operation, and which is told by who names its
+  function. Async generators that are kept are not found.
+- What an operation changes of objects in a session that was made before it, by the set-up say, and
+  that nobody closes: whether anything is still to be flushed is looked at in the sessions that the
+  operation made or gave an object to (`add`, `delete`, `merge`), and where any session is closed,
+  reset or emptied by `expunge_all`.
 - Whether a function that was called in SQL, or what was prepared there, has written something:
   PostgreSQL (13 and later) is asked where its transaction is rolled back and nothing else has told.
   It is not asked where the transaction has locked rows or made a temporary table, nor about a

@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from async_loader import Histogram, OperationResult, RunResult, Workload
+from async_loader.load.shards.messages import ShardSnapshot
 from async_loader.load.shards.snapshots import Standings, snapshot
 from async_loader.results.parts import ProcessResult, Series
-from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
+from async_loader.workers import SNAPSHOT_BYTES, encoded, read
 
 from .conftest import in_turns, load, quote
 
@@ -106,7 +107,7 @@ def test_a_thousand_shards_are_merged_live() -> None:
     for messages in seconds:
         began = time.thread_time()
         for index in range(SHARDS):
-            message: Message = json.loads(messages[index % len(messages)])
+            message = read(json.loads(messages[index % len(messages)]), ShardSnapshot)
             standings.take(index, message)
         progress = standings.progress(standings.together(), None, 60.0)
         busy.append(time.thread_time() - began)

@@ -2,7 +2,7 @@
 Random programs of session and connection calls as a job's apply: once each, or failed and named.
 
     pytest tests/compliance/test_apply_programs.py            # a few examples, as in CI
-    pytest -m soak tests/compliance/test_apply_programs.py    # all of them
+    pytest -m soak tests/compliance/test_apply_programs.py    # a thousand, or $EXAMPLES
 
 What is committed is counted by an audit table that a trigger writes.
 """
@@ -10,6 +10,7 @@ What is committed is counted by an audit table that a trigger writes.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
@@ -31,7 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from async_loader.errors import AsyncLoaderError
 from async_loader.jobs import BatchJob, status
 
-IN_CI, AT_FULL_COUNT = 12, 1_000
+IN_CI, AT_FULL_COUNT = 12, int(os.environ.get("EXAMPLES", "1000"))
 ROWS, CHUNK = 9, 3
 
 

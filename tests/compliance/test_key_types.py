@@ -2,12 +2,13 @@
 Every type that PostgreSQL can order, as a job's key: each row once, or refused at the start.
 
     pytest tests/compliance/test_key_types.py            # a few examples, as in CI
-    pytest -m soak tests/compliance/test_key_types.py    # all of them
+    pytest -m soak tests/compliance/test_key_types.py    # a thousand, or $EXAMPLES
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from async_loader.errors import ConfigurationError
 from async_loader.jobs import BatchJob, list_runs
 from async_loader.testing import Interrupted, interrupt_after
 
-IN_CI, AT_FULL_COUNT = 15, 1_000
+IN_CI, AT_FULL_COUNT = 15, int(os.environ.get("EXAMPLES", "1000"))
 
 Values = st.SearchStrategy[str]
 

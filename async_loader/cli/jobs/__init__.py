@@ -31,7 +31,7 @@ from ...settings.jobs import (
 )
 from ...settings.run import ServerOptions
 from ...settings.spec import server_of
-from ...workers import Message, ProcessWorkers, Workers
+from ...workers import Arrived, ProcessWorkers, Workers
 from ...workers.cluster import DaskWorkers, is_local, joined
 from ...workers.shipping import Shipped
 from ..progress import HowFar, ProgressView, progress_view
@@ -149,7 +149,7 @@ async def _workers(settings: JobRunSettings) -> AsyncIterator[Workers]:
         yield members
 
 
-def _ignore(_index: int, _message: Message) -> None:
+def _ignore(_index: int, _message: Arrived) -> None:
     """Hear nothing: how far the run is, the database knows."""
 
 

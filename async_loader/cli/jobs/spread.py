@@ -26,7 +26,8 @@ from ...jobs.run import PROGRESS_EVERY, JobSession, OnProgress
 from ...jobs.targets import load_job
 from ...runtime.event_loop import LoopRunner
 from ...runtime.process import leave_errors_to_the_report, loop_factory
-from ...workers import Link, Message, Workers
+from ...workers import Arrived, Halt, Link, Workers, read
+from ...workers.stopping import pass_on
 
 Say = Callable[[str], None]
 
@@ -57,8 +58,8 @@ def work(link: Link, order: Order) -> None:
 async def _work(link: Link, order: Order, stop: Stop) -> None:
     loop = asyncio.get_running_loop()
 
-    def heard(message: Message | None) -> None:
-        by = str((message or {}).get("by") or "its command")
+    def heard(message: Arrived | None) -> None:
+        by = (message and read(message, Halt).by) or "its command"
         with suppress(RuntimeError):  # the loop has ended, and with it what was to be stopped
             loop.call_soon_threadsafe(stop.request, by)
 
@@ -99,7 +100,7 @@ async def spread(
     ]
     for call in calls:
         call.add_done_callback(lambda call: _say_if_lost(call, say))
-    others = [asyncio.create_task(_pass_on(stop, workers)),
+    others = [asyncio.create_task(pass_on(stop, workers)),
               asyncio.create_task(_show(part, run, on_progress))]  # fmt: skip
     try:
         await asyncio.wait(calls)
@@ -132,14 +133,6 @@ def _say_if_lost(call: asyncio.Future[None], say: Say) -> None:
     error = None if call.cancelled() else call.exception()
     if isinstance(error, WorkerLostError):
         say(f"{error}: what it had begun is the others'")
-
-
-async def _pass_on(stop: Stop, workers: Workers) -> None:
-    """Tell all workers of each request to stop."""
-    for asked in (stop.requested, stop.at_once):
-        await asked.wait()
-        for index in range(len(workers.names)):
-            workers.tell(index, {"stop": True, "by": stop.by})
 
 
 async def _show(part: JobSession, run: int, on_progress: OnProgress) -> None:

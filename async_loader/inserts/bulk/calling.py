@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Executable, insert
 from sqlalchemy.engine import Connection, CursorResult, Dialect
@@ -16,22 +16,12 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from ...errors import ConfigurationError
 from .._sqlalchemy import autoflush, raise_as_statement
+from ..plans import DRIVERS
 from .catalogue import sql_name
-from .method import DRIVERS
-from .target import Target, a_kind, target_of
-
-AnyAsyncSession = AsyncSession | AsyncConnection | async_scoped_session[Any]
-AnySession = Session | Connection | scoped_session[Any]
+from .given import a_kind
+from .target import Target, target_of
 
 T = TypeVar("T")
-
-
-class Ready:
-    """A result that `await` gives, too, so that one call serves either kind of session."""
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        yield from ()
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,20 @@
-"""Rows without objects, in the transaction of a session or connection."""
+"""
+Rows without objects, in the transaction of a session or connection.
+
+What inserts them is imported at the first call: the name alone costs an application nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 from sqlalchemy import Table
 
 from ...errors import ConfigurationError
-from .calling import AnyAsyncSession, AnySession, Call, perform
-from .loading import OrmSender, TableSender, load
-from .source import Row, chunks
-from .upserts import Changes, Upserted, conflict_of, upsert
-
-Rows = Iterable[Row] | AsyncIterable[Row]
-Progress = Callable[[int], Any]
-
-
-class RowCount(int):
-    """How many rows went in; `await` gives it, too, so that one call serves either session."""
-
-    def __await__(self) -> Generator[Any, None, int]:
-        yield from ()
-        return int(self)
+from .counts import RowCount, Upserted
+from .given import AnyAsyncSession, AnySession, Changes, Progress, Rows
 
 
 @overload
@@ -114,32 +106,21 @@ def insert_rows(
     or none. Raises ConfigurationError for what it does not take, and SQLAlchemy's errors for
     those of types, defaults and the database.
     """
+    from .calling import perform  # noqa: PLC0415  who imports the name may not call it
+    from .inserting import insert, upsert_as_said  # noqa: PLC0415  as above
+
     if on_conflict is None:
         if (key, set, returning, duplicates) != (None, None, None, "refuse"):
             raise ConfigurationError("key=, set=, returning= and duplicates= go with on_conflict=")
-        return perform("insert_rows", session, model, lambda call: _insert(call, rows, progress))
-
-    def work(call: Call) -> Upserted:
-        conflict = conflict_of(
-            call.target,
-            on_conflict,
-            key=key,
-            changes=set,
-            returning=returning,
-            duplicates=duplicates,
-        )
-        return upsert(call, rows, conflict, progress)
-
-    return perform("insert_rows", session, model, work)
-
-
-def _insert(call: Call, rows: Rows, progress: Progress | None) -> RowCount:
-    target, connection = call.target, call.connection
-    given = chunks(target, rows)
-    known = len(rows) if isinstance(rows, list | tuple) else -1
-    sender = (
-        TableSender(connection, target, call.options, known)
-        if target.is_one_table
-        else OrmSender(call.session, target)
+        return perform("insert_rows", session, model, partial(insert, rows, progress))
+    work = partial(
+        upsert_as_said,
+        rows,
+        progress,
+        action=on_conflict,
+        key=key,
+        changes=set,
+        returning=returning,
+        duplicates=duplicates,
     )
-    return RowCount(load(connection, given, sender, known, progress))
+    return perform("insert_rows", session, model, work)

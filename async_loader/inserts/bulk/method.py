@@ -22,8 +22,6 @@ from .._sqlalchemy import has_bind_expression
 from .catalogue import ColumnFacts, TableFacts, last_seen
 from .target import Field, Target
 
-DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg_async"})
-
 _STRINGS = frozenset({"character varying", "text"})
 
 # Types as format_type() writes them, and the classes whose psycopg dumpers write what they read.

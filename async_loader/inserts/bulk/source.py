@@ -40,9 +40,8 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from ...errors import ConfigurationError
 from .._sqlalchemy import expand_attributes
-from .target import Target, a_kind, with_article
-
-Row = Mapping[str, Any] | Sequence[Any] | object
+from .given import a_kind, with_article
+from .target import Target
 
 CHUNK = 50_000  # rows held at a time
 CHUNK_BYTES = 16_000_000  # of text, bytes and documents

@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     select,
     table,
+    text,
 )
 from sqlalchemy.sql import ColumnElement
 
@@ -78,9 +79,9 @@ class Stage:
         source = self._call.table_name
         names = ", ".join(quoted(field.column.name) for field in self._fields[:-1])
         connection = self._call.connection
-        connection.exec_driver_sql(
+        self._say(
             f"CREATE TEMPORARY TABLE {self._sql_name} ON COMMIT DROP AS SELECT {names}, "
-            f"CAST(NULL AS integer) AS {KIND.key} FROM {source} WITH NO DATA".replace("%", "%%")
+            f"CAST(NULL AS integer) AS {KIND.key} FROM {source} WITH NO DATA"
         )
         facts = catalogue.facts_of(connection, self._sql_name)
         assert facts is not None
@@ -88,7 +89,10 @@ class Stage:
 
     def drop(self) -> None:
         """Remove it, so that the next call of the transaction can have one."""
-        self._call.connection.exec_driver_sql(f"DROP TABLE {self._sql_name}")
+        self._say(f"DROP TABLE {self._sql_name}")
+
+    def _say(self, sql: str) -> None:
+        self._call.connection.execute(text(sql.replace(":", "\\:")))  # no parameters
 
     @property
     def kinds(self) -> list[tuple[Kind, ColumnElement[bool] | None]]:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapper
 
 from ...errors import ConfigurationError
 from .._sqlalchemy import ignores_context, orm_defaults, polymorphic_attribute
+from .given import a_kind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,17 +134,6 @@ def fields_of(target: Target, given: Any, what: str) -> tuple[Field, ...]:
             raise ConfigurationError(f"{what}= names {said}, which {target.name} does not have")
         fields.append(field)
     return tuple(fields)
-
-
-def a_kind(given: Any) -> str:
-    """Return the kind of what was given, with its article; its value may be a secret."""
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
-    return with_article(type(given).__name__)
-
-
-def with_article(name: str) -> str:
-    return f"a{'n' if name[0] in 'aeiouAEIOU' else ''} {name}"
 
 
 def _table_field(column: Column[Any]) -> Field:

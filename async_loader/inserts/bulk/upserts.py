@@ -7,36 +7,25 @@ of their keys, so that two such calls wait for each other's rows in one order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Executable, func, literal_column, select, true
-from sqlalchemy import Row as SqlRow
 from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.engine import FrozenResult
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
 
 from ...errors import ConfigurationError
 from .._sqlalchemy import counts_versions
-from .calling import Call, Ready
+from .calling import Call
 from .catalogue import KeyFacts, ask, ask_key
+from .counts import Upserted
+from .given import Changes, Progress
 from .records import filled, takes_none_for_nothing
 from .source import Shaped, chunks, shaped
 from .staging import Kind, Stage, check_duplicates, differ, staged
 from .target import Field, Target, fields_of
-
-Changes = Sequence[str] | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Upserted(Ready):
-    """How many rows were new, changed a row, and left it as it was; and what came back of them."""
-
-    inserted: int
-    updated: int
-    unchanged: int
-    rows: Sequence[SqlRow[Any]] = ()
 
 
 class Conflict(NamedTuple):
@@ -86,9 +75,7 @@ def _changes(target: Target, changes: Changes | None) -> Mapping[Field, Any] | N
     return dict.fromkeys(fields_of(target, changes, "set"))
 
 
-def upsert(
-    call: Call, rows: Any, conflict: Conflict, progress: Callable[[int], Any] | None
-) -> Upserted:
+def upsert(call: Call, rows: Any, conflict: Conflict, progress: Progress | None) -> Upserted:
     """Insert or change all rows of a call, or none."""
     call.one_table()
     given = chunks(call.target, rows, call.name)
@@ -186,10 +173,13 @@ class _Upsert:
         for kind, condition in stage.kinds:
             back = self._executed(self._statement(kind, condition))
             if conflict.returning:
-                rows += (row[:-1] for row in back)
-                new, changed = sum(row[-1] for row in back), len(back)
+                *names, flag = back().keys()
+                rows += back().columns(*names)
+                are_new = back().scalars(flag).all()
+                new, changed = sum(are_new), len(are_new)
             else:
-                ((new, changed),) = back
+                counts: Any = back().one()
+                new, changed = counts
             inserted += new
             updated += changed - new
         unchanged = stage.count - inserted - updated
@@ -197,8 +187,8 @@ class _Upsert:
             stage.settle(conflict.key, conflict.duplicates)
         return Upserted(inserted, updated, unchanged, rows)
 
-    def _executed(self, statement: Insert) -> list[Any]:
-        """Return the rows that came back, each with whether it is new; or how many did."""
+    def _executed(self, statement: Insert) -> FrozenResult[Any]:
+        """Return the rows that came back, each with whether it is new; or how many are and did."""
         conflict = self._conflict
         query: Executable
         if conflict.returning:
@@ -209,7 +199,7 @@ class _Upsert:
             query = select(func.count().filter(done.c[0]), func.count()).select_from(done)
         try:
             with self._call.connection.begin_nested():
-                return list(self._call.execute(query))
+                return self._call.execute(query).freeze()
         except DBAPIError as error:
             self._refuse(error)
             raise

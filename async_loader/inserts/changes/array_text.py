@@ -28,7 +28,7 @@ from ..calls import refuse_guesses
 from ..column_types import Codec, codec
 from ..names import Names
 from ..plans import FastPathUnsupportedError
-from ..sizes import STATEMENT_BYTES
+from ..statement_bytes import STATEMENT_BYTES
 from ._sqlalchemy import rendered_binds
 from .statements import Target
 

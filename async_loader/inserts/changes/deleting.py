@@ -9,9 +9,6 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from .children import load_cascades
-from .flush import serves
-
 
 async def delete_all(session: AsyncSession, objects: Iterable[Any]) -> None:
     """Mark objects as deleted, as `session.delete` of each does, and load in few trips.
@@ -27,6 +24,9 @@ async def delete_all(session: AsyncSession, objects: Iterable[Any]) -> None:
 
 def delete_all_of(session: Session, objects: Iterable[Any]) -> None:
     """Mark objects of a sync session as deleted, once their children are loaded."""
+    from .children import load_cascades  # noqa: PLC0415  who imports the name may not call it
+    from .flush import serves  # noqa: PLC0415  as above
+
     instances = list(objects)
     states = [inspect(one) for one in instances]
     if states and all(state.persistent and state.session is session for state in states):

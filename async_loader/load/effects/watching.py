@@ -31,6 +31,8 @@ def watched(*, raw_drivers: bool = False) -> Iterator[None]:
     event.listen(Pool, "checkout", watch.seen)
     undo = [_replaced(Session, "expunge_all", _looking_first)]  # of each close and reset, too
     undo += [_replaced(Session, "__init__", _noting)]
+    # Of those that were made before the operation; `add_all` adds one by one.
+    undo += [_replaced(Session, name, _noting_use) for name in ("add", "delete", "merge")]
     undo += _raw_drivers() if raw_drivers else []
     try:
         yield
@@ -89,13 +91,13 @@ def _execute(method: Callable[..., Any]) -> Callable[..., Any]:
             if sort == "commit" or (writes and is_idle(root.connection.dbapi_connection)):
                 strays.count += 1
             return result
-        connection = root.connection.dbapi_connection
         try:
             result = method(cursor, statement, *args, **kwargs)
         except BaseException as error:
-            effects.failed(connection, sort, error, statement)
+            effects.failed(root.connection.dbapi_connection, sort, error, statement)
             raise
-        effects.executed(connection, sort, cursor, statement)
+        if sort != "read" or effects.rolled_back:  # most statements read, and change nothing
+            effects.executed(root.connection.dbapi_connection, sort, cursor, statement)
         return result
 
     return execute
@@ -188,6 +190,19 @@ def _noting(make: Callable[..., None]) -> Callable[..., None]:
             effects.sessions.append(to_be_flushed(self))
 
     return make_and_note
+
+
+def _noting_use(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def note_and_use(self: Session, *args: Any, **kwargs: Any) -> Any:
+        effects = _effects()
+        if effects is not None:
+            kept, known = to_be_flushed(self), effects.sessions
+            if not any(one[2] is kept[2] for one in known):
+                known.append(kept)
+        return method(self, *args, **kwargs)
+
+    return note_and_use
 
 
 # Those whose use beside an engine is seen: what a user calls on them.

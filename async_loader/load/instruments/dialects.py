@@ -91,6 +91,8 @@ def _is_new(wait: Wait) -> bool:
 
 def _timed_execute(method: Callable[..., Any]) -> Callable[..., Any]:
     many = method.__name__ == "do_executemany"
+    # SQLAlchemy's own asks the driver, and nobody else; another dialect's may go on to its.
+    asks_on = method.__qualname__.partition(".")[0] != DefaultDialect.__name__
 
     @wraps(method)
     def execute(dialect: Any, cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
@@ -103,6 +105,8 @@ def _timed_execute(method: Callable[..., Any]) -> Callable[..., Any]:
         if not dialect.is_async:
             with waiting(times, "database", blocks=True):
                 return method(dialect, cursor, statement, *args, **kwargs)
+        if not asks_on:  # who drives the task takes for the database what is nothing else
+            return method(dialect, cursor, statement, *args, **kwargs)
         token = awaited("database")
         try:
             return method(dialect, cursor, statement, *args, **kwargs)

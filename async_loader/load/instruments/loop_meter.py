@@ -81,7 +81,7 @@ class LoopMeter:
         self._rounds = [(start, start)] * 4
         self._pending = False
         self._awake = 0
-        self._usual: dict[tuple[str, str | None], float] = {}
+        self._usual: dict[str, dict[str | None, float]] = defaultdict(dict)
         self.current: object | None = None
         self.step_ns = 0
         self.steps = 0
@@ -112,7 +112,8 @@ class LoopMeter:
 
     def came(
         self,
-        key: tuple[str, str | None],
+        operation: str,
+        wait: str | None,
         since_ns: int,
         now_ns: int,
         *,
@@ -122,34 +123,45 @@ class LoopMeter:
         """
         Return when what was waited for since then had come, for one who goes on now.
 
-        `key`: whose wait it is and for what. To be asked after `stepped`. `steps`: the
-        count of them when the wait began; `probably_ns`: what is known of it, in place of what
-        is usual.
+        To be asked after `stepped`, for whose wait it is and for what. `steps`: the count of them
+        when the wait began; `probably_ns`: what is known of it, in place of what is usual.
         """
-        earliest, latest = self._bounds(since_ns, now_ns)
         if self.steps == steps + 1 and self.blocked_ns[1] <= since_ns:
             earliest = latest = now_ns  # nobody else went on meanwhile
+        else:
+            earliest, latest = self._bounds(since_ns, now_ns)
         if probably_ns is not None:
             return min(max(probably_ns, earliest), latest)
-        usual = self._usual.get(key)
+        usual = self._usual[operation]
+        waited = usual.get(wait)
         if latest - earliest <= _CERTAIN_NS:
-            waited = latest - since_ns
-            self._usual[key] = waited if usual is None else usual + _WEIGHT * (waited - usual)
+            ns = latest - since_ns
+            usual[wait] = ns if waited is None else waited + _WEIGHT * (ns - waited)
             return latest
-        if usual is None:
+        if waited is None:
             return (earliest + latest) // 2
-        return min(max(since_ns + int(usual), earliest), latest)
+        probably_ns = since_ns + int(waited)
+        if probably_ns < earliest:
+            return earliest
+        return probably_ns if probably_ns < latest else latest
 
     def _bounds(self, since_ns: int, now_ns: int) -> tuple[int, int]:
-        began = self._rounds[0][0]
-        latest = self._rounds[self._later][0]
-        earliest = self._rounds[1 + self._later][1]
-        blocked_from, blocked_until = self.blocked_ns
-        if (idle := self._awake - began) > _IDLE_NS:
-            latest = self._awake
+        rounds, awake = self._rounds, self._awake
+        began = rounds[0][0]
+        latest = rounds[self._later][0]
+        earliest = rounds[1 + self._later][1]
+        if (idle := awake - began) > _IDLE_NS:
+            blocked_from, blocked_until = self.blocked_ns
+            latest = awake
             if blocked_until > max(began, since_ns):  # it did not sleep, but was at something else
                 earliest = blocked_from
-            elif 2 * idle > self._awake - since_ns:
+            elif 2 * idle > awake - since_ns:
                 earliest = latest
-        earliest = min(max(earliest, since_ns), now_ns)
-        return earliest, min(max(latest, earliest), now_ns)
+        # By hand: calls of `min` and `max` would be half of what this costs.
+        if earliest < since_ns:  # noqa: PLR1730
+            earliest = since_ns
+        if earliest > now_ns:  # noqa: PLR1730
+            earliest = now_ns
+        if latest < earliest:  # noqa: PLR1730
+            latest = earliest
+        return earliest, latest if latest < now_ns else now_ns

@@ -31,7 +31,7 @@ from ...database.sqlalchemy_private import (
     pool_of_proxy,
     pool_of_record,
 )
-from ...failures.source_lines import Place, user_place_here
+from ...failures.source_lines import Place, awaiting_place_here, user_place_here
 from .dialects import DialectPatches
 from .patches import Patches
 from .times import OperationTimes, current_times
@@ -194,7 +194,7 @@ class Pools:
     def _taken(self, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
         times = current_times.get()
         operation = times.operation if times is not None else None
-        place = user_place_here() if times is not None else None
+        place = _place(times) if times is not None else None
         pool = pool_of_proxy(proxy)
         taken = Taken(holder.get(), connection, dialect_of(pool), operation, place)
         for watch in self._whose(pool):
@@ -237,6 +237,13 @@ def _opening(connect: Callable[[Any], None]) -> Callable[[Any], None]:
             connect(record)
 
     return timed_opening
+
+
+def _place(times: OperationTimes) -> Place | None:
+    """Return the user's line that takes a connection."""
+    if times.orm and (place := awaiting_place_here()) is not None:
+        return place
+    return user_place_here()
 
 
 def _interrupt(connection: Any) -> None:

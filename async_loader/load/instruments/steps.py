@@ -66,10 +66,8 @@ def _count(
     meter.stepped(times, now)
     # What an operation waited for in a task beside its own came when that was done.
     beside = times.covered_ns if wait is None and times.covered_ns > since else None
-    came = meter.came((times.operation, wait), since, now, steps=steps, probably_ns=beside)
-    if wait is not None:
-        times.waited(wait, since, came)
-    times.queued(came, now)
+    came = meter.came(times.operation, wait, since, now, steps=steps, probably_ns=beside)
+    times.went_on(wait, since, came, now)
 
 
 @types.coroutine

@@ -78,7 +78,8 @@ class OperationTimes:
 
     def waited(self, wait: Wait, since_ns: int, until_ns: int) -> None:
         """Count what an operation waited for, but for what it waited beside that already."""
-        waited_ns = until_ns - max(since_ns, self.covered_ns)
+        covered_ns = self.covered_ns
+        waited_ns = until_ns - (since_ns if since_ns > covered_ns else covered_ns)
         if waited_ns <= 0:
             return
         self.covered_ns = until_ns
@@ -91,6 +92,21 @@ class OperationTimes:
         else:
             self.ping_ns += waited_ns
 
+    def went_on(self, wait: Wait | None, since_ns: int, came_ns: int, now_ns: int) -> None:
+        """
+        Count a wait that is over, up to when what it was for came, and then for the loop.
+
+        As `waited` and `queued` would, of which there are some five an operation.
+        """
+        covered_ns = self.covered_ns
+        if wait is not None:
+            self.waited(wait, since_ns, came_ns)
+            covered_ns = self.covered_ns
+        queued_ns = now_ns - (came_ns if came_ns > covered_ns else covered_ns)
+        if queued_ns > 0:
+            self.covered_ns = now_ns
+            self.queue_ns += queued_ns
+
     def queued(self, since_ns: int, until_ns: int) -> None:
         """Count what an operation waited for the event loop."""
         queued_ns = until_ns - max(since_ns, self.covered_ns)
@@ -100,7 +116,8 @@ class OperationTimes:
 
     def ran(self, since_ns: int, until_ns: int, *, inside: bool) -> None:
         """Count the time in which an operation, or a task of its own, ran."""
-        ran_ns = until_ns - max(since_ns, self.covered_ns)
+        covered_ns = self.covered_ns
+        ran_ns = until_ns - (since_ns if since_ns > covered_ns else covered_ns)
         if ran_ns > 0:
             self.covered_ns = until_ns
             if inside:

@@ -69,6 +69,12 @@ def as_it_is(histogram: Histogram) -> Histogram:
     return histogram
 
 
+# What is recorded of an operation, in the order of `SplitTally.record`; what is left is the last.
+_TIMED = ("pool_wait", "connect", "ping", "database", "application", "loop_queue", "orm")
+_RECORDED = (*_TIMED, "elsewhere")
+_UNSTEPPED = (*_TIMED, "orm")
+
+
 class SplitTally:
     """The running split of one operation's latencies."""
 
@@ -82,21 +88,21 @@ class SplitTally:
 
     def record(self, latency_ns: int, times: Times) -> None:
         """Count one operation; what it spent on nothing that is known is its last part."""
-        parts = {
-            "pool_wait": times.pool_ns,
-            "connect": times.connect_ns,
-            "ping": times.ping_ns,
-            "database": times.database_ns,
-            "orm": times.orm_ns,
-            "application": times.application_ns,
-            "loop_queue": times.queue_ns,
-        }
-        rest = max(latency_ns - sum(parts.values()), 0)
+        parts = (
+            times.pool_ns,
+            times.connect_ns,
+            times.ping_ns,
+            times.database_ns,
+            times.application_ns,
+            times.queue_ns,
+            times.orm_ns,
+        )
+        rest = latency_ns - sum(parts)
         # Where nobody saw when it ran (the sync modes), it is not known to have waited.
-        parts["orm" if not times.stepped else "elsewhere"] = rest
+        names = _RECORDED if times.stepped else _UNSTEPPED
         self.count += 1
-        for name, ns in parts.items():
-            if ns:
+        for name, ns in zip(names, (*parts, rest), strict=True):
+            if ns > 0:
                 self.totals_ns[name] += ns
                 histogram = self._histograms.get(name)
                 if histogram is None:

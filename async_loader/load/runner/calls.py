@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import current_task
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -20,6 +21,14 @@ Call = Callable[[int], Coroutine[Any, Any, Any]]
 
 
 T = TypeVar("T")
+
+
+def import_what_is_called() -> None:
+    """Import what the insert path imports at its first call, which may be an operation's."""
+    if f"{__package__.split('.')[0]}.inserts" in sys.modules:
+        from ...inserts import preload  # noqa: PLC0415  it is there
+
+        preload()
 
 
 def sessions_by_kind(sessions: T, read_sessions: T) -> dict[Kind | None, T]:

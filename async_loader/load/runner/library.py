@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Unpack
 
 from ...concurrency.clock import SYSTEM_CLOCK, Clock
 from ...concurrency.stop import Stop
-from ...database.session_factories import Sessions
-from ...results.run import RunResult
-from ..specs.run import RunOptions, RunSpec
-from ..workload import Workload
 
 if TYPE_CHECKING:
+    from ...database.session_factories import Sessions
+    from ...results.run import RunResult
+    from ..specs.run import RunOptions
+    from ..workload import Workload
     from .phase import OnProgress
 
 
@@ -57,7 +57,8 @@ async def run(
     raised, and `TeardownError`, which holds the result. Operations' own errors are counted, not
     raised.
     """
-    from .runner import perform  # noqa: PLC0415  who imports the names may never run anything
+    from ..specs.run import RunSpec  # noqa: PLC0415  who imports the names may never run anything
+    from .runner import perform  # noqa: PLC0415  as above
 
     return await perform(
         workload,

@@ -19,14 +19,16 @@ from ...results.histogram import Histogram
 from ...results.run import Outcome, RunResult
 from ...verdict.thresholds import broken_so_far
 from ..instruments import Instruments, current_times
-from ..metrics.metrics import Metrics, Snapshot
+from ..metrics.metrics import Metrics
 from ..metrics.process_meter import ProcessMeter, watch_loop
+from ..metrics.snapshot import Snapshot
 from ..metrics.tallies import PoolGauge
 from ..pacing.limits import Limit
 from ..specs.run import RunSpec
 from ..workload import Mix, Operation
 from .background import Background, background_counted, end_background
 from .calls import call_of, retrying, sessions_by_kind
+from .kept import KeptCoroutines
 from .performing import Performer
 
 OnProgress = Callable[[Snapshot], None]
@@ -99,6 +101,7 @@ class Phase:
         )
         self._in_flight = self._performer.in_flight
         self._metrics = Metrics(mix.operations, clock)
+        self._kept = KeptCoroutines(mix.operations)
         self._background: Background
 
     async def perform_all(
@@ -144,6 +147,7 @@ class Phase:
                 seconds = (self.clock.now_ns() - metrics.started_ns) / SECOND_NS
                 stopped = self._stop.requested.is_set()
                 await end_background(metrics, 0.0 if stopped else self._timeouts.grace)
+                self._kept.count(metrics)
         finally:
             await cancel(*watchers)
         if on_progress is not None:

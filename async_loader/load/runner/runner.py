@@ -12,6 +12,7 @@ from ...concurrency.stop import Stop
 from ...database.session_factories import Sessions, engine_of, why_unusable
 from ...errors import ConfigurationError, TeardownError
 from ...results.run import RunResult
+from ...runtime.under_way import under_way
 from ...verdict.thresholds import check_names
 from ..effects import watched
 from ..instruments import attached
@@ -21,9 +22,9 @@ from ..partition import WHOLE, ShardCoordinator
 from ..server.statistics import server_watch
 from ..specs.run import RunSpec, VerdictSpec
 from ..workload import Mix, Workload
+from .calls import import_what_is_called
 from .phase import OnProgress, Phase
 from .preparation import prepared
-from .under_way import under_way
 from .work_done import unawaited_noted
 
 
@@ -83,6 +84,7 @@ class _Run:
     ) -> None:
         """Set the workload up, then what watches it; `stack` takes both down again."""
         spec, wanted = self._spec, self._spec.instruments
+        import_what_is_called()
         self._afterwards = stack.enter_context(ExitStack())
         stack.enter_context(watched(raw_drivers=spec.load.max_tries > 1))
         stack.enter_context(unawaited_noted())

@@ -21,19 +21,27 @@ from ...concurrency.stop import Stop
 from ...errors import ConfigurationError
 from ...results.histogram import Histogram
 from ...results.run import Outcome, RunResult
+from ...runtime.under_way import under_way
 from ...verdict.thresholds import broken_so_far
 from ..effects import Effects, current_effects, watched
 from ..instruments import Instruments, attached, current_times, holder
 from ..metrics.machine_meter import thread_times
-from ..metrics.metrics import Metrics, Snapshot
+from ..metrics.metrics import Metrics
 from ..metrics.process_meter import ProcessMeter, busy_seconds_since
+from ..metrics.snapshot import Snapshot
 from ..pacing.limits import Limit
 from ..specs.run import RunSpec
 from ..workload import Mix, Operation, Workload
 from .aside import aside_counted, end_aside, settle
-from .calls import SyncSessions, sessions_by_kind, sync_call_of, sync_retrying
+from .calls import (
+    SyncSessions,
+    import_what_is_called,
+    sessions_by_kind,
+    sync_call_of,
+    sync_retrying,
+)
+from .kept import KeptCoroutines
 from .thread_flights import ThreadFlight, ThreadFlights
-from .under_way import under_way
 from .work_done import check_work, effects_so_far, failure_of, unawaited_noted
 
 _SAMPLE_EVERY = 0.05
@@ -64,6 +72,7 @@ def run_sync(
     """
     mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
     require_twins(workload.name, mix)
+    import_what_is_called()
     stop = stop or Stop()
     stop.heeded = True
     with ExitStack() as stack:
@@ -190,6 +199,7 @@ class _ThreadedRunner:
         self._instruments = instruments
         self._pool = instruments.pool
         self.stop = stop
+        self._kept = KeptCoroutines(mix.operations)
         self._in_flight = ThreadFlights(spec.timeouts.op_timeout, instruments.pool)
         self._meter = ProcessMeter()
         self._busy: list[float] = []
@@ -218,6 +228,7 @@ class _ThreadedRunner:
         end_aside(metrics, 0.0 if self._is_closed() else self._timeouts.grace)
         # One thread at a time runs Python: together they are as busy as one can be.
         together = max([time.process_time() - cpu, *self._busy])
+        self._kept.count(metrics)
         return metrics, seconds, min(together / (seconds or 1.0), 1.0)
 
     def _started(self, feed: Iterator[int]) -> threading.Thread:

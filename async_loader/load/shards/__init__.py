@@ -8,6 +8,7 @@ One run on several processes: which operations each performs, and what they find
     coordinator.py, split.py    the outside: prepares, follows the shards, adds them up
     shard.py                    the inside of a worker: its part of the operations, in step
     snapshots.py                what a shard tells each second, in at most 4 KB
+    messages.py                 what goes up and down
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..specs.load_test import LoadTestSpec
 from .coordinator import run_split
-from .split import ShardError
 
-__all__ = ["ShardError", "number_of_shards", "run_as_asked"]
+__all__ = ["number_of_shards", "run_as_asked"]
 
 
 async def run_as_asked(

@@ -18,7 +18,7 @@ from ...concurrency.stop import Stop
 from ...errors import ConfigurationError, TeardownError
 from ...results.run import RunResult
 from ...runtime.user_modules import load_module
-from ...workers import Message, Workers
+from ...workers import Arrived, Workers
 from ..app import build_workload
 from ..partition import Partition
 from ..run_database import Database, Say
@@ -29,7 +29,7 @@ from ..specs.load_test import LoadTestSpec
 from .shard import Task
 from .split import Split
 
-MakeWorkers = Callable[[Callable[[int, Message], object]], Workers]
+MakeWorkers = Callable[[Callable[[int, Arrived], object]], Workers]
 
 
 async def run_split(

@@ -24,13 +24,15 @@ from ...errors import AsyncLoaderError, WorkloadError
 from ...results.run import RunResult
 from ...runtime.process import leave_errors_to_the_report, loop_factory, spare_the_garbage_collector
 from ...runtime.user_modules import load_module
-from ...workers import Link, Message
+from ...workers import Arrived, Halt, Link, read
+from ...workers.answers import Failed, Found
 from ..app import check_workload, run_async
 from ..metrics.process_meter import ProcessMeter
 from ..metrics.tallies import PoolGauge
 from ..partition import Partition
 from ..run_database import Database, connected, own_database
 from ..specs.load_test import LoadTestSpec
+from .messages import Ahead, Down, Ready, Start
 from .snapshots import snapshot
 
 # Operations are announced for about so long ahead: what a dead shard had begun is among them.
@@ -57,25 +59,21 @@ class Task:
     module: str | None = None
 
 
-def perform(link: Link, task: Task) -> dict[str, Any]:
-    """
-    Perform a task; return `{"result": ...}` as JSON has it, or `{"error": ..., "exit_code": ...}`.
-
-    What is raised here would have to be unpickled there.
-    """
+def perform(link: Link, task: Task) -> Found | Failed:
+    """Perform a task; what is raised here would have to be unpickled there."""
     spec = task.spec
     if not spec.debug:
         leave_errors_to_the_report()
     try:
         with asyncio.Runner(loop_factory=loop_factory(spec.loop)) as runner:
             spare_the_garbage_collector()
-            return {"result": runner.run(_perform(link, task)).to_dict()}
+            return Found(runner.run(_perform(link, task)).to_dict())
     except AsyncLoaderError as error:
-        return {"error": str(error), "exit_code": error.exit_code}
+        return Failed.of(error)
     except Exception as error:
         if spec.debug:
             traceback.print_exc()
-        return {"error": f"an unexpected {type(error).__name__}: {error}", "exit_code": 1}
+        return Failed(f"an unexpected {type(error).__name__}: {error}", 1)
 
 
 async def _perform(link: Link, task: Task) -> RunResult:
@@ -128,14 +126,14 @@ class LinkedLead:
         while True:
             upto += step
             announced = time.monotonic()
-            self._link.tell({"is": "ahead", "upto": upto})
+            self._link.tell(Ahead(upto))
             yield from islice(numbers, step)
             took = time.monotonic() - announced
             step = min(max(int(step * min(_AHEAD / max(took, 1e-6), 2.0)), 1), _MOST)
 
     async def begin(self) -> None:
         """See `ShardCoordinator.begin`."""
-        self._link.tell({"is": "ready"})
+        self._link.tell(Ready())
         waiting = asyncio.create_task(self._start.wait())
         await first_of(waiting, self.stop.requested)
         waiting.cancel()
@@ -147,16 +145,18 @@ class LinkedLead:
         process = self._meter.result(so_far.process.loop_lag)
         self._link.tell(snapshot(so_far, pool, process.loop_busy))
 
-    def _listen(self, message: Message | None) -> None:
+    def _listen(self, message: Arrived | None) -> None:
         with suppress(RuntimeError):  # the loop is closed: the run is over
             self._loop.call_soon_threadsafe(partial(self._hear, message))
 
-    def _hear(self, message: Message | None) -> None:
-        if message is None:  # nobody waits for a result
-            self.stop.request()
-            self.stop.request()
-        elif message["do"] == "stop":
-            self.stop.request()
-        elif message["do"] == "start":
-            self._start_ns = message["at_ns"]
-            self._start.set()
+    def _hear(self, message: Arrived | None) -> None:
+        told: Down | None = None if message is None else read(message, Down)
+        match told:
+            case None:  # nobody waits for a result
+                self.stop.request()
+                self.stop.request()
+            case Halt():
+                self.stop.request()
+            case Start(at_ns=at_ns):
+                self._start_ns = at_ns
+                self._start.set()

@@ -10,20 +10,23 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import replace as replaced
 from operator import add
 from typing import Any
+
+from msgspec.structs import replace
 
 from ...results.errors import ErrorResult
 from ...results.histogram import Histogram
 from ...results.parts import CheckResult, OperationResult, ProcessResult, Series
 from ...results.run import RunResult
 from ...results.schedule import ScheduleResult
-from ...workers import SNAPSHOT_BYTES, Message, encoded
-from ..metrics.metrics import WATCHED, Snapshot
+from ...workers import SNAPSHOT_BYTES, encoded
 from ..metrics.slice_tally import RecentTally
+from ..metrics.snapshot import WATCHED, Snapshot
 from ..metrics.tallies import PoolGauge, pool_in_sight
 from ..workload import Operation
+from .messages import ShardSnapshot
 
 # Significant bits of a latency, of the 11 that a shard keeps itself.
 _PRECISIONS = (8, 7, 6, 5, 4, 3)
@@ -35,22 +38,21 @@ _ENDED = 4
 _ERRORS = 5
 
 
-def snapshot(so_far: RunResult, gauge: PoolGauge | None, loop_busy: float) -> Message:
+def snapshot(so_far: RunResult, gauge: PoolGauge | None, loop_busy: float) -> ShardSnapshot:
     """Return the message that says what a shard has counted so far."""
     operations = list(so_far.by_operation.values())
     schedule = so_far.schedule
     pool = pool_in_sight(gauge)
-    message: dict[str, Any] = {
-        "is": "snapshot",
-        "seconds": round(so_far.seconds, 3),
-        "counts": [[getattr(o, name) for name in _COUNTS] for o in operations],
-        "in_use": pool.in_use if pool else None,
-        "waiting": pool.waiting if pool else None,
-        "busy": round(loop_busy, 3),
-        "lag_ns": so_far.process.loop_lag.percentiles_ns([99.0])[99.0],
-        "due": schedule.due if schedule else 0,
-    }
-    told = {
+    message = ShardSnapshot(
+        seconds=round(so_far.seconds, 3),
+        counts=[[getattr(o, name) for name in _COUNTS] for o in operations],
+        in_use=pool.in_use if pool else None,
+        waiting=pool.waiting if pool else None,
+        busy=round(loop_busy, 3),
+        lag_ns=so_far.process.loop_lag.percentiles_ns([99.0])[99.0],
+        due=schedule.due if schedule else 0,
+    )
+    told: dict[str, dict[str, list[int]]] = {
         "errors": {
             name: [error.by_operation.get(o, 0) for o in so_far.by_operation]
             for name, error in [*so_far.errors.items()][:_ERRORS]
@@ -58,13 +60,13 @@ def snapshot(so_far: RunResult, gauge: PoolGauge | None, loop_busy: float) -> Me
         "checks": {name: [c.passed, c.failed] for name, c in so_far.checks.items()},
     }
     for name, value in told.items():
-        if _length({**message, name: value}) < _ROOM // 2:
-            message[name] = value
+        fuller = replace(message, **{name: value})
+        if _length(fuller) < _ROOM // 2:
+            message = fuller
     histograms = [o.histogram for o in operations]
     if schedule is not None:
         histograms.append(schedule.lag)
-    message["histograms"] = _fitting(histograms, _ROOM - _length(message))
-    return message
+    return replace(message, histograms=_fitting(histograms, _ROOM - _length(message)))
 
 
 def _fitting(histograms: Sequence[Histogram], room: int) -> list[str | None]:
@@ -93,15 +95,15 @@ class Standings:
 
     def __init__(self, operations: Sequence[Operation], shards: int) -> None:
         self._operations = operations
-        self._last: list[Message | None] = [None] * shards
+        self._last: list[ShardSnapshot | None] = [None] * shards
         self._rates: dict[int, float] = {}  # of those that go on
         self._completed = [array("L") for _ in range(shards)]
         self._recent = RecentTally()
 
-    def take(self, index: int, message: Message) -> None:
+    def take(self, index: int, message: ShardSnapshot) -> None:
         """Take a shard's snapshot."""
         last = self._last[index]
-        since = message["seconds"] - (last["seconds"] if last else 0.0)
+        since = message.seconds - (last.seconds if last else 0.0)
         fresh = _completed(message) - (_completed(last) if last else 0)
         self._rates[index] = fresh / since if since > 0 else 0.0
         self._completed[index].append(fresh)
@@ -119,7 +121,7 @@ class Standings:
     def acknowledged(self, index: int) -> list[int]:
         """Return how many of each operation of a shard are known to have ended."""
         last = self._last[index]
-        counts = last["counts"] if last is not None else [[0]] * len(self._operations)
+        counts = last.counts if last is not None else [[0]] * len(self._operations)
         return [sum(of_one[:_ENDED]) for of_one in counts]
 
     def of(self, index: int) -> RunResult:
@@ -127,7 +129,7 @@ class Standings:
         last = self._last[index]
         series = tuple(self._completed[index])
         nothing = (0,) * len(series)
-        return replace(
+        return replaced(
             self._result([] if last is None else [last]),
             series=Series(series, nothing, nothing, nothing),
         )
@@ -151,8 +153,8 @@ class Standings:
             p50_ms=percentiles[50.0] / 1e6,
             p95_ms=percentiles[95.0] / 1e6,
             p99_ms=percentiles[99.0] / 1e6,
-            in_use=self._sum("in_use"),
-            waiting=self._sum("waiting"),
+            in_use=_sum(m.in_use for m in self._last if m is not None),
+            waiting=_sum(m.waiting for m in self._last if m is not None),
             dropped=so_far.dropped,
             errors={name: error.count for name, error in so_far.errors.items()},
             recent=self._latest(so_far.seconds, latency),
@@ -166,11 +168,7 @@ class Standings:
         self._recent.add((ns, -count) for ns, count in latency.counts())
         return found
 
-    def _sum(self, of: str) -> int | None:
-        values = [m[of] for m in self._last if m is not None and m[of] is not None]
-        return sum(values) if values else None
-
-    def _result(self, messages: Sequence[Message]) -> RunResult:
+    def _result(self, messages: Sequence[ShardSnapshot]) -> RunResult:
         by_operation = {
             operation.name: _operation(operation.kind or "read", number, messages)
             for number, operation in enumerate(self._operations)
@@ -179,7 +177,7 @@ class Standings:
             outcome="done",
             mode="",
             workload="",
-            seconds=max((message["seconds"] for message in messages), default=0.0),
+            seconds=max((message.seconds for message in messages), default=0.0),
             planned=None,
             by_operation=by_operation,
             errors=self._errors(messages),
@@ -187,16 +185,16 @@ class Standings:
             pool=None,
             series=Series(),
             process=ProcessResult(
-                0.0, 0, max((message["busy"] for message in messages), default=0.0), Histogram()
+                0.0, 0, max((message.busy for message in messages), default=0.0), Histogram()
             ),
             schedule=_schedule(messages, by_operation),
         )
 
-    def _errors(self, messages: Iterable[Message]) -> dict[str, ErrorResult]:
+    def _errors(self, messages: Iterable[ShardSnapshot]) -> dict[str, ErrorResult]:
         total: dict[str, Counter[str]] = defaultdict(Counter)
         names = [operation.name for operation in self._operations]
         for message in messages:
-            for error, counts in message.get("errors", {}).items():
+            for error, counts in message.errors.items():
                 total[error].update(dict(zip(names, counts, strict=True)))
         return {
             error: ErrorResult(counts.total(), dict(+counts), error)
@@ -204,39 +202,44 @@ class Standings:
         }
 
 
-def _completed(message: Message) -> int:
-    return sum(of_one[0] for of_one in message["counts"])
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
-def _operation(kind: str, number: int, messages: Iterable[Message]) -> OperationResult:
+def _completed(message: ShardSnapshot) -> int:
+    return sum(of_one[0] for of_one in message.counts)
+
+
+def _operation(kind: str, number: int, messages: Iterable[ShardSnapshot]) -> OperationResult:
     """Return the counts of one operation, the `number`th of the messages."""
     histogram, total = Histogram(), [0] * len(_COUNTS)
     for message in messages:
-        total = [*map(add, total, message["counts"][number])]
-        if latencies := message["histograms"][number]:
+        total = [*map(add, total, message.counts[number])]
+        if latencies := message.histograms[number]:
             histogram.add_encoded(latencies)
     counts: dict[str, Any] = dict(zip(_COUNTS, total, strict=True))
     return OperationResult(kind, histogram=histogram, **counts)
 
 
-def _checks(messages: Iterable[Message]) -> dict[str, CheckResult]:
+def _checks(messages: Iterable[ShardSnapshot]) -> dict[str, CheckResult]:
     total: dict[str, CheckResult] = {}
     for message in messages:
-        for name, counts in message.get("checks", {}).items():
+        for name, counts in message.checks.items():
             total[name] = total.get(name, CheckResult(0, 0)).merged(CheckResult(*counts))
     return total
 
 
 def _schedule(
-    messages: Sequence[Message], by_operation: Mapping[str, OperationResult]
+    messages: Sequence[ShardSnapshot], by_operation: Mapping[str, OperationResult]
 ) -> ScheduleResult | None:
     """Return how the schedule was kept; its histogram is the one after the operations'."""
-    if not any(message["due"] for message in messages):
+    if not any(message.due for message in messages):
         return None
     lag = Histogram()
     for message in messages:
-        for histogram in message["histograms"][len(by_operation) :]:
+        for histogram in message.histograms[len(by_operation) :]:
             if histogram:
                 lag.add_encoded(histogram)
     dropped = sum(operation.dropped for operation in by_operation.values())
-    return ScheduleResult(sum(message["due"] for message in messages), dropped, lag)
+    return ScheduleResult(sum(message.due for message in messages), dropped, lag)

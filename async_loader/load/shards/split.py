@@ -8,39 +8,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from ...concurrency.clock import SECOND_NS
 from ...concurrency.stop import Stop
 from ...concurrency.tasks import answer_of, cancel
-from ...errors import AsyncLoaderError, WorkerLostError
+from ...errors import WorkerLostError
 from ...results.errors import ErrorResult
 from ...results.run import Outcome, RunResult, merge
 from ...results.shards import ShardResult
 from ...verdict.thresholds import broken_so_far
-from ...workers import Message, Workers
+from ...workers import Arrived, Halt, Message, Workers, read
+from ...workers.answers import Failed, Found
+from ...workers.ends import Patience
+from ...workers.stopping import pass_on
 from ..partition import Partition
 from ..run_database import Say
 from ..runner.phase import OnProgress
 from ..server.statistics import ServerWatch
 from ..specs.load_test import LoadTestSpec
 from ..workload import Mix
+from .messages import Ahead, Ready, ShardSnapshot, Start, Up
 from .shard import Task, perform
 from .snapshots import Standings, snapshot
 
 # From the order to start until the start: time for it to arrive everywhere.
 _NOTICE = 0.2
 _TICK = 1.0
-# Beyond what an operation was given, for its loop to be at work again and to tell.
-_MORE = 3.0
-
-
-class ShardError(AsyncLoaderError):
-    """What ended a shard, in its own words and with its exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # an instance stands for any of the tree
 
 
 class Split:
@@ -69,20 +62,21 @@ class Split:
         self._results: dict[int, RunResult] = {}
         self._lost: dict[int, WorkerLostError] = {}
         self._heard: dict[int, float] = {}  # when, by `time.monotonic`, of those under way
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._answers: dict[int, asyncio.Future[Found | Failed]] = {}
         self._cause: Outcome | None = None
 
-    def hear(self, index: int, message: Message) -> None:
+    def hear(self, index: int, message: Arrived) -> None:
         """Take a message from a worker."""
         if index in self._heard:
             self._heard[index] = time.monotonic()
-        match message["is"]:
-            case "ready":
+        told: Up = read(message, Up)
+        match told:
+            case Ready():
                 self._ready[index].set()
-            case "ahead":
-                self._upto[index] = message["upto"]
-            case "snapshot":
-                self._standings.take(index, message)
+            case Ahead(upto=upto):
+                self._upto[index] = upto
+            case ShardSnapshot() as found:
+                self._standings.take(index, found)
 
     async def run(self, workers: Workers, tasks: Sequence[Task], server: ServerWatch) -> RunResult:
         """Have the tasks performed, and return what all of them found."""
@@ -90,7 +84,7 @@ class Split:
         shards = [
             asyncio.create_task(self._follow(index, task)) for index, task in enumerate(tasks)
         ]
-        others = [asyncio.create_task(self._pass_stop_on())]
+        others = [asyncio.create_task(pass_on(self._stop, workers))]
         try:
             await self._all_ready(shards)
             await server.begin()
@@ -115,7 +109,7 @@ class Split:
         at_ns = time.time_ns() + int(_NOTICE * SECOND_NS)
         for index in range(len(self._ready)):
             theirs = at_ns + self._workers.clock_offset_ns(index)
-            self._workers.tell(index, {"do": "start", "at_ns": theirs})
+            self._workers.tell(index, Start(theirs))
             if not self._answers[index].done():
                 self._heard[index] = time.monotonic()
         self._started = True
@@ -130,9 +124,9 @@ class Split:
             self._lose(index, task.part, error)
         else:
             name = self._workers.names[index]
-            if "error" in answer:
-                raise ShardError(f"{name}: {answer['error']}", answer["exit_code"])
-            result = self._results[index] = RunResult.from_dict(answer["result"])
+            if isinstance(answer, Failed):
+                raise answer.error(name)
+            result = self._results[index] = RunResult.from_dict(answer.result)
             self._standings.take(index, snapshot(result, None, result.process.loop_busy))
             if result.outcome == "aborted":
                 self._end("aborted")
@@ -140,7 +134,7 @@ class Split:
             self._ready[index].set()
             self._standings.ended(index)
 
-    async def _answer(self, index: int, task: Task) -> dict[str, Any]:
+    async def _answer(self, index: int, task: Task) -> Found | Failed:
         """Return what a shard answers; raises `WorkerLostError` for one that has fallen silent."""
         answer = answer_of(self._workers.submit(index, perform, task))
         self._answers[index] = answer
@@ -156,7 +150,7 @@ class Split:
 
     def _give_up_silent(self) -> None:
         """Wait no longer for shards whose event loops stand still: they tell each second."""
-        bound = self._spec.timeouts.op_timeout + self._spec.timeouts.grace + _MORE
+        bound = Patience.outside(self._spec.timeouts.op_timeout, self._spec.timeouts.grace).silence
         for index, heard in self._heard.items():
             if time.monotonic() - heard > bound:
                 self._answers[index].cancel()
@@ -185,17 +179,11 @@ class Split:
         ended = dict(zip(names, self._standings.acknowledged(index), strict=True))
         return Counter({n: count - ended[n] for n, count in begun.items() if count > ended[n]})
 
-    async def _pass_stop_on(self) -> None:
-        await self._stop.requested.wait()
-        self._tell_all({"do": "stop"})
-        await self._stop.at_once.wait()
-        self._tell_all({"do": "stop"})
-
     def _end(self, cause: Outcome) -> None:
         """Have all of them drain, for a reason that is the outcome of the run."""
         if self._cause is None:
             self._cause = cause
-            self._tell_all({"do": "stop"})
+            self._tell_all(Halt())
 
     def _tell_all(self, message: Message) -> None:
         for index in range(len(self._ready)):

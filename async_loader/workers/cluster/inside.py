@@ -13,8 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import to_builtins
+
 from ...errors import AsyncLoaderError
-from ..contract import Link, Message
+from ..contract import Arrived, Link, Message
 from ..inbox import Heard, Inbox
 from ..shipping import Shipped
 from .identity import Identity, identity
@@ -53,9 +55,9 @@ class ClusterLink:
         self._worker = worker
         self._inbox = inbox
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: Message | Arrived) -> None:
         """See `Link.tell`."""
-        event = {"index": self._ticket.index, "message": dict(message)}
+        event = {"index": self._ticket.index, "message": to_builtins(message)}
         self._worker.log_event(self._ticket.topic, event)
 
     def listen(self, heard: Heard) -> None:
@@ -112,7 +114,7 @@ def _sealed(error: Exception) -> OpaquePickle:
     return sealed
 
 
-def deliver(call: str, message: Message | None) -> None:
+def deliver(call: str, message: Arrived | None) -> None:
     """Deliver a message to a call of this process, which may be still to begin."""
     if call in _inboxes or call not in _begun:
         _inboxes.setdefault(call, Inbox()).deliver(message)

@@ -9,9 +9,11 @@ from contextlib import suppress
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
+from msgspec import to_builtins
+
 from ...concurrency.tasks import answer_of
 from ...errors import AsyncLoaderError, ClusterError, WorkerLostError
-from ..contract import Message, Worked
+from ..contract import Arrived, Message, Worked
 from ..shipping import Shipped
 from . import inside
 from .inside import Answer, Ticket
@@ -20,7 +22,7 @@ from .opaque import OpaquePickle
 
 T = TypeVar("T")
 
-OnMessage = Callable[[int, Message], object]
+OnMessage = Callable[[int, Arrived], object]
 
 # How often the scheduler is asked who is still there, and how long its answer may take.
 _LOOK = 0.5
@@ -76,7 +78,7 @@ class DaskWorkers:
         """See `Workers.submit`."""
         return self._workers[index].submit(index, self._topic, function, args)
 
-    def tell(self, index: int, message: Message) -> None:
+    def tell(self, index: int, message: Message | Arrived) -> None:
         """See `Workers.tell`."""
         self._workers[index].tell(message)
 
@@ -203,20 +205,24 @@ class _Worker:
         if self._following is not None:
             self._following.cancel()
 
-    def tell(self, message: Message | None) -> None:
+    def tell(self, message: Message | Arrived | None) -> None:
         """Send a message, after those before it."""
         if self._lost is None:
             self._telling = asyncio.create_task(self._tell(self._telling, self._call, message))
 
     async def _tell(
-        self, before: asyncio.Task[None] | None, call: str, message: Message | None
+        self, before: asyncio.Task[None] | None, call: str, message: Message | Arrived | None
     ) -> None:
         if before is not None:
             await asyncio.wait({before})
         # Who does not get it is dead or dying, which is seen elsewhere.
         with suppress(Exception):
             await self._client.run(
-                inside.deliver, call, message, workers=[self.member.address], on_error="ignore"
+                inside.deliver,
+                call,
+                to_builtins(message),
+                workers=[self.member.address],
+                on_error="ignore",
             )
 
     async def end(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 
-from async_loader.errors import ConfigurationError
+from async_loader.errors import ConfigurationError, JobError
 from async_loader.jobs import BatchJob, status
 
 ROWS, CHUNK = 40, 10
@@ -293,13 +294,72 @@ async def test_who_takes_longer_than_its_limit_is_to_blame(made: AsyncEngine) ->
 
 async def test_a_limit_of_apply_s_own_is_a_row_s_fault(made: AsyncEngine) -> None:
     act = too_slow_by_its_own_limit
-    done = await visiting(act, times=99, skip_limit=1).run(async_sessionmaker(made))
+    with speaking_another_language(made):
+        done = await visiting(act, times=99, skip_limit=1).run(async_sessionmaker(made))
     assert (done.state, done.retried, done.rows_skipped) == ("done", 0, 1)
 
 
-async def test_a_request_is_known_by_its_words_where_a_limit_is_not(made: AsyncEngine) -> None:
-    done = await visiting(limited, times=2).run(async_sessionmaker(made))
+async def limited_in_a_savepoint(session: AsyncSession, _driver: Any) -> None:
+    with suppress(DBAPIError):
+        async with session.begin_nested():
+            await session.execute(text("SET LOCAL statement_timeout = '50ms'"))
+            await session.execute(text("SELECT pg_sleep(60)"))
+    slowly = "SELECT pg_sleep(0.2), pg_cancel_backend(pg_backend_pid()), pg_sleep(5)"
+    await session.execute(text(slowly))
+
+
+@pytest.mark.parametrize("act", [limited, limited_in_a_savepoint])
+async def test_a_limit_that_apply_has_set_is_asked_for(made: AsyncEngine, act: Act) -> None:
+    with speaking_another_language(made):
+        done = await visiting(act, times=2).run(async_sessionmaker(made))
     assert (done.state, done.retried, done.rows_skipped) == ("done", 2, 0)
+
+
+async def test_a_read_of_the_job_s_own_that_somebody_cancels_is_tried_again(
+    made: AsyncEngine,
+) -> None:
+    waiters = text(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with speaking_another_language(made):
+        async with made.connect() as other:
+            await other.execute(text("LOCK TABLE place"))
+            running = asyncio.create_task(_nothing().run(async_sessionmaker(made)))
+            async with asyncio.timeout(30):
+                cancelled = 0
+                while cancelled < 3 and not running.done():
+                    async with made.connect() as admin:  # one transaction sees one state of all
+                        cancelled += len((await admin.execute(waiters)).all())
+                    await asyncio.sleep(0.02)
+            assert cancelled == 3
+        done = await running
+    assert (done.state, done.rows_read) == ("done", ROWS)
+
+
+async def test_a_read_of_the_job_s_own_that_takes_too_long_is_said(made: AsyncEngine) -> None:
+    async with made.begin() as connection:
+        name = made.url.database
+        await connection.execute(text(f"ALTER DATABASE {name} SET statement_timeout = '500ms'"))
+    await made.dispose()
+    too_long = r"own was cancelled after [\d.]+ s, and its statement_timeout is 0.5 s: raise that"
+    with speaking_another_language(made):
+        async with made.connect() as other:
+            await other.execute(text("LOCK TABLE place"))
+            with pytest.raises(JobError, match=too_long):
+                await asyncio.wait_for(_nothing().run(async_sessionmaker(made)), 30)
+        done = await _nothing().run(async_sessionmaker(made))
+    assert (done.state, done.rows_read) == ("done", ROWS)
+
+
+def _nothing() -> BatchJob:
+    job = BatchJob("nothing", select=select(Place), chunk=CHUNK, partitions=1)
+
+    @job.apply
+    async def apply(_session: AsyncSession, _places: Sequence[Place]) -> None:
+        pass
+
+    return job
 
 
 # --- the turn in which a driver tells -----------------------------------------------------------

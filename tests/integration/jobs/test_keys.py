@@ -378,7 +378,6 @@ NUMBERED = select(Song.id, func.row_number().over(order_by=Song.place).label("r"
         (select(Song).where(Song.id.in_(select(Tag.song_id).where(func.random() < 1))), "random"),
         (select(Song.id, func.unnest(text("ARRAY[1, 2]"))), "yields a row several times"),
         (select(Song).where(text("nope = 1")), 'does not run: column "nope" does not exist'),
-        (select(Song).execution_options(yield_per=5), "cannot be read"),
     ],
 )
 async def test_selects_that_the_database_knows_better(

@@ -210,6 +210,26 @@ async def invalidates_the_session(session: AsyncSession) -> None:
     await session.invalidate()
 
 
+async def test_a_session_that_ends_in_its_own_way_is_left_to_it(made: AsyncEngine) -> None:
+    ended: list[str] = []
+
+    class Own(AsyncSession):
+        async def commit(self) -> None:
+            ended.append("commit")
+            await super().commit()
+
+        async def close(self) -> None:
+            ended.append("close")
+            await super().close()
+
+    before = await invoices(made)
+    done = await invoicing().run(async_sessionmaker(made, class_=Own))
+    assert done.state == "done"
+    assert len(await invoices(made)) > len(before)
+    assert ended.count("commit") == done.chunks > 0
+    assert ended.count("close") >= done.chunks
+
+
 @pytest.mark.parametrize("act", [invalidates_the_connection, invalidates_the_session])
 async def test_nobody_but_the_job_gives_its_connection_up(made: AsyncEngine, act: Act) -> None:
     """No server has ended it: the job fails at once, and waits for nothing."""

@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from async_loader import ConfigurationError, RunResult, Snapshot, Stop
 from async_loader.errors import WorkerLostError
-from async_loader.load.shards import ShardError, run_as_asked
+from async_loader.load.shards import run_as_asked
 from async_loader.settings.run import RunSettings
 from async_loader.settings.spec import spec_of
+from async_loader.workers.answers import FailedElsewhereError
 
 LEDGER = """
 import asyncio, os
@@ -203,7 +204,8 @@ async def test_what_cannot_be_unpickled_there_names_the_process(
     ledger: str, database_url: str
 ) -> None:
     given = {"database_url": database_url, "processes": 2, "ops": 10}
-    with pytest.raises(ShardError, match=r"process [12]: op\.shared cannot be unpickled here") as e:
+    what = r"process [12]: op\.shared cannot be unpickled here"
+    with pytest.raises(FailedElsewhereError, match=what) as e:
         await Run(workload=f"{ledger}:stuck", **given).result()
     assert e.value.exit_code == 107
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from async_loader.errors import ClusterError, WorkerLostError, WorkloadError
-from async_loader.workers import Link, Message
+from async_loader.workers import Arrived, Link
 from async_loader.workers.cluster import DaskWorkers, joined
 from async_loader.workers.shipping import Shipped
 from tests.dask_cluster import ROOT, DaskCluster, dask_cluster
@@ -53,7 +53,7 @@ async def test_calls_messages_and_the_loss_of_a_worker(
 
     What was begun stays lost, and is begun nowhere else; the other worker goes on.
     """
-    heard: list[tuple[int, Message]] = []
+    heard: list[tuple[int, Arrived]] = []
     begun = tmp_path / "begun"
     first, second = cluster.worker(), cluster.worker()
     async with joined(cluster.address) as found:

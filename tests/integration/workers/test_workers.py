@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from async_loader.errors import WorkerLostError
-from async_loader.workers import Link, Message, ProcessWorkers
+from async_loader.workers import Arrived, Link, ProcessWorkers
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +27,7 @@ def who(link: Link, *words: str) -> tuple[str, int, tuple[str, ...]]:
 
 def echo(link: Link) -> int:
     """Send back what comes, until it is told to end; return how much that was."""
-    heard: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[Arrived | None] = queue.SimpleQueue()
     link.listen(heard.put)
     link.tell({"ready": True})
     number = 0
@@ -68,7 +68,7 @@ async def test_each_call_runs_on_its_worker() -> None:
 
 
 async def test_messages_go_both_ways_in_order() -> None:
-    heard: list[tuple[int, Message]] = []
+    heard: list[tuple[int, Arrived]] = []
     async with ProcessWorkers(2, lambda *what: heard.append(what)) as workers:
         calls = [workers.submit(index, echo) for index in (0, 1)]
         for number in range(50):

@@ -82,6 +82,8 @@ def test_a_key_that_cannot_be_kept_is_refused() -> None:
         ({"select": select(Thing).union(select(Thing))}, "not over a UNION"),
         ({"chunk": 0}, "1 to 10,000 rows"),
         ({"until_empty": True}, "until_empty needs a select"),
+        ({"select": select(Thing).execution_options(yield_per=9)}, "option yield_per: leave"),
+        ({"select": select(Thing).execution_options(stream_results=True)}, "stream_results: "),
     ],
 )
 def test_mistakes_show_where_they_are_made(options: dict[str, Any], hint: str) -> None:

@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from async_loader import ConfigurationError, OperationContext, RunResult, SetupError, Workload, run
+from async_loader import (
+    ConfigurationError,
+    Limit,
+    OperationContext,
+    RunResult,
+    SetupError,
+    Workload,
+    run,
+)
 from async_loader.errors import TeardownError
 from async_loader.load.runner import in_flight, preparation, thread_flights
 from async_loader.load.runner.sync_runner import run_sync
@@ -199,6 +207,31 @@ async def test_a_coroutine_that_is_dropped() -> None:
     result = await performed(dropping)
     assert the_failure(result) == "not awaited"
     assert "unawaited" in result.errors["not awaited"].sample
+
+
+async def test_coroutines_that_are_kept_and_never_awaited() -> None:
+    """Counted once, for the operation that names them; those of before the run are not its own."""
+    kept = [unawaited()]
+    workload = Workload("mine")
+
+    @workload.operation("keeps", kind="read")
+    async def keeps(op: OperationContext) -> None:
+        if op.index % 4 == 0 or op.index < 0:
+            kept.append(unawaited())
+
+    @workload.operation("other", kind="read", weight=0.1)
+    async def other() -> None: ...
+
+    result = await run(workload, ops=40, warmup=Limit(ops=3), concurrency=2)
+    found = result.by_operation
+    warming = result.warm_up.failed if result.warm_up is not None else 0
+    assert found["keeps"].failed == len(kept) - 1 - warming > 5
+    assert warming > 0
+    assert found["other"].failed == 0
+    assert sum(o.count + o.failed for o in found.values()) == 40
+    assert "unawaited" in result.errors["not awaited"].sample
+    for one in kept:
+        one.close()
 
 
 async def test_a_status_may_be_declared_to_be_right() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -489,3 +491,21 @@ async def test_an_arrival_past_its_time_is_cancelled() -> None:
     result = await run(workload_of(hang_once), ops=10, throttle=ArrivalRate(1000), op_timeout=0.05)
     assert counts(result) == (9, 1, 0)
     assert result.errors["timeout"].count == 1
+
+
+def test_what_an_operation_calls_is_imported_before_it() -> None:
+    """`insert_rows` imports at its first call, which would be an operation's time."""
+    script = (
+        "import asyncio, sys\n"
+        "from async_loader import Workload, insert_rows, run\n"
+        "workload, seen = Workload('seen'), []\n"
+        "@workload.operation('look')\n"
+        "async def look():\n"
+        "    seen.append('async_loader.inserts.bulk.inserting' in sys.modules)\n"
+        "asyncio.run(run(workload, ops=1))\n"
+        "print(seen)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[True]\n", done.stderr

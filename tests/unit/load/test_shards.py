@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import structs
 
 from async_loader import ConfigurationError, Histogram, Limit, OperationResult, Workload
 from async_loader.cli.sweep import run_settings as step_settings
@@ -20,6 +21,7 @@ from async_loader.database.postgresql import Namespace
 from async_loader.load.pacing.throttles import ArrivalRate, Ramp
 from async_loader.load.partition import Partition
 from async_loader.load.shards import number_of_shards
+from async_loader.load.shards.messages import ShardSnapshot
 from async_loader.load.shards.shard import Task
 from async_loader.load.shards.snapshots import Standings, snapshot
 from async_loader.reports import console, html, markdown
@@ -32,7 +34,7 @@ from async_loader.settings.run import CompareSettings, RunSettings
 from async_loader.settings.spec import spec_of
 from async_loader.settings.sweep import SweepSettings
 from async_loader.verdict.validity import doubts
-from async_loader.workers import SNAPSHOT_BYTES, Message, encoded
+from async_loader.workers import SNAPSHOT_BYTES, encoded, read
 from tests.unit.runs import made_up_run
 
 T = TypeVar("T")
@@ -156,9 +158,9 @@ def test_a_snapshot_is_small(operations: int) -> None:
     names = [f"an operation with a long name {n}" for n in range(operations)]
     message = snapshot(some_result(random.Random(1), names, 5_000), None, 0.5)
     assert len(encoded(message)) <= SNAPSHOT_BYTES
-    assert len(message["counts"]) == operations
-    assert len(message["histograms"]) == operations + 1
-    assert message["histograms"][0] is not None
+    assert len(message.counts) == operations
+    assert len(message.histograms) == operations + 1
+    assert message.histograms[0] is not None
 
 
 def workload_of(names: list[str]) -> Workload:
@@ -172,10 +174,9 @@ def workload_of(names: list[str]) -> Workload:
     return workload
 
 
-def told(result: RunResult) -> Message:
+def told(result: RunResult) -> ShardSnapshot:
     """The snapshot as it arrives."""
-    message: Message = json.loads(json.dumps(snapshot(result, None, 0.25)))
-    return message
+    return read(json.loads(encoded(snapshot(result, None, 0.25))), ShardSnapshot)
 
 
 def test_standings_are_the_sum_of_the_last_snapshots() -> None:
@@ -226,7 +227,7 @@ def test_the_last_seconds_of_all_shards_are_told_apart_from_the_run_so_far() -> 
     assert progress.recent == pytest.approx({"p50_ms": 300, "p95_ms": 570, "p99_ms": 600}, rel=0.03)
     assert progress.p50_ms == pytest.approx(55, rel=0.03)
     for index in range(2):  # more precise latencies than there is room for
-        standings.take(index, {**message, "seconds": 13, "histograms": [None]})
+        standings.take(index, structs.replace(message, seconds=13, histograms=[None]))
     assert standings.progress(standings.together(), None, None).recent is None
 
 

@@ -8,7 +8,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from async_loader.reports import junit, markdown
+from async_loader.reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS
 from async_loader.results.errors import ErrorResult
+from async_loader.settings.option_types import OUTPUTS
 from tests.unit.results.test_results import result_of
 from tests.unit.verdict.test_knee import step
 
@@ -120,3 +122,7 @@ def test_markdown_of_a_comparison_has_a_row_for_each_way(outcome: str, sign: str
     assert "| ✅ | base | 1 | 1.00 | 1.00 | 1.00 | 0.00% | 1.00 |" in text
     assert rf"| {sign} | b\|x | 1 |" in text.replace("| 0.75 |", "")
     assert ("- b\\|x: " in text) is (outcome != "done")
+
+
+def test_each_form_is_known_by_its_flag_and_of_every_command() -> None:
+    assert set(RUN_FORMS) == set(COMPARE_FORMS) == set(SWEEP_FORMS) == set(OUTPUTS)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from async_loader.results.parts import CheckResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.time_split import TimeSplit
 from async_loader.verdict.criteria import hold
-from async_loader.verdict.figures import figure_of
+from async_loader.verdict.figures import AGGREGATES, DURATIONS, SHARES, figure_of
 from async_loader.verdict.thresholds import broken_so_far, parse
 from tests.unit.results.test_results import histogram_of, result_of
 
@@ -138,3 +140,18 @@ def test_a_wrong_one_is_refused_with_the_place_marked(text: str, marked: str) ->
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
     assert marked in str(caught.value)
+
+
+def test_every_metric_has_a_row_and_a_figure() -> None:
+    page = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
+    rows = re.findall(r"^\| (`.*?) \| (`.*) \|$", page.read_text(), re.M)
+    told = {
+        metric: set(re.findall(r"`([^`]+)`", aggregates))
+        for metrics, aggregates in rows
+        for metric in re.findall(r"`(\w+)`", metrics)
+    }
+    assert told == {metric: set(aggregates) for metric, aggregates in AGGREGATES.items()}
+    assert set(DURATIONS) | set(SHARES) <= set(AGGREGATES)
+    for metric, aggregates in AGGREGATES.items():
+        one = next(a for a in aggregates if a != "p(N)")
+        figure_of(result(), parse(f"{metric}:{one}<1"))  # it is known how

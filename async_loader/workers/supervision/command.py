@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import json
 import os
 import re
 import select
@@ -15,21 +14,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 from ...failures.source_lines import user_line
-from ...load.runner.under_way import BOUNDED
 from ...results.run import Outcome, RunResult
-from ...runtime.process import heeded_signals
+from ...runtime.process import SIGNALS, heeded_signals
 from ...runtime.streams import flush_all
+from ...runtime.under_way import BOUNDED
+from ..ends import Patience, killed_by
 from .inside import Line
+from .messages import Ended, Hung, Progress, Told, message_of
 
 # How long a run that has said that it ended may take to do so, with what its process has left.
 _LAST_SECONDS = 5.0
-# Beyond what an operation, or the end of a run, was given: the run's own thread comes first.
-_MORE = 3.0
-# The same, from a stop on, where the run's own thread does not see to it.
-_LONGEST = 4.5
 _KILLED_AT = 4  # requests; the run itself heeds three
 # Writes the stack of a process whose interpreter is held up. Nobody else's signal, as a rule.
 _DUMP = signal.SIGUSR1
@@ -44,31 +41,38 @@ class Lost:
     how: str
     stage: str
     own_server: bool
+    exit_code: int
 
 
 def supervise(
     work: Callable[[Line], int],
-    report: Callable[[Lost], int],
+    report: Callable[[Lost], Ended],
     *,
     op_timeout: float,
     grace: float,
-) -> int:
+    watched: bool = True,
+) -> Ended:
     """
-    Perform `work` in a process of its own and return its exit code.
+    Perform `work` in a process of its own and return how it says that it has ended.
 
     Where that process does not end, or does not say how, `report` is called here with what it has
-    told, and returns the exit code. Signals are passed on.
+    told, and its own is returned. Signals are passed on. `watched`: the run has itself `watched_by`
+    its line; one of ours alone, which nothing can block, goes without, and tells of its end only.
     """
     reading, writing = os.pipe()
     hearing, asking = os.pipe()
     with tempfile.TemporaryFile() as dump:
         flush_all()
         gc.freeze()  # pages that both have stay as they are
+        # None is lost between the fork and the handlers, which the run is not to have.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         process = os.fork()
         if process == 0:
             os.close(reading)
             os.close(asking)
-            return work(_begin(writing, hearing, dump))
+            line = _begin(writing, hearing, dump)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return Ended(work(line))
         gc.unfreeze()
         os.close(writing)
         os.close(hearing)
@@ -78,11 +82,15 @@ def supervise(
                 reading=reading,
                 asking=asking,
                 dump=dump,
-                op_timeout=op_timeout,
-                grace=grace,
+                patience=Patience.outside(op_timeout, grace),
+                watched=watched,
             )
-            return supervisor.watch(report)
+            with supervisor.passing_signals_on():
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                supervisor.watch()
+                return supervisor.ended or report(supervisor.lost())
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(reading)
             os.close(asking)
 
@@ -104,15 +112,15 @@ class _Supervisor:
         reading: int,
         asking: int,
         dump: IO[bytes],
-        op_timeout: float,
-        grace: float,
+        patience: Patience,
+        watched: bool,
     ) -> None:
         self._process = process
         self._reading = reading
         self._asking = asking
         self._dump = dump
-        self._patience = op_timeout + grace
-        self._grace = grace
+        self._patience = patience
+        self._watched = watched
         self._buffer = b""
         self._heard = time.monotonic()
         self._asked: list[float] = []
@@ -120,29 +128,26 @@ class _Supervisor:
         self._stage: str = "starting"
         self._own_server = False
         self._so_far: RunResult | None = None
-        self._code: int | None = None  # as it has told
-        self._hung: tuple[str, str | None] | None = None
+        self.ended: Ended | None = None  # as it has told
+        self._hung: Hung | None = None
         self._status: int | None = None
+        self._killed_for: str | None = None
 
-    def watch(self, report: Callable[[Lost], int]) -> int:
-        """Wait for the end of the process, or make it; return the exit code."""
-        how = None
-        with self._passing_signals_on():
-            while not self._has_ended():
-                self._read(0.25)
-                if (how := self._overdue()) is not None:
-                    break
-            if how is not None:
+    def watch(self) -> None:
+        """Wait for the end of the process, or make it."""
+        while not self._has_ended():
+            self._read(0.25)
+            if (how := self._overdue()) is not None:
+                self._killed_for = how
                 self._kill()
-            self._read(0.0)
-            if self._code is not None:
-                return self._code
-            return report(self._lost(how))
+        self._read(0.0)
 
-    def _lost(self, how: str | None) -> Lost:
+    def lost(self) -> Lost:
+        """Return what is known of a run that has not said how it ended."""
+        how = self._killed_for
         outcome: Outcome = "interrupted" if self._asked else "hung"
         if self._hung is not None:
-            how, where = self._hung
+            how, where = self._hung.why, self._hung.where
             how = f"{how}{f' at {where}' if where else ''}"
         elif how is not None:
             where = self._dumped_line()
@@ -155,7 +160,8 @@ class _Supervisor:
             finished = self._stage in ("tear-down", "over")
             if not finished:
                 result = replace(result, outcome=outcome, stopped_by=self._asked_by)
-        return Lost(result, how, self._stage, self._own_server)
+        code = os.waitstatus_to_exitcode(self._status or 0)
+        return Lost(result, how, self._stage, self._own_server, code)
 
     def _read(self, seconds: float) -> None:
         """Take what the process tells, waiting so long for something."""
@@ -167,34 +173,41 @@ class _Supervisor:
             self._buffer += chunk
             *lines, self._buffer = self._buffer.split(b"\n")
             for line in lines:
-                self._take(json.loads(line))
+                self._take(message_of(line))
             seconds = 0.0
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: Told) -> None:
         self._heard = time.monotonic()
-        self._stage = message.get("stage", self._stage)
-        self._own_server = message.get("own_server", self._own_server)
-        if (found := message.get("so_far")) is not None:
-            self._so_far = RunResult.from_dict(found)
-        if "hung" in message:
-            self._hung = (message["hung"], message["where"])
-        self._code = message.get("ended", self._code)
+        match message:
+            case Ended():
+                self.ended = message
+            case Progress() | Hung():
+                self._stage = message.stage
+                if message.so_far is not None:
+                    self._so_far = RunResult.from_dict(message.so_far)
+        match message:
+            case Progress():
+                self._own_server = message.own_server
+            case Hung():
+                self._hung = message
 
     def _overdue(self) -> str | None:
         """Return why the process is not waited for any longer."""
-        now = time.monotonic()
-        silent = now - self._heard
-        if self._code is not None:
+        silent = time.monotonic() - self._heard
+        if self.ended is not None:
             return "it did not end" if silent > _LAST_SECONDS else None
         if len(self._asked) >= _KILLED_AT:
             return "it was asked to end again and again"
-        if self._asked and self._heard < self._asked[0]:
-            bound = self._grace if len(self._asked) == 1 else 0.0
-            if now - self._asked[0] > bound + _MORE:
-                return f"its interpreter has stood still for {silent:.1f} s"
-        if self._asked and now - self._asked[0] > self._patience + _LONGEST:
+        return self._stands_still(time.monotonic(), silent) if self._watched else None
+
+    def _stands_still(self, now: float, silent: float) -> str | None:
+        unheard = bool(self._asked) and self._heard < self._asked[0]
+        bound = self._patience.silence_once_asked(len(self._asked))
+        if unheard and now - self._asked[0] > bound:
+            return f"its interpreter has stood still for {silent:.1f} s"
+        if self._asked and now - self._asked[0] > self._patience.end:
             return f"it has not ended {now - self._asked[0]:.1f} s after it was asked to"
-        if self._stage in BOUNDED and silent > self._patience + _MORE:
+        if self._stage in BOUNDED and silent > self._patience.silence:
             return f"its interpreter has stood still for {silent:.1f} s"
         return None
 
@@ -224,7 +237,9 @@ class _Supervisor:
         return ", or ".join(line for line in lines if line is not None) or None
 
     @contextmanager
-    def _passing_signals_on(self) -> Iterator[None]:
+    def passing_signals_on(self) -> Iterator[None]:
+        """Have what this process is asked asked of the run, for the length of a block."""
+
         def pass_on(number: int, _frame: FrameType | None) -> None:
             self._asked.append(time.monotonic())
             name = signal.Signals(number).name
@@ -260,6 +275,4 @@ def _user_line_in(dumped: str) -> str | None:
 
 def _ended(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
+    return killed_by(code) or f"ended with exit code {code}"

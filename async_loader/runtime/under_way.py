@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ...results.run import Outcome, RunResult
+from ..results.run import Outcome, RunResult
 
 Stage = Literal["starting", "set-up", "running", "tear-down", "over"]
 # What is known of a run now; in any thread, and for the last time if it is cut off.

@@ -9,10 +9,11 @@ A run of somebody's workload in a process of its own, so that it always ends, wi
 
 An operation that blocks its event loop is found by the thread, which knows no event loop. Where
 the interpreter's lock is held no thread runs either, and where the process is gone (`os._exit`, a
-crash) nothing does: then it is the command that sees it.
+crash) nothing does: then it is the command that sees it. `messages.py` has what is told.
 """
 
 from .command import Lost, supervise
 from .inside import Line, ended, watched_by
+from .messages import Ended
 
-__all__ = ["Line", "Lost", "ended", "supervise", "watched_by"]
+__all__ = ["Ended", "Line", "Lost", "ended", "supervise", "watched_by"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 import select
 import signal
@@ -10,29 +10,32 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ...failures.source_lines import line_of, user_line
-from ...load.runner.under_way import BOUNDED, under_way
+from ...results.run import RunResult
 from ...runtime.event_loop import tasks_left, threads_left
 from ...runtime.process import Signals
 from ...runtime.streams import flush_all, keep_from_forks, tell
+from ...runtime.under_way import BOUNDED, under_way
+from ..answers import Answer
+from ..ends import Patience
+from .messages import Alive, Ended, Hung, Progress, Told
+from .messages import line_of as encoded
 
 ALIVE_EVERY = 0.25
 # Of the time, one part in so many goes to telling the figures.
 _SHARE = 400
-# Beyond what an operation, or the end of a run, was given.
-_MORE = 1.0
 HUNG = 70
 _exit_at_once = os._exit  # by which others' code is told of, too
 
 
 class Line:
     """
-    What a run tells the command that started it, one JSON document a line, and is told by it.
+    What a run tells the command that started it, and is told by it: see `messages`.
 
     `asking` is where the command says that it was asked to end, once for each time.
     """
@@ -61,9 +64,20 @@ class Line:
         else:  # the command is gone, which the next word to it meets
             time.sleep(seconds)
 
-    def tell(self, **message: Any) -> None:
+    def when_alone(self, alone: Callable[[], object]) -> None:
+        """Have it called by the running loop when the command is gone, for who never listens."""
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            if not os.read(self._asking, 1024):  # else it is the name of a signal, which came, too
+                loop.remove_reader(self._asking)
+                alone()
+
+        loop.add_reader(self._asking, heard)
+
+    def tell(self, message: Told) -> None:
         """Send a message; from any thread. Raises `OSError` where nobody is there any more."""
-        text = json.dumps(message).encode() + b"\n"
+        text = encoded(message)
         with self._sending:
             while text:
                 text = text[os.write(self._descriptor, text) :]
@@ -71,24 +85,22 @@ class Line:
     def tell_stage(self) -> None:
         """Send where the run is, and what is known of it."""
         found = under_way.result()
+        so_far = found.to_dict() if found else None
         with suppress(OSError):
-            self.tell(
-                stage=under_way.stage,
-                own_server=under_way.own_server,
-                so_far=found.to_dict() if found else None,
-            )
+            self.tell(Progress(under_way.stage, under_way.own_server, so_far))
 
     def tell_exit(self, code: int) -> None:
         """Send that somebody's code ends the process, and at which line."""
         where = user_line(line_of(frame) for frame, _ in traceback.walk_stack(sys._getframe(1)))
-        result = under_way.result("lost", where)
+        self.tell_hung(
+            f"os._exit({code}) ended its process", where, under_way.result("lost", where)
+        )
+
+    def tell_hung(self, why: str, where: str | None, result: RunResult | None) -> None:
+        """Send that the run ends here, by no doing of ours, and what is known of it."""
+        so_far = result.to_dict() if result is not None else None
         with suppress(OSError):
-            self.tell(
-                hung=f"os._exit({code}) ended its process",
-                where=where,
-                stage=under_way.stage,
-                so_far=result.to_dict() if result is not None else None,
-            )
+            self.tell(Hung(why, where, under_way.stage, so_far))
 
 
 @contextmanager
@@ -119,9 +131,11 @@ def watched_by(
         watchdog.stop()
 
 
-def ended(code: int, line: Line) -> int:
+def ended(code: int, line: Line, answer: Answer | None = None) -> int:
     """
     Tell that all is done and said; threads that would keep the process are named, and left.
+
+    `answer` is what came of it, where that is the command's to report.
 
     With a task that did not end, the interpreter's own end would go through its code once more.
     """
@@ -130,7 +144,7 @@ def ended(code: int, line: Line) -> int:
         tell(f"async_loader: left behind: {', '.join(left)}")
     flush_all()
     with suppress(OSError):
-        line.tell(ended=code)
+        line.tell(Ended(code, answer))
     if left or tasks_left:
         os._exit(code)
     return code
@@ -147,8 +161,7 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._line = line
         self._signals = signals
-        self._patience = op_timeout + grace
-        self._grace = grace
+        self._patience = Patience.inside(op_timeout, grace)
         self._over = threading.Event()
 
     def stop(self) -> None:
@@ -166,7 +179,7 @@ class Watchdog(threading.Thread):
             if self._over.is_set():
                 return
             try:
-                self._line.tell(alive=True)
+                self._line.tell(Alive())
                 if time.monotonic() > due and under_way.stage == "running":
                     due = self._tell_figures()
             except OSError:  # the command is gone: nobody waits for a report
@@ -189,12 +202,12 @@ class Watchdog(threading.Thread):
             return None
         asked = self._signals.asked_at
         if asked:
-            bound = self._grace if len(asked) == 1 else 0.0
-            if beat < asked[-1] and now - asked[-1] > bound + _MORE:
+            bound = self._patience.silence_once_asked(len(asked))
+            if beat < asked[-1] and now - asked[-1] > bound:
                 return f"the event loop has stood still for {now - beat:.1f} s"
-            if now - asked[0] > self._patience + 4 * _MORE:
+            if now - asked[0] > self._patience.end:
                 return f"it has not ended {now - asked[0]:.1f} s after it was asked to"
-        if under_way.stage in BOUNDED and now - beat > self._patience + _MORE:
+        if under_way.stage in BOUNDED and now - beat > self._patience.silence:
             return f"the event loop has stood still for {now - beat:.1f} s"
         return None
 
@@ -209,11 +222,5 @@ class Watchdog(threading.Thread):
         result = under_way.result("interrupted" if self._signals.asked_at else "hung", where)
         if result is not None:
             result = replace(result, stopped_by=self._signals.stop.by)
-        with suppress(OSError):
-            self._line.tell(
-                hung=why,
-                where=where,
-                stage=under_way.stage,
-                so_far=result.to_dict() if result is not None else None,
-            )
+        self._line.tell_hung(why, where, result)
         _exit_at_once(HUNG)
