@@ -18,7 +18,14 @@ if TYPE_CHECKING:
         SetupError,
         TeardownError,
     )
-    from .inserts import delete_all, enable_batch_inserting, enable_batching, insert_rows
+    from .inserts import (
+        delete_all,
+        delete_rows,
+        enable_batch_inserting,
+        enable_batching,
+        insert_rows,
+        update_rows,
+    )
     from .load.metrics.snapshot import Snapshot
     from .load.pacing.limits import Limit
     from .load.pacing.schedules import Stage
@@ -52,11 +59,13 @@ __all__ = [
     "Throttle",
     "Workload",
     "delete_all",
+    "delete_rows",
     "enable_batch_inserting",
     "enable_batching",
     "insert_rows",
     "merge",
     "run",
+    "update_rows",
 ]
 
 
@@ -66,7 +75,9 @@ _WHERE = {
         "AsyncLoaderError ConfigurationError DatabaseError MissingExtraError SetupError "
         "TeardownError"
     ),
-    "inserts": "delete_all enable_batch_inserting enable_batching insert_rows",
+    "inserts": (
+        "delete_all delete_rows enable_batch_inserting enable_batching insert_rows update_rows"
+    ),
     "load.metrics.snapshot": "Snapshot",
     "load.pacing.limits": "Limit",
     "load.pacing.schedules": "Stage",

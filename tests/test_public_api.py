@@ -31,11 +31,13 @@ PUBLIC = {
     "Throttle",
     "Workload",
     "delete_all",
+    "delete_rows",
     "enable_batch_inserting",
     "enable_batching",
     "insert_rows",
     "merge",
     "run",
+    "update_rows",
 }
 
 SIDE_EFFECTS = """
@@ -104,7 +106,19 @@ def test_the_names_import_no_driver_and_nothing_that_batches() -> None:
 
 def test_signatures_are_there_before_what_they_call() -> None:
     expected = {
-        "insert_rows": ["session", "model", "rows"],
+        "insert_rows": [
+            "session",
+            "model",
+            "rows",
+            "on_conflict",
+            "key",
+            "set",
+            "returning",
+            "duplicates",
+            "progress",
+        ],
+        "update_rows": ["session", "model", "rows", "key", "duplicates", "progress"],
+        "delete_rows": ["session", "model", "keys", "key", "progress"],
         "delete_all": ["session", "objects"],
         "enable_batch_inserting": ["target", "reserve", "statement_bytes"],
         "run": ["workload", "sessions", "read_sessions", "stop", "on_progress", "clock", "options"],

@@ -20,13 +20,14 @@ Batched units of work: the same rows and objects, in few statements and with les
     resending.py               what is refused, sent again as SQLAlchemy would have
     persistent.py, adding.py, garbage.py, equated.py    many objects at once, at less cost
     explaining.py              which way a model goes, and why
-    bulk/                      `insert_rows`: rows without objects
+    bulk/                      rows without objects: `insert_rows`, `update_rows`, `delete_rows`
     changes/                   updates and deletes; bench/ measures ways to insert
     _sqlalchemy.py             what is private to SQLAlchemy
 """
 
 from typing import TYPE_CHECKING, Any
 
+from .bulk.by_key import delete_rows, update_rows
 from .bulk.insert_rows import insert_rows
 from .changes.deleting import delete_all
 from .enable import enable_batch_inserting, enable_batching
@@ -34,7 +35,15 @@ from .enable import enable_batch_inserting, enable_batching
 if TYPE_CHECKING:
     from .explaining import explain
 
-__all__ = ["delete_all", "enable_batch_inserting", "enable_batching", "explain", "insert_rows"]
+__all__ = [
+    "delete_all",
+    "delete_rows",
+    "enable_batch_inserting",
+    "enable_batching",
+    "explain",
+    "insert_rows",
+    "update_rows",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -49,9 +58,9 @@ def __getattr__(name: str) -> Any:
 
 def preload() -> None:
     """
-    Import what `insert_rows` and `delete_all` import when they are first called.
+    Import what `insert_rows`, its like and `delete_all` import when they are first called.
 
     For who measures the call, or must not hold an event loop for so long: 0.1 s.
     """
-    from .bulk import inserting  # noqa: F401, PLC0415  for its being imported
+    from .bulk import changing, inserting  # noqa: F401, PLC0415  for its being imported
     from .changes import children, flush  # noqa: F401, PLC0415  as above

@@ -8,9 +8,9 @@ was planned before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Table, text
@@ -108,13 +108,50 @@ _SEEN: WeakKeyDictionary[Dialect, WeakKeyDictionary[Table, TableFacts]] = WeakKe
 
 def ask(connection: Connection, table: Table, name: str) -> TableFacts | None:
     """Return what is known of a table by its SQL name, or None when there is none."""
+    facts = facts_of(connection, name)
+    if facts is not None:
+        _SEEN.setdefault(connection.dialect, WeakKeyDictionary())[table] = facts
+    return facts
+
+
+def facts_of(connection: Connection, name: str) -> TableFacts | None:
+    """Return what the server says of a table, of whoever it is, or None when there is none."""
     rows = connection.execute(_QUERY, {"name": name}).all()
     if not rows:
         return None
     columns = [ColumnFacts(*row[1:]) for row in rows]
-    facts = TableFacts(rows[0][0], {column.name: column for column in columns})
-    _SEEN.setdefault(connection.dialect, WeakKeyDictionary())[table] = facts
-    return facts
+    return TableFacts(rows[0][0], {column.name: column for column in columns})
+
+
+_KEYS = text(
+    """
+SELECT c.relkind::text, current_setting('server_version_num')::int / 10000, EXISTS (
+    SELECT FROM pg_index i
+    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+      AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND ARRAY(
+            SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS k(number, place)
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+            WHERE k.place <= i.indnkeyatts
+        ) <@ CAST(:columns AS text[]))
+FROM pg_class c WHERE c.oid = to_regclass(CAST(:name AS text))
+"""
+)
+
+
+class KeyFacts(NamedTuple):
+    """What decides how rows are found by a key, and how they are counted."""
+
+    relkind: str
+    server: int  # its major version
+    is_unique: bool  # an index without conditions says so of these columns
+
+
+def ask_key(connection: Connection, name: str, columns: Sequence[str]) -> KeyFacts | None:
+    """Return what is known of some columns of a table, or None when there is none."""
+    given = {"name": name, "columns": [*columns]}
+    row = connection.execute(_KEYS, given).first()
+    return KeyFacts(*row) if row is not None else None
 
 
 def last_seen(dialect: Dialect, table: Table) -> TableFacts | None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 Row = Mapping[str, Any] | Sequence[Any] | object
 Rows = Iterable[Row] | AsyncIterable[Row]
+Keys = Iterable[Any] | AsyncIterable[Any]
+Changes = Sequence[str] | Mapping[str, Any]  # attributes, or what they become
+Progress = Callable[[int], Any]  # told the number of rows so far
+
+AnyAsyncSession = AsyncSession | AsyncConnection | async_scoped_session[Any]
+AnySession = Session | Connection | scoped_session[Any]
 
 
 def a_kind(given: Any) -> str:

@@ -6,43 +6,79 @@ What inserts them is imported at the first call: the name alone costs an applica
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
-from typing import Any, overload
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, Literal, overload
 
 from sqlalchemy import Table
-from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
 
 from ...errors import ConfigurationError
-from .given import Rows, a_kind
-
-
-class RowCount(int):
-    """How many rows went in; `await` gives it, too, so that one call serves either session."""
-
-    def __await__(self) -> Generator[Any, None, int]:
-        yield from ()
-        return int(self)
+from .counts import RowCount, Upserted
+from .given import AnyAsyncSession, AnySession, Changes, Progress, Rows
 
 
 @overload
 def insert_rows(
-    session: AsyncSession | AsyncConnection | async_scoped_session[Any],
+    session: AnyAsyncSession,
     model: type[Any] | Table,
     rows: Rows,
+    *,
+    progress: Progress | None = None,
 ) -> Coroutine[Any, Any, int]: ...
 
 
 @overload
 def insert_rows(
-    session: Session | Connection | scoped_session[Any], model: type[Any] | Table, rows: Rows
+    session: AnySession,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    progress: Progress | None = None,
 ) -> RowCount: ...
 
 
-def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
+@overload
+def insert_rows(
+    session: AnyAsyncSession,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    on_conflict: Literal["update", "nothing"],
+    key: Any = None,
+    set: Changes | None = None,
+    returning: Sequence[Any] | None = None,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: Progress | None = None,
+) -> Coroutine[Any, Any, Upserted]: ...
+
+
+@overload
+def insert_rows(
+    session: AnySession,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    on_conflict: Literal["update", "nothing"],
+    key: Any = None,
+    set: Changes | None = None,
+    returning: Sequence[Any] | None = None,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: Progress | None = None,
+) -> Upserted: ...
+
+
+def insert_rows(
+    session: Any,
+    model: type[Any] | Table,
+    rows: Rows,
+    *,
+    on_conflict: Literal["update", "nothing"] | None = None,
+    key: Any = None,
+    set: Changes | None = None,  # noqa: A002  # SQL's word
+    returning: Sequence[Any] | None = None,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: Progress | None = None,
+) -> Any:
     """Insert rows of a mapped class or a Table and return how many; await it if async.
 
     `session` is a session or connection, of asyncio or not, or a scoped session. `rows` is an
@@ -55,6 +91,14 @@ def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
     nothing for a mapped class, NULL for a Table. No object is made or changed, no event fires,
     nothing is read back. Rows go in by COPY where that comes to the same, else by SQLAlchemy's
     INSERT in pages; `explain` says which. Memory is bounded whatever the number of rows.
+    `progress` is called with the number of rows read so far, once a chunk of up to 50,000.
+
+    With `on_conflict`, a row whose `key` (attributes of a unique index) is there is left alone
+    ("nothing") or changes the row of that key ("update"): in all that it gives but keys, or in
+    `set`, names of attributes or a dict of these and SQL. Rows that come out the same to the
+    last bit are not written. Two rows of one key are refused, or the last one wins
+    (`duplicates="last"`). The result is then an `Upserted`: rows inserted, updated and unchanged,
+    and of the first two what `returning` names, in no order.
 
     Pending objects are flushed first when the session autoflushes. After an error nothing of
     the call remains, be it the database's, of a row or of the iterable; the transaction may have
@@ -62,23 +106,21 @@ def insert_rows(session: Any, model: type[Any] | Table, rows: Rows) -> Any:
     or none. Raises ConfigurationError for what it does not take, and SQLAlchemy's errors for
     those of types, defaults and the database.
     """
-    if isinstance(session, async_scoped_session | scoped_session):
-        session = session()
-    if isinstance(session, AsyncSession | AsyncConnection):
-        return _in_greenlet(session, model, rows)
-    if not isinstance(session, Session | Connection):
-        raise ConfigurationError(
-            f"insert_rows takes a session or a connection, not {a_kind(session)}"
-        )
+    from .calling import perform  # noqa: PLC0415  who imports the name may not call it
+    from .inserting import insert, upsert_as_said  # noqa: PLC0415  as above
 
-    from .inserting import dialect_of, insert  # noqa: PLC0415  who imports the name may not call it
-
-    if not in_greenlet() and dialect_of(session, model).is_async:
-        return greenlet_spawn(insert, session, model, rows)
-    return RowCount(insert(session, model, rows))
-
-
-async def _in_greenlet(session: Any, model: Any, rows: Any) -> int:
-    from .inserting import insert  # noqa: PLC0415  as above
-
-    return int(await session.run_sync(insert, model, rows))
+    if on_conflict is None:
+        if (key, set, returning, duplicates) != (None, None, None, "refuse"):
+            raise ConfigurationError("key=, set=, returning= and duplicates= go with on_conflict=")
+        return perform("insert_rows", session, model, partial(insert, rows, progress))
+    work = partial(
+        upsert_as_said,
+        rows,
+        progress,
+        action=on_conflict,
+        key=key,
+        changes=set,
+        returning=returning,
+        duplicates=duplicates,
+    )
+    return perform("insert_rows", session, model, work)

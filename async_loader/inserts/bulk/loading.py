@@ -43,8 +43,15 @@ class Sender(Protocol):
     def __call__(self, chunk: list[Any], before: int, /) -> list[Send]: ...
 
 
-def load(connection: Connection, chunks: Iterator[list[Any]], sender: Sender, known: int) -> int:
+def load(
+    connection: Connection,
+    chunks: Iterator[list[Any]],
+    sender: Sender,
+    known: int,
+    progress: Callable[[int], Any] | None = None,
+) -> int:
     """Send all rows or none, and return how many; `known` is their number, or -1."""
+    tell = progress or (lambda _count: None)
     count = 0
     sends: list[Send] = []
     if 0 <= known <= PAGE:
@@ -54,19 +61,23 @@ def load(connection: Connection, chunks: Iterator[list[Any]], sender: Sender, kn
     if count == known and len(sends) < 2:
         for send in sends:  # one statement is all or nothing by itself
             send()
+        tell(count)
         return count
-    with _all_or_nothing(connection):
+    with all_or_nothing(connection):
         for send in sends:
             send()
+        if count:
+            tell(count)
         for chunk in chunks:
             for send in sender(chunk, count):
                 send()
             count += len(chunk)
+            tell(count)
     return count
 
 
 @contextmanager
-def _all_or_nothing(connection: Connection) -> Iterator[None]:
+def all_or_nothing(connection: Connection) -> Iterator[None]:
     """A savepoint; in AUTOCOMMIT a transaction, unless somebody began one by hand."""
     raw: Any = connection.connection
     if not raw.dbapi_connection.autocommit:

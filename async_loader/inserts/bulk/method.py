@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy.engine import Dialect
@@ -181,15 +182,15 @@ def are_as_typed(
     fields: Sequence[Field], facts: TableFacts, records: Collection[Sequence[Any]]
 ) -> bool:
     """Tell whether all values are of the classes that psycopg's text COPY is used for."""
-    for field, values in zip(fields, zip(*records, strict=True), strict=True):
-        column = facts.columns[field.column.name]
-        classes = set(map(type, values)) - {type(None)}
+    for place, field in enumerate(fields):
+        column, get = facts.columns[field.column.name], itemgetter(place)
+        classes = set(map(type, map(get, records))) - {type(None)}
         names = {f"{cls.__module__}.{cls.__qualname__}" for cls in classes}
         base = _LENGTH.sub("", column.type)
         if not names <= _CLASSES.get(base, _CLASSES["text"]):
             return False
         if base == "timestamp without time zone" and any(
-            value is not None and value.tzinfo is not None for value in values
+            value is not None and value.tzinfo is not None for value in map(get, records)
         ):
             return False
     return True

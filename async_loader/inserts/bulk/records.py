@@ -29,17 +29,24 @@ def filled(
     Python defaults are called here, row by row, as SQLAlchemy calls them: before any value is
     bound. `is_elsewhere` tells the fields that the server or a SQL expression fills.
     """
-    careful = [
-        not field.keeps_none
-        and (field.default is not None or is_elsewhere(field) or _is_processed(field, dialect))
-        for field in fields
-    ]
+    careful = takes_none_for_nothing(fields, is_elsewhere, dialect)
     shapes = [_Shape(fields, keys, careful) for keys in given.shapes]
     if len(shapes) == 1 and shapes[0].is_plain(given.rows):
         return shapes[0].in_order(given.rows), set()
     fills = [shape.fill for shape in shapes]
     rows = [fills[kind](row) for kind, row in zip(given.kinds, given.rows, strict=True)]
     return rows, {field for shape in shapes for field in shape.may_lack}
+
+
+def takes_none_for_nothing(
+    fields: Sequence[Field], is_elsewhere: Callable[[Field], bool], dialect: Dialect
+) -> list[bool]:
+    """Return of each field whether None in a row leaves the value to others than the row."""
+    return [
+        not field.keeps_none
+        and (field.default is not None or is_elsewhere(field) or _is_processed(field, dialect))
+        for field in fields
+    ]
 
 
 class _Shape:

@@ -61,9 +61,9 @@ class Shaped:
     rows: list[tuple[Any, ...]]
 
 
-def chunks(target: Target, rows: Any) -> Iterator[list[Any]]:
+def chunks(target: Target, rows: Any, caller: str = "insert_rows") -> Iterator[list[Any]]:
     """Return the rows as lists that are not empty; raises ConfigurationError for what is none."""
-    return _chunks(target, _Taking(rows))
+    return _chunks(target, _Taking(rows, caller))
 
 
 def _chunks(target: Target, take: _Taking) -> Iterator[list[Any]]:
@@ -87,12 +87,12 @@ def _chunks(target: Target, take: _Taking) -> Iterator[list[Any]]:
 class _Taking:
     """Take the next so many rows of an iterable or an async iterable."""
 
-    def __init__(self, rows: Any) -> None:
+    def __init__(self, rows: Any, caller: str) -> None:
         if isinstance(rows, Mapping | str | bytes) or not isinstance(
             rows, Iterable | AsyncIterable
         ):
             raise ConfigurationError(
-                f"insert_rows takes an iterable of rows, not {a_kind(rows)}: give a list of them"
+                f"{caller} takes an iterable of rows, not {a_kind(rows)}: give a list of them"
             )
         self._rows: Iterator[Any] | None = None
         if isinstance(rows, Iterable):
@@ -101,7 +101,7 @@ class _Taking:
             self._ahead = aiter(rows)
         else:
             raise ConfigurationError(
-                "insert_rows takes an async iterable with an async session or connection only"
+                f"{caller} takes an async iterable with an async session or connection only"
             )
 
     def __call__(self, count: int) -> list[Any]:

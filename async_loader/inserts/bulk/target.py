@@ -104,7 +104,7 @@ class Target:
         return names if length == len(names) else without
 
 
-def target_of(model: Any) -> Target:
+def target_of(model: Any, caller: str = "insert_rows") -> Target:
     """Return what rows of a mapped class or a Table go into; raises ConfigurationError."""
     if isinstance(model, Table):
         return Target(model, None, model)
@@ -113,15 +113,27 @@ def target_of(model: Any) -> Target:
     except NoInspectionAvailable:
         mapper = None
     if not isinstance(mapper, Mapper):
-        raise ConfigurationError(
-            f"insert_rows takes a mapped class or a Table, not {a_kind(model)}"
-        )
+        raise ConfigurationError(f"{caller} takes a mapped class or a Table, not {a_kind(model)}")
     table = mapper.local_table
     if not isinstance(table, Table):
         raise ConfigurationError(
-            f"insert_rows cannot insert {mapper.class_.__name__}: it is not mapped to a table"
+            f"{caller} cannot take {mapper.class_.__name__}: it is not mapped to a table"
         )
     return Target(mapper.class_, mapper, table if len(mapper.tables) == 1 else None)
+
+
+def fields_of(target: Target, given: Any, what: str) -> tuple[Field, ...]:
+    """Return the fields of attributes or their names; one alone needs no tuple."""
+    several = given if isinstance(given, list | tuple | set | frozenset) else [given]
+    fields = []
+    for each in several:
+        name = each if isinstance(each, str) else getattr(each, "key", None)
+        field = target.by_key.get(name) if isinstance(name, str) else None
+        if field is None:
+            said = name if isinstance(name, str) else a_kind(each)
+            raise ConfigurationError(f"{what}= names {said}, which {target.name} does not have")
+        fields.append(field)
+    return tuple(fields)
 
 
 def _table_field(column: Column[Any]) -> Field:
