@@ -17,6 +17,7 @@ Batched units of work: the same rows and objects, in few statements and with les
     column_types.py, statements.py, expressions.py, names.py    of what statements are
     sizes.py, statement_bytes.py    how much of it one statement carries
     insert.py, execute.py      the statement, and what its results do to the objects
+    refusals.py                what the server or the values say against a batch
     resending.py               what is refused, sent again as SQLAlchemy would have
     persistent.py, adding.py, garbage.py, equated.py    many objects at once, at less cost
     explaining.py              which way a model goes, and why

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapper
 
 from ._sqlalchemy import UOWTransaction, finalize_insert_update, has_one_bind, is_autocommit
 from .calls import bind_once, call_defaults, refuse_turns
-from .catalogue import TableFacts, facts_of, later_in
+from .catalogue import TableFacts
 from .equated import copy_keys_down
 from .execute import NotSentError
 from .garbage import gc_paused
@@ -27,7 +27,8 @@ from .insert import Insert, inserts_of
 from .keys import Wanted, come_sorted, draw, must_ask
 from .names import Names
 from .plans import FastPathUnsupportedError, MapperPlan, listens, mapper_plan
-from .resending import Levels, Resending, Savepoint, is_of_rows, refuse_to_try
+from .refusals import refuse_before_keys, refuse_later, refuse_nulls, seen_of
+from .resending import Levels, Resending, Savepoint, is_of_rows
 from .rows import Pending, collect
 from .sizes import refuse_long
 
@@ -87,9 +88,9 @@ class Save:
         resending = Resending(base_mapper, self.uow, connection, inserts[0].plan.table, levels)
         # Where SQLAlchemy looks at results in between, an error says how far it came.
         is_cut = not _is_sent_at_once(inserts) if levels is None else levels.is_cut
-        facts, fragile = _seen_of(connection, inserts, levels, is_cut=is_cut)
+        facts, fragile = seen_of(connection, inserts, levels, is_cut=is_cut)
         try:
-            _refuse_before_keys(connection, facts, fragile=fragile)
+            refuse_before_keys(connection, facts, fragile=fragile)
             self._draw(connection, inserts, facts, always=fragile)
         except FastPathUnsupportedError:
             # Where sorting says nothing, only a statement a row tells whose key comes back.
@@ -153,8 +154,8 @@ class Save:
             as_statement_error(connection, error, f"INSERT INTO {inserts[0].plan.table.name}")
         for insert in inserts:
             if facts is not None:
-                _refuse_nulls(insert, facts)
-                _refuse_later(insert, facts)
+                refuse_nulls(insert, facts)
+                refuse_later(insert, facts)
 
     def understood(
         self, base_mapper: Mapper[Any], states: Sequence[State]
@@ -221,8 +222,8 @@ class Save:
         if not rows or not must_ask(insert.plan, len(rows)):
             return None
         is_cut = not _is_sent_at_once([insert])
-        facts, fragile = _seen_of(connection, [insert], None, is_cut=is_cut)
-        _refuse_before_keys(connection, facts, fragile=fragile)
+        facts, fragile = seen_of(connection, [insert], None, is_cut=is_cut)
+        refuse_before_keys(connection, facts, fragile=fragile)
         return Wanted(insert.plan, len(rows), connection, insert.names)
 
     def inserts(
@@ -305,42 +306,6 @@ class Save:
             known.extend(pending)
 
 
-def refuse_table(insert: Insert) -> None:
-    """Refuse a table that is not there, or shows how its rows came."""
-    facts = facts_of(insert.connection, insert.plan, insert.names)
-    if facts is None:
-        raise FastPathUnsupportedError(f"{insert.plan.table.name} is not there")
-    _refuse_what_shows(facts)
-
-
-def _seen_of(
-    connection: Connection, inserts: list[Insert], levels: Levels | None, *, is_cut: bool
-) -> tuple[TableFacts | None, bool]:
-    """Return what the server says of a table, and whether a refused row has to be looked for."""
-    if sum(insert.batch.count for insert in inserts) < 2:  # how one row came shows nowhere
-        return None, False
-    facts = facts_of(connection, inserts[0].plan, inserts[0].names)
-    return facts, facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
-
-
-def _refuse_before_keys(connection: Connection, facts: TableFacts | None, *, fragile: bool) -> None:
-    """Refuse what can be told before keys are drawn: those of a table that is left are lost."""
-    _refuse_what_shows(facts)
-    if facts is not None and fragile:
-        refuse_to_try(connection, counted=facts.in_order)
-
-
-def _refuse_what_shows(facts: TableFacts | None) -> None:
-    if facts is not None and facts.shows is not None:
-        raise FastPathUnsupportedError(facts.shows)
-
-
-def _may_be_refused(facts: TableFacts, inserts: list[Insert], levels: Levels | None) -> bool:
-    if levels is not None:
-        return facts.refuses or levels.brings_values
-    return facts.refuses or any(insert.may_be_refused() for insert in inserts)
-
-
 def _is_sent_at_once(inserts: Sequence[Insert]) -> bool:
     return len(inserts) == 1 and inserts[0].is_sent_at_once()
 
@@ -359,29 +324,6 @@ def _one_after_another(inserts: list[Insert]) -> list[Insert]:
             "rows of several mappers that the server counts came in turns"
         )
     return [insert for *_, insert in spans]
-
-
-def _refuse_nulls(insert: Insert, facts: TableFacts) -> None:
-    """Refuse what the table refuses: SQLAlchemy gets the error of the first row."""
-    for column, _, rows in insert.batch.value_columns():
-        if column.column.name in facts.never_given:
-            raise FastPathUnsupportedError(f"{facts.table}.{column.column.name} is the server's")
-        if column.column.name in facts.not_null:
-            values = insert.batch.bound[column]
-            if None in (values if len(rows) == len(values) else [values[row] for row in rows]):
-                raise FastPathUnsupportedError(f"{facts.table}.{column.column.name} is given None")
-
-
-def _refuse_later(insert: Insert, facts: TableFacts) -> None:
-    """Refuse rows that refer to later ones of their table: one by one they are refused, too."""
-    values = {column.column.name: given for column, given, _ in insert.batch.value_columns()}
-    for key in facts.own_keys:
-        if not (values.keys() >= {*key.columns, *key.referred}):
-            continue
-        rows = list(zip(*(values[name] for name in key.columns), strict=True))
-        referred = list(zip(*(values[name] for name in key.referred), strict=True))
-        if later_in(rows, referred):
-            raise FastPathUnsupportedError(f"{facts.table} has rows that refer to later ones")
 
 
 def as_statement_error(connection: Any, error: Exception, sql: str) -> None:

@@ -26,8 +26,9 @@ from .insert import Insert
 from .keys import Wanted
 from .places import NotSimpleError, Place
 from .plans import FastPathUnsupportedError
+from .refusals import refuse_table
 from .resending import Resending
-from .save import Save, refuse_table
+from .save import Save
 
 State = Any
 _MISSING: Any = object()

@@ -69,10 +69,10 @@ def test_what_ends_a_run_ends_the_comparison(command: Command) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
+def under_way(tmp_path: Path, *argv: str) -> subprocess.Popen[str]:
+    """Return a command that is at its first run."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "async_loader", "compare", "--workload", "noop", "--duration", "9s"],
+        [sys.executable, "-m", "async_loader", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,8 +81,14 @@ def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Sign
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if " s  " in line:  # the first run's progress
+        if " s  " in line:  # its progress
             break
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
+    process = under_way(tmp_path, "compare", "--workload", "noop", "--duration", "9s")
     process.send_signal(number)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 105, errors
@@ -101,18 +107,7 @@ def test_no_run_outlives_a_command_that_is_killed(tmp_path: Path, workload: str)
         "    await asyncio.sleep(0.01)\n"
     )
     argv = ("compare", "--workload", workload, "--modes", "semaphore", "--duration", "60s")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "async_loader", *argv],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if " s  " in line:
-            break
+    process = under_way(tmp_path, *argv)
     runs = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate(timeout=30)

@@ -48,8 +48,9 @@ def update_rows(
     """Change rows by their key, as `session.execute(update(model), rows)` does; await if async.
 
     `rows` are as `insert_rows` takes them: each names the `key` (attributes of a unique index;
-    None: the primary key) and what it changes; None is NULL. Of a class with a version counter
-    the row's version goes up, and a row that names the version changes the row of that version
+    None: the primary key) and what it changes; None is NULL, and JSON's null where the type has
+    it so. A key with NULL in it is nobody's. Of a class with a version counter the row's version
+    goes up, and a row that names the version changes the row of that version
     only. `onupdate` is applied to rows that change. Rows that are the same to the last bit are
     not written. Objects in a session are not refreshed, and locks are taken in no order.
 

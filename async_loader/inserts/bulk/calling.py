@@ -34,7 +34,7 @@ class Call:
     target: Target
     options: Mapping[str, Any]
 
-    def one_table(self) -> None:
+    def require_one_table(self) -> None:
         """Raise ConfigurationError for a class whose rows lie in several tables."""
         if not self.target.is_one_table:
             raise ConfigurationError(

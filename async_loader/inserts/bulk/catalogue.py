@@ -134,6 +134,7 @@ SELECT c.relkind::text, current_setting('server_version_num')::int / 10000, EXIS
             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
             WHERE k.place <= i.indnkeyatts
         ) <@ CAST(:columns AS text[]))
+    AND (c.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid))
 FROM pg_class c WHERE c.oid = to_regclass(CAST(:name AS text))
 """
 )
@@ -144,7 +145,7 @@ class KeyFacts(NamedTuple):
 
     relkind: str
     server: int  # its major version
-    is_unique: bool  # an index without conditions says so of these columns
+    is_unique: bool  # an index without conditions says so of these columns, of heirs' rows, too
 
 
 def ask_key(connection: Connection, name: str, columns: Sequence[str]) -> KeyFacts | None:

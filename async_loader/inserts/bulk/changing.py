@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Row as SqlRow
-from sqlalchemy import Select, and_, delete, func, literal, select
+from sqlalchemy import Select, and_, delete, func, literal, select, type_coerce
 from sqlalchemy import update as update_of
 from sqlalchemy.sql import ColumnElement
+from sqlalchemy.types import NullType
 
 from ...errors import ConfigurationError
-from .._sqlalchemy import counts_versions, ignores_context
+from .._sqlalchemy import counts_versions
 from .calling import Call
 from .catalogue import ask_key
 from .counts import Deleted, Updated
@@ -21,14 +21,14 @@ from .given import Progress
 from .records import filled
 from .source import Shaped, chunks, shaped
 from .staging import Kind, Stage, check_duplicates, differ, staged
-from .target import Field, fields_of
+from .target import Field, fields_of, maker_of
 
 
 def update(
     rows: Any, progress: Progress | None, call: Call, *, key: Any, duplicates: str
 ) -> Updated:
     """Change the rows, all or none; see `update_rows`."""
-    call.one_table()
+    call.require_one_table()
     check_duplicates(duplicates)
     changing = _Changing(call, key)
     with staged(call, changing.fields) as stage:
@@ -42,7 +42,7 @@ def update(
 
 def delete_by_key(keys: Any, progress: Progress | None, call: Call, *, key: Any) -> Deleted:
     """Delete the rows of the keys, all or none; see `delete_rows`."""
-    call.one_table()
+    call.require_one_table()
     fields = _key(call, [_as_given(field) for field in call.target.fields], key)
     given = _as_rows(call, [str(field.key) for field in fields], keys)
     with staged(call, fields) as stage:
@@ -74,7 +74,7 @@ def _key(call: Call, fields: Sequence[Field], key: Any) -> list[Field]:
         listed = ", ".join(names) or "a primary key"
         raise ConfigurationError(
             f"{call.name} needs a key that is unique: {target.name} has no unique index of "
-            f"{listed} without conditions"
+            f"{listed} over all of its rows"
         )
     return [field for column in columns for field in fields if field.column is column]
 
@@ -102,13 +102,8 @@ class _Changing:
     def _field(self, field: Field) -> Field:
         """Return a field with what makes its value in a row that does not give it."""
         made: Any = field.column.onupdate
-        default: Callable[[], Any] | None = None
-        if made is not None and made.is_scalar:
-            default = partial(_same, made.arg)
-        elif made is not None and made.is_callable and ignores_context(made):
-            default = partial(made.arg, None)
-        changing = _as_given(field, default)
-        if made is not None and made.is_callable and default is None:
+        changing = _as_given(field, None if made is None else maker_of(made))
+        if made is not None and made.is_callable and changing.default is None:
             self._by_context.append(changing)
         return changing
 
@@ -129,11 +124,7 @@ class _Changing:
                     f"the onupdate of {self._call.target.name}.{field.key} asks for its context: "
                     "give its value"
                 )
-        unknown = set(shape) - {field.key for field in self.fields}
-        if unknown:
-            raise ConfigurationError(
-                f"{self._call.target.name}.{min(unknown)} is made by the server: leave it out"
-            )
+        self._call.target.refuse_made_there(shape)
         return tuple(field for field in self._others if field.key in shape)
 
     def perform(self, stage: Stage) -> Updated:
@@ -149,7 +140,7 @@ class _Changing:
     ) -> Select[Any]:
         """Change rows, and count them and those that are there, as of one moment."""
         by = [*self.key, *(field for field in kind if field.column is self._version)]
-        conditions = [field.column == stage[field] for field in by]
+        conditions = [_same(field, stage) for field in by]
         if condition is not None:
             conditions.append(condition)
         table = self._call.target.table
@@ -173,8 +164,9 @@ class _Changing:
         return select(count.scalar_subquery(), there.scalar_subquery())
 
 
-def _same(value: Any) -> Any:
-    return value
+def _same(field: Field, stage: Stage) -> ColumnElement[bool]:
+    """Return the database's equality: a type's own operators may take more to be equal."""
+    return type_coerce(field.column, NullType()) == stage[field]
 
 
 def _version(call: Call) -> ColumnElement[Any] | None:
@@ -198,7 +190,7 @@ def _is_counted(call: Call) -> bool:
 def _deleted(call: Call, stage: Stage, key: Sequence[Field]) -> Deleted:
     each = select(*(stage[field] for field in key)).distinct().subquery()
     count: int = call.execute(select(func.count()).select_from(each)).scalar_one()
-    conditions = [field.column == stage[field] for field in key]
+    conditions = [_same(field, stage) for field in key]
     deleted: int = call.execute(delete(call.target.table).where(*conditions)).rowcount
     return Deleted(deleted, count - deleted)
 

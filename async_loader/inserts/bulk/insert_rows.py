@@ -95,10 +95,11 @@ def insert_rows(
 
     With `on_conflict`, a row whose `key` (attributes of a unique index) is there is left alone
     ("nothing") or changes the row of that key ("update"): in all that it gives but keys, or in
-    `set`, names of attributes or a dict of these and SQL. Rows that come out the same to the
-    last bit are not written. Two rows of one key are refused, or the last one wins
-    (`duplicates="last"`). The result is then an `Upserted`: rows inserted, updated and unchanged,
-    and of the first two what `returning` names, in no order.
+    `set`, names of attributes. Rows that come out the same to the last bit are not written. A
+    dict in `set` gives values and SQL instead, which every row of a known key gets. Two rows of
+    one key are refused, or the last one wins (`duplicates="last"`). The result is then an
+    `Upserted`: rows inserted, updated and unchanged, and of the first two what `returning` names,
+    in no order.
 
     Pending objects are flushed first when the session autoflushes. After an error nothing of
     the call remains, be it the database's, of a row or of the iterable; the transaction may have

@@ -8,7 +8,7 @@ they are named by column key, and None is NULL, as in `connection.execute(insert
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +87,12 @@ class Target:
             )
         ]
         return filled[0] if len(filled) == 1 else None
+
+    def refuse_made_there(self, keys: Iterable[str]) -> None:
+        """Raise ConfigurationError where rows name what the server alone makes."""
+        made = sorted(key for key in keys if self.by_key[key].column.computed is not None)
+        if made:
+            raise ConfigurationError(f"{self.name}.{made[0]} is made by the server: leave it out")
 
     def names_of(self, length: int) -> tuple[str, ...]:
         """Return what a tuple of that length names: all columns, or all but the server's key."""
@@ -177,11 +183,17 @@ def _default(column: Column[Any]) -> tuple[Callable[[], Any] | None, str | None]
     default: Any = column.default
     if default is None or default.is_sentinel:
         return None, None
+    maker = maker_of(default)
+    return maker, None if maker is not None else _why_sql(column, default)
+
+
+def maker_of(default: Any) -> Callable[[], Any] | None:
+    """Return what makes the values of a default or an `onupdate`, if that is Python alone."""
     if default.is_scalar:
-        return _constant(default.arg), None
+        return _constant(default.arg)
     if default.is_callable and ignores_context(default):
-        return lambda: default.arg(None), None
-    return None, _why_sql(column, default)
+        return lambda: default.arg(None)
+    return None
 
 
 def _why_sql(column: Column[Any], default: Any) -> str | None:

@@ -33,7 +33,8 @@ class Conflict(NamedTuple):
 
     action: str
     key: tuple[Field, ...]
-    changes: Mapping[Field, Any] | None  # None: all that a row gives but keys
+    changed: tuple[Field, ...] | None  # to what a row gives; None: all that it gives but keys
+    made: Mapping[Field, Any]  # what else is changed, to values and SQL: then every row is written
     returning: tuple[Field, ...]
     duplicates: str
 
@@ -57,27 +58,26 @@ def conflict_of(
         )
     if action == "nothing" and changes is not None:
         raise ConfigurationError('set= is for on_conflict="update"')
+    changed: tuple[Field, ...] | None = None
+    made: dict[Field, Any] = {}
+    if isinstance(changes, Mapping):
+        changed = ()
+        made = dict(zip(fields_of(target, [*changes], "set"), changes.values(), strict=True))
+    elif changes is not None:
+        changed = fields_of(target, changes, "set")
     return Conflict(
         action,
         fields_of(target, key or (), "key"),
-        _changes(target, changes),
+        changed,
+        made,
         fields_of(target, returning or (), "returning"),
         duplicates,
     )
 
 
-def _changes(target: Target, changes: Changes | None) -> Mapping[Field, Any] | None:
-    if changes is None:
-        return None
-    if isinstance(changes, Mapping):
-        fields = fields_of(target, list(changes), "set")
-        return dict(zip(fields, changes.values(), strict=True))
-    return dict.fromkeys(fields_of(target, changes, "set"))
-
-
 def upsert(call: Call, rows: Any, conflict: Conflict, progress: Progress | None) -> Upserted:
     """Insert or change all rows of a call, or none."""
-    call.one_table()
+    call.require_one_table()
     given = chunks(call.target, rows, call.name)
     fields = [field for field in call.target.fields if field.column.computed is None]
     with staged(call, fields) as stage:
@@ -86,9 +86,9 @@ def upsert(call: Call, rows: Any, conflict: Conflict, progress: Progress | None)
             loader.add(shaped(call.target, chunk, stage.count))
             if progress is not None:
                 progress(stage.count)
-        return (
-            _Upsert(call, stage, fields, conflict).perform() if stage.count else Upserted(0, 0, 0)
-        )
+        if not stage.count:
+            return Upserted(0, 0, 0)
+        return _Upsert(call, stage, fields, conflict).perform()
 
 
 class _Loader:
@@ -100,14 +100,9 @@ class _Loader:
 
     def add(self, given: Shaped) -> None:
         keys = {key for shape in given.shapes for key in shape}
-        target = self._call.target
-        made_there = keys - {field.key for field in self._fields}
-        if made_there:
-            raise ConfigurationError(
-                f"{target.name}.{min(made_there)} is made by the server: leave it out"
-            )
+        self._call.target.refuse_made_there(keys)
         fields = [f for f in self._fields if f.default is not None or f.key in keys]
-        dialect = self._call.connection.dialect
+        dialect = self._call.dialect
         with self._call.errors_of("INSERT INTO"):
             rows, may_lack = filled(fields, given, self._is_elsewhere, dialect)
         careful = takes_none_for_nothing(fields, self._is_elsewhere, dialect)
@@ -213,6 +208,11 @@ class _Upsert:
             raise ConfigurationError(
                 f"{target.name} has no unique index of {keys} alone, without conditions"
             ) from error
+        if code == "55000":
+            raise ConfigurationError(
+                f"{target.name} has a deferrable constraint, which ON CONFLICT cannot use: name "
+                "another in key="
+            ) from error
         if code == "21000":
             self._stage.settle(key, "refuse")
             raise ConfigurationError(
@@ -231,11 +231,12 @@ class _Upsert:
             return true()
         if facts.relkind == "r":
             return literal_column("(xmax = 0)")
-        if facts.server >= 18:
+        target = self._call.target
+        if facts.server >= 18 and target.table.name != "old":  # which is what that then means
             return literal_column("(old.*) IS NULL")
         raise ConfigurationError(
-            f"{self._call.name} cannot count what is new in {self._call.target.name}, which is "
-            "partitioned or a view, before PostgreSQL 18"
+            f"{self._call.name} cannot count what is new in {target.name}, which is partitioned or "
+            'a view, before PostgreSQL 18, nor where it is called "old"'
         )
 
     def _statement(self, kind: Kind, condition: ColumnElement[bool] | None) -> Insert:
@@ -247,38 +248,38 @@ class _Upsert:
         table = self._call.target.table
         statement = insert(table).from_select([field.column for field in named], rows)
         columns = [field.column for field in key]
-        changes = self._changes(kind, statement)
-        if not changes:
+        changed = self._changed(kind)
+        made = self._conflict.made
+        if not changed and not made:
             return statement.on_conflict_do_nothing(index_elements=columns or None)
-        every = changes | self._version(statement)
+        given = {field.column: statement.excluded[field.column.key] for field in changed}
+        every = given | {field.column: value for field, value in made.items()}
         return statement.on_conflict_do_update(
             index_elements=columns,
-            set_={field.column: value for field, value in every.items()},
-            where=differ((field.column for field in changes), changes.values()),
+            set_=every | self._version(statement),
+            where=None if made else differ(given.keys(), given.values()),
         )
 
-    def _changes(self, kind: Kind, statement: Insert) -> dict[Field, Any]:
-        """Return what a row's values become; by default all that rows of the kind give but keys."""
-        conflict, excluded = self._conflict, statement.excluded
+    def _changed(self, kind: Kind) -> Sequence[Field]:
+        """Return what becomes what a row gives."""
+        conflict = self._conflict
         if conflict.action == "nothing":
-            return {}
-        if conflict.changes is not None:
-            return {
-                field: excluded[field.column.key] if value is None else value
-                for field, value in conflict.changes.items()
-            }
-        return {
-            field: excluded[field.column.key]
+            return ()
+        if conflict.changed is not None:
+            return conflict.changed
+        return [
+            field
             for field in kind
             if field not in conflict.key and not field.column.primary_key and not field.is_fixed
-        }
+        ]
 
-    def _version(self, statement: Insert) -> dict[Field, Any]:
+    def _version(self, statement: Insert) -> dict[Any, Any]:
         """Return the next version of a row that changes, where the mapper makes one."""
         target = self._call.target
         fixed = [field for field in target.fields if field.is_fixed]
         if not fixed:
             return {}
         (field,) = fixed
+        column = field.column
         counted = counts_versions(target.mapper)
-        return {field: field.column + 1 if counted else statement.excluded[field.column.key]}
+        return {column: column + 1 if counted else statement.excluded[column.key]}

@@ -46,6 +46,7 @@ from sqlalchemy.orm import (
 from async_loader.errors import ConfigurationError
 from async_loader.inserts import insert_rows
 from async_loader.inserts.bulk import source
+from tests.integration.inserts.conftest import DRIVERS, engine_with
 
 
 class Upper(TypeDecorator[str]):
@@ -112,15 +113,10 @@ class Named(NamedTuple):
     label: str
 
 
-@pytest.fixture(params=["asyncpg", "psycopg_async"])
+@pytest.fixture(params=DRIVERS)
 async def engine(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(
-        make_url(database_url).set(drivername=f"postgresql+{request.param}")
-    )
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    yield engine
-    await engine.dispose()
+    async with engine_with(Base, database_url, request.param) as engine:
+        yield engine
 
 
 @pytest.fixture

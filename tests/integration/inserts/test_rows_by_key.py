@@ -17,15 +17,16 @@ from sqlalchemy import (
     Numeric,
     String,
     Table,
+    UniqueConstraint,
     create_engine,
     func,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -33,6 +34,7 @@ from async_loader import delete_rows, insert_rows, update_rows
 from async_loader.errors import ConfigurationError
 from async_loader.inserts.bulk import source
 from async_loader.inserts.bulk.counts import Deleted, Updated, Upserted
+from tests.integration.inserts.conftest import DRIVERS, engine_with
 
 
 class Sealed(TypeDecorator[str]):
@@ -75,6 +77,31 @@ class Reading(Base):
     __table_args__ = {"postgresql_partition_by": "LIST (sensor)"}
 
 
+class Loose(TypeDecorator[str]):
+    """Compared in Python's eyes without regard to case; the database has it otherwise."""
+
+    impl = String
+    cache_ok = True
+
+    class comparator_factory(TypeDecorator.Comparator):  # type: ignore[type-arg]  # noqa: N801, PLW1641  # SQLAlchemy's name; its hash stays
+        def __eq__(self, other: Any) -> Any:
+            return func.lower(self.expr) == func.lower(other)
+
+
+class Tag(Base):
+    __tablename__ = "tag"
+    name = mapped_column(Loose, primary_key=True)
+    place: Mapped[int | None] = mapped_column()
+    __table_args__ = (UniqueConstraint("place", deferrable=True),)
+
+
+class Ledger(Base):
+    __tablename__ = "old"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+    __table_args__ = {"postgresql_partition_by": "LIST (id)"}
+
+
 class Joined(Good):
     __tablename__ = "joined_good"
     id: Mapped[int] = mapped_column(ForeignKey("good.id"), primary_key=True)
@@ -83,16 +110,12 @@ class Joined(Good):
 goods: Any = Good.__table__
 
 
-@pytest.fixture(params=["asyncpg", "psycopg_async"])
+@pytest.fixture(params=DRIVERS)
 async def engine(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(
-        make_url(database_url).set(drivername=f"postgresql+{request.param}")
-    )
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(text("CREATE TABLE reading_1 PARTITION OF reading DEFAULT"))
-    yield engine
-    await engine.dispose()
+    async with engine_with(Base, database_url, request.param) as engine:
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE reading_1 PARTITION OF reading DEFAULT"))
+        yield engine
 
 
 @pytest.fixture
@@ -173,6 +196,17 @@ async def test_what_is_changed_is_said(session: AsyncSession) -> None:
     assert await stored(session, "price", "made") == [(11, 10)]
 
 
+async def test_values_and_sql_for_rows_that_are_there(session: AsyncSession) -> None:
+    await upserted(session, [{"sku": "a", "price": 1, "touched": 1, "document": [1]}])
+    given = {"touched": None, "made": 5, Good.place: func.upper("x"), "price": goods.c.price + 1}
+    rows = [{"sku": "a", "price": 9}, {"sku": "b", "price": 9}]
+    assert await upserted(session, rows, set=given) == Upserted(1, 1, 0, [])
+    assert await stored(session, "price", "touched", "made", "place", "version") == [
+        (2, None, 5, "X", 2),
+        (9, None, 7, "there", 1),
+    ]
+
+
 async def test_rows_that_are_left_alone(session: AsyncSession) -> None:
     await upserted(session, [{"sku": "a", "price": 1}])
     rows = [{"sku": "a", "price": 2}, {"sku": "b", "price": 2}]
@@ -193,7 +227,8 @@ async def test_what_comes_back(session: AsyncSession) -> None:
     ("rows", "numbers"),
     [
         (["a", "b", "a"], "1 and 3"),
-        (["x", "b", "b", "x"], "1 and 4"),  # x is there: its first row changes nothing
+        (["x", "b", "b", "x"], "1 and 4"),
+        (["x", "x"], "1 and 2"),  # x is there, and its first row changes nothing
     ],
 )
 async def test_a_key_that_comes_twice(session: AsyncSession, rows: Any, numbers: str) -> None:
@@ -219,6 +254,7 @@ async def test_a_key_that_comes_twice_in_rows_of_two_kinds(session: AsyncSession
 async def test_a_key_that_is_null_is_nobodys(session: AsyncSession) -> None:
     rows = [{"sku": None, "price": 1}] * 3
     assert await upserted(session, rows) == Upserted(3, 0, 0, [])
+    assert await upserted(session, rows, duplicates="last") == Upserted(3, 0, 0, [])
 
 
 async def test_rows_of_a_partitioned_table(session: AsyncSession) -> None:
@@ -345,6 +381,34 @@ async def test_an_onupdate_in_sql(session: AsyncSession) -> None:
     assert seen.all() == [True, False]
 
 
+async def test_no_value_for_a_document(session: AsyncSession) -> None:
+    """None is what the type makes of it, as in SQLAlchemy's own UPDATE: JSON's null."""
+    said = []
+    for ours in (True, False):
+        await session.execute(text("DELETE FROM good"))
+        await insert_rows(session, Good, [{"id": 1, "sku": "a", "document": [1], "price": 1}])
+        row = {"id": 1, "document": None, "price": None, "version": 1}
+        if ours:
+            await update_rows(session, Good, [row])
+        else:
+            await session.execute(update(Good), [row])
+        said.append(await stored(session, "document::text", "price"))
+    assert said == [[("null", None)]] * 2
+
+
+async def test_keys_are_as_equal_as_the_database_has_them(session: AsyncSession) -> None:
+    await insert_rows(session, Tag, [("a", 1), ("A", 2)])
+    assert await update_rows(session, Tag, [{"name": "a", "place": 3}]) == Updated(1, 0, 0)
+    assert await delete_rows(session, Tag, ["A"]) == Deleted(1, 0)
+    assert (await session.execute(text("SELECT * FROM tag"))).all() == [("a", 3)]
+
+
+async def test_a_key_that_rows_of_an_heir_may_have(session: AsyncSession) -> None:
+    await session.execute(text("CREATE TABLE heir () INHERITS (good)"))
+    with pytest.raises(ConfigurationError, match="no unique index of id"):
+        await update_rows(session, Good, [{"id": 1, "made": 1}])
+
+
 async def test_deleted_and_missing_rows(session: AsyncSession) -> None:
     await insert_rows(session, Reading, [(n, n, 0.5, None) for n in range(5)])
     keys = [(0, 0), {"sensor": 1, "hour": 1}, (1, 0), (0, 0), (None, 2)]
@@ -365,6 +429,8 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda s: upserted(s, [], duplicates="first"), "duplicates is"),
     (lambda s: insert_rows(s, Joined, [], on_conflict="nothing"), "several tables"),
     (lambda s: insert_rows(s, Good, [{"made": 1}], on_conflict="update", key="made"), "no unique"),
+    (lambda s: insert_rows(s, Tag, [("a", 1)], on_conflict="nothing", key="place"), "deferrable"),
+    (lambda s: insert_rows(s, Ledger, [(1, 1)], on_conflict="update", key="id"), "is called"),
     (lambda s: upserted(s, [{"skuu": 1}]), "Good has no column attribute skuu"),
     (lambda s: update_rows(s, Good, [{"made": 1}]), "finds rows by id: name it in each"),
     (lambda s: update_rows(s, Good, [{"made": 1}], key="made"), "no unique index of made"),
