@@ -48,7 +48,7 @@ async def run(
     `thresholds` that does not hold ends it: "failed". Cancelling `run` leaves no task and no
     checked-out connection.
 
-    `time_split` also tells where each operation's time goes, for some 2 % of the throughput,
+    `time_split` also tells where each operation's time goes, for up to a tenth of the throughput,
     and names a statement that one operation executes `n_plus_one` times (0: none). `profile` is a
     file for the stacks that the event loop was seen at, in speedscope's format.
     `server_side` asks the server for its own account of the run, on a connection of its own.
