@@ -122,8 +122,9 @@ def target_of(model: Any, caller: str = "insert_rows") -> Target:
         raise ConfigurationError(f"{caller} takes a mapped class or a Table, not {a_kind(model)}")
     table = mapper.local_table
     if not isinstance(table, Table):
+        verb, _, _ = caller.partition("_")
         raise ConfigurationError(
-            f"{caller} cannot take {mapper.class_.__name__}: it is not mapped to a table"
+            f"{caller} cannot {verb} {mapper.class_.__name__}: it is not mapped to a table"
         )
     return Target(mapper.class_, mapper, table if len(mapper.tables) == 1 else None)
 
