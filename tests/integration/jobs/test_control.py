@@ -85,6 +85,8 @@ async def test_pausing_waits_for_the_chunk_under_way_and_admits_no_more(
     elsewhere = create_async_engine(database_url, connect_args=named)
     pausing = asyncio.create_task(pause(elsewhere, "counting"))
     async with elsewhere.connect() as connection:
+        # In a transaction it would see one state of all, and wait for ever.
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         while not await connection.scalar(WAITING):
             assert not pausing.done(), "a chunk is under way"
             await asyncio.sleep(0.01)
@@ -206,6 +208,7 @@ async def test_nice_ratio_rests_in_proportion(engine: AsyncEngine) -> None:
 
 async def test_active_backends(database_url: str, engine: AsyncEngine) -> None:
     async with engine.connect() as one, engine.connect() as lock:
+        await lock.execution_options(isolation_level="AUTOCOMMIT")  # a transaction sees one state
         await lock.execute(text("SELECT pg_advisory_lock(5)"))
         busy = asyncio.create_task(one.execute(text("SELECT pg_advisory_lock(5)")))
         query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
