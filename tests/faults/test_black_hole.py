@@ -115,7 +115,7 @@ async def test_a_close_that_is_not_answered_is_broken_off(proxy: FaultProxy) -> 
         proxy.black_hole()
 
     async with closing(create_engine(proxy.url, pool_size=2)) as engine:
-        async with asyncio.timeout(OP_TIMEOUT + 5):
+        async with asyncio.timeout(30):  # "for ever" is longer, on the busiest machine
             result = await run(
                 workload,
                 sessions=create_sessions(engine),
@@ -140,7 +140,7 @@ async def test_a_stop_in_a_black_hole_ends_within_the_grace(proxy: FaultProxy, t
         await asyncio.sleep(0.5)  # what had its reply already ends, and the next are let in
         for _ in range(times):
             stop.request()
-        async with asyncio.timeout(1 + 5):
+        async with asyncio.timeout(30):  # and the grace of two signals is 300 s
             result = await running
     assert result.outcome == "interrupted"
     assert by_kind(result) == {"cancelled": 10}
