@@ -75,8 +75,26 @@ def _call(column: ColumnPlan) -> Any:
     return column.default() if column.default is not None else None
 
 
+def bind_given(batch: RowBatch, generated: ColumnPlan | None, dialect: Dialect) -> None:
+    """Make what the driver takes of given values, where no code but SQLAlchemy's has a hand in it.
+
+    Whatever they say against a batch is known before a key is drawn or a default called: then
+    SQLAlchemy sends the rows as if nothing had been tried.
+    """
+    defaulted = {default.column for default in batch.defaults}
+    for column, values, rows in batch.value_columns():
+        if column.codec.foreign or column in defaulted or column is generated:
+            continue
+        try:
+            bound = _bound(column, values, rows, batch.count)
+        except Exception as error:
+            raise FastPathUnsupportedError("a type does not take a value") from error
+        _refuse_guesses(column, bound, rows, dialect)
+        batch.bound[column] = bound
+
+
 def bind_once(tables: Rows, dialect: Dialect) -> None:
-    """Make the values that the driver takes; of one that cannot be made only its row is told.
+    """Make the other values that the driver takes; of one that cannot be made its row is told.
 
     The rows before it may have gone by then, so SQLAlchemy comes to it once more, unless a type
     of the application's own would be asked twice.
@@ -96,6 +114,8 @@ def bind(tables: Rows, dialect: Dialect) -> None:
     foreign = []
     for pending, batch in tables:
         for column, values, rows in batch.value_columns():
+            if column in batch.bound:
+                continue
             drawn = batch.drawn.get(column)
             if column.codec.foreign and batch.count:
                 given = [row for row in rows if row not in drawn] if drawn else rows

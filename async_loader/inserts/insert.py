@@ -138,16 +138,16 @@ class Insert:
                     self._expire(group, statement.expired)
         self._sent.clear()
 
-    def made(self) -> list[list[tuple[str, Any]]]:
-        """Return, row by row, the attributes that were drawn or made by defaults."""
-        found: list[list[tuple[str, Any]]] = [[] for _ in range(self.batch.count)]
+    def made(self) -> list[list[tuple[ColumnPlan, Any]]]:
+        """Return, row by row, the keys that were drawn and what defaults have made."""
+        found: list[list[tuple[ColumnPlan, Any]]] = [[] for _ in range(self.batch.count)]
         for row, key in zip(*self.drawn, strict=True):
-            found[row].append((self.generated_key, key))
+            found[row].append((self.generated, key))
         for default in self.batch.defaults:
-            if default.column.key is not None and default.column.role is Role.DEFAULT:
+            if default.column.role is Role.DEFAULT:
                 for row in default.rows:
                     if default.was_called(row):
-                        found[row].append((default.column.key, default.values[row]))
+                        found[row].append((default.column, default.values[row]))
         return found
 
     def is_sent_at_once(self) -> bool:

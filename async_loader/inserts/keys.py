@@ -158,10 +158,13 @@ def come_sorted(
 
 def _of_sequence(connection: Connection, facts: TableFacts, name: str, names: Names) -> Source:
     """Return a sequence of the model's own, which need not be the column's."""
-    found = f"SELECT seqrelid, seqcycle FROM pg_sequence WHERE seqrelid = to_regclass({name})"
+    found = (
+        "SELECT seqrelid, seqcycle OR NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE') "
+        f"FROM pg_sequence WHERE seqrelid = to_regclass({name})"
+    )
     row = connection.exec_driver_sql(names.escape(found)).one_or_none()
     if row is None or row[1]:
-        raise FastPathUnsupportedError(f"the sequence {name} is not there, or cycles")
+        raise FastPathUnsupportedError(f"the sequence {name} may not be used, or cycles")
     return Source(facts.table, facts.oid, f"nextval({name})", row[0])
 
 

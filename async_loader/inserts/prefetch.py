@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapper
 
 from ._sqlalchemy import collect_insert_commands, emit_insert_statements, finalize_insert_update
 from .catalogue import TableFacts, facts_of
+from .column_types import is_text_to
 from .keys import Wanted, draw
 from .names import Names
 from .plans import FastPathUnsupportedError, KeySource, Level, Role, TablePlan, listens, mapper_plan
@@ -82,6 +83,8 @@ def _plan(
     (table,) = plan.tables.values()
     if table.refers_to_itself:
         raise FastPathUnsupportedError("its rows refer to each other")
+    if any(is_text_to(column.column.type, connection.dialect) for column in table.columns):
+        raise FastPathUnsupportedError("SQLAlchemy sends several rows with a domain as text")
     save.refuse_known(plan, states)
     return mapper, table
 

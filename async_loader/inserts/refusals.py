@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
+from collections.abc import Container, Sequence
 
+from sqlalchemy.engine import Connection, Dialect
+
+from .calls import bind_given, refuse_turns
 from .catalogue import TableFacts, facts_of, later_in
 from .insert import Insert
-from .plans import FastPathUnsupportedError
+from .keys import must_ask
+from .plans import ColumnPlan, FastPathUnsupportedError
 from .resending import Levels, refuse_to_try
+from .sizes import refuse_long
 
 
-def refuse_table(insert: Insert) -> None:
-    """Refuse a table that is not there, or shows how its rows came."""
+def refuse_table(insert: Insert) -> TableFacts:
+    """Return what the server says; refuse a table that is not there, or shows how its rows came."""
     facts = facts_of(insert.connection, insert.plan, insert.names)
     if facts is None:
         raise FastPathUnsupportedError(f"{insert.plan.table.name} is not there")
     _refuse_what_shows(facts)
+    return facts
 
 
 def seen_of(
     connection: Connection, inserts: list[Insert], levels: Levels | None, *, is_cut: bool
 ) -> tuple[TableFacts | None, bool]:
     """Return what the server says of a table, and whether a refused row has to be looked for."""
-    if sum(insert.batch.count for insert in inserts) < 2:  # how one row came shows nowhere
-        return None, False
+    if sum(insert.batch.count for insert in inserts) < 2:
+        asked = any(must_ask(insert.plan, len(insert.lacking())) for insert in inserts)
+        if not asked:  # how one row came shows nowhere
+            return None, False
     facts = facts_of(connection, inserts[0].plan, inserts[0].names)
     return facts, facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
 
@@ -46,15 +54,39 @@ def _may_be_refused(facts: TableFacts, inserts: list[Insert], levels: Levels | N
     return facts.refuses or any(insert.may_be_refused() for insert in inserts)
 
 
-def refuse_nulls(insert: Insert, facts: TableFacts) -> None:
-    """Refuse what the table refuses: SQLAlchemy gets the error of the first row."""
+def refuse_given(inserts: Sequence[Insert], dialect: Dialect, *, in_turns: bool) -> None:
+    """Refuse what given values say against a batch, before keys are drawn and defaults called."""
+    refuse_turns([(insert.pending, insert.batch) for insert in inserts], in_turns=in_turns)
+    for insert in inserts:
+        refuse_long(insert.batch, dialect.driver)
+        bind_given(insert.batch, insert.plan.generated, dialect)
+
+
+def refuse_rows(
+    inserts: Sequence[Insert], facts: TableFacts | None, known: Container[ColumnPlan] = ()
+) -> None:
+    """Refuse rows that the table refuses, by the values that are bound; `known` are looked at.
+
+    SQLAlchemy gets the error of the first row.
+    """
+    if facts is not None:
+        for insert in inserts:
+            _refuse_nulls(insert, facts, known)
+            refuse_later(insert, facts)
+
+
+def _refuse_nulls(insert: Insert, facts: TableFacts, known: Container[ColumnPlan]) -> None:
     for column, _, rows in insert.batch.value_columns():
-        if column.column.name in facts.never_given:
-            raise FastPathUnsupportedError(f"{facts.table}.{column.column.name} is the server's")
-        if column.column.name in facts.not_null:
-            values = insert.batch.bound[column]
-            if None in (values if len(rows) == len(values) else [values[row] for row in rows]):
-                raise FastPathUnsupportedError(f"{facts.table}.{column.column.name} is given None")
+        values = insert.batch.bound.get(column)
+        if values is None or column in known:
+            continue
+        name = column.column.name
+        if name in facts.never_given:
+            raise FastPathUnsupportedError(f"{facts.table}.{name} is the server's")
+        if name not in facts.not_null:
+            continue
+        if None in (values if len(rows) == len(values) else [values[row] for row in rows]):
+            raise FastPathUnsupportedError(f"{facts.table}.{name} is given None")
 
 
 def refuse_later(insert: Insert, facts: TableFacts) -> None:

@@ -25,9 +25,10 @@ from sqlalchemy.orm.exc import FlushError
 from ._sqlalchemy import UOWTransaction, collect_insert_commands, emit_insert_statements
 from .execute import execute
 from .insert import Insert, rows_missing
-from .plans import ColumnPlan, FastPathUnsupportedError
+from .plans import ColumnPlan, FastPathUnsupportedError, Role
 
 Command = tuple[Any, ...]
+Made = dict[Any, list[tuple[ColumnPlan, Any]]]  # what an object has of keys and defaults
 SavedState = tuple[
     Any, dict[str, Any], dict[str, Any], set[str]
 ]  # a state and copies of what it has
@@ -145,9 +146,7 @@ class Resending:
                     break
                 restore(later[state] for state in batch)
 
-    def _send_between(
-        self, inserts: Sequence[Insert], made: dict[Any, list[tuple[str, Any]]]
-    ) -> None:
+    def _send_between(self, inserts: Sequence[Insert], made: Made) -> None:
         """Insert what is not written; what is, is told of in its turn, or not at all."""
         later = _written(inserts)
         for batch in list(self._batches(_in_order(inserts))):
@@ -156,7 +155,7 @@ class Resending:
             if rest:
                 self._emit(rest, made)
 
-    def made(self, inserts: Sequence[Insert]) -> dict[Any, list[tuple[str, Any]]]:
+    def made(self, inserts: Sequence[Insert]) -> Made:
         """Return the objects that are not written, with the keys and defaults they have."""
         return {
             state: given
@@ -167,7 +166,7 @@ class Resending:
             if row not in insert.written
         }
 
-    def send(self, states: Sequence[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
+    def send(self, states: Sequence[Any], made: Made) -> None:
         """Insert objects in SQLAlchemy's statements, with what was made for them already."""
         if not any(made[state] for state in states):
             self._emit_all(self._commands(states))
@@ -187,19 +186,11 @@ class Resending:
         try:
             commands = list(self._commands(states))
             called = _call_defaults(inserts, states) if len(states) > 1 else {}
-            for command in commands:
-                command[2].update(
-                    (one.column.key, value) for one, value in called.get(command[0], ())
-                )
-            self._emit_one_by_one(commands)
+            self._emit_one_by_one(_given(commands, called))
         except BaseException:
             restore(before)
             raise
-        for state, values in called.items():
-            for column, value in values:
-                if column.key is not None:
-                    state.dict[column.key] = value
-                    state.committed_state.pop(column.key, None)
+        _write_called(called)
 
     def _emit_one_by_one(self, commands: Sequence[Command]) -> None:
         missing: FlushError | None = None
@@ -234,22 +225,42 @@ class Resending:
         by_order = dialect.insert_executemany_returning_sort_by_parameter_order
         return not has_expressions and by_order
 
-    def _emit(self, states: list[Any], made: dict[Any, list[tuple[str, Any]]]) -> None:
+    def _emit(self, states: list[Any], made: Made) -> None:
+        """Send the rows in SQLAlchemy's own statement, as if it had called the defaults itself."""
         before = list(map(held, states))
-        for state in states:
-            for key, value in made[state]:
-                state.dict[key] = value
-                state.committed_state.pop(key, None)  # as after a default that SQLAlchemy calls
+        called = {
+            state: [(one, value) for one, value in made[state] if one.role is Role.DEFAULT]
+            for state in states
+        }
         try:
-            self._emit_all(self._commands(states))
+            for state in states:
+                for column, value in made[state]:
+                    if column.role is not Role.DEFAULT:
+                        state.dict[column.key] = value
+            self._emit_all(_given(self._commands(states), called))
         except BaseException:
             restore(before)
             raise
+        _write_called(called)
 
 
-def _call_defaults(
-    inserts: Sequence[Insert], states: Sequence[Any]
-) -> dict[Any, list[tuple[ColumnPlan, Any]]]:
+def _given(commands: Iterable[Command], called: Made) -> list[Command]:
+    """Return inserts with the values of defaults that were called."""
+    given = list(commands)
+    for command in given:
+        command[2].update((one.column.key, value) for one, value in called.get(command[0], ()))
+    return given
+
+
+def _write_called(called: Made) -> None:
+    for state, values in called.items():
+        for column, value in values:
+            if column.key is not None:
+                state.dict[column.key] = value
+                state.committed_state.pop(column.key, None)
+
+
+def _call_defaults(inserts: Sequence[Insert], states: Sequence[Any]) -> Made:
     """Call the defaults of some objects, one after the other, and return the values."""
     wanted: dict[Any, list[ColumnPlan]] = {state: [] for state in states}
     for insert in inserts:

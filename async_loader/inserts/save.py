@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Table
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 
 from ._sqlalchemy import UOWTransaction, finalize_insert_update, has_one_bind, is_autocommit
-from .calls import bind_once, call_defaults, refuse_turns
+from .calls import bind_once, call_defaults
 from .catalogue import TableFacts
 from .equated import copy_keys_down
 from .execute import NotSentError
@@ -27,12 +28,13 @@ from .insert import Insert, inserts_of
 from .keys import Wanted, come_sorted, draw, must_ask
 from .names import Names
 from .plans import FastPathUnsupportedError, MapperPlan, listens, mapper_plan
-from .refusals import refuse_before_keys, refuse_later, refuse_nulls, seen_of
+from .refusals import refuse_before_keys, refuse_given, refuse_rows, seen_of
 from .resending import Levels, Resending, Savepoint, is_of_rows
 from .rows import Pending, collect
 from .sizes import refuse_long
 
 State = Any
+_EXPIRED = attrgetter("expired_attributes")
 MapperBatch = tuple[MapperPlan, Pending]
 
 
@@ -89,8 +91,11 @@ class Save:
         # Where SQLAlchemy looks at results in between, an error says how far it came.
         is_cut = not _is_sent_at_once(inserts) if levels is None else levels.is_cut
         facts, fragile = seen_of(connection, inserts, levels, is_cut=is_cut)
+        in_turns = levels is not None and is_cut
         try:
             refuse_before_keys(connection, facts, fragile=fragile)
+            refuse_given(inserts, connection.dialect, in_turns=in_turns)
+            refuse_rows(inserts, facts)
             self._draw(connection, inserts, facts, always=fragile)
         except FastPathUnsupportedError:
             # Where sorting says nothing, only a statement a row tells whose key comes back.
@@ -101,7 +106,7 @@ class Save:
         try:
             if in_order:
                 inserts = _one_after_another(inserts)
-            self._prepare(connection, inserts, facts, in_turns=levels is not None and is_cut)
+            self._prepare(connection, inserts, facts)
             self._send(inserts, resending, in_order=in_order, fragile=fragile)
         except (FastPathUnsupportedError, NotSentError):
             # What SQLAlchemy makes of such a value, be it an error, concerns one row alone.
@@ -132,18 +137,13 @@ class Save:
         raise NotSentError
 
     def _prepare(
-        self,
-        connection: Connection,
-        inserts: list[Insert],
-        facts: TableFacts | None,
-        *,
-        in_turns: bool,
+        self, connection: Connection, inserts: list[Insert], facts: TableFacts | None
     ) -> None:
         """Call defaults and bind processors; refuse what must not go in one statement."""
         tables = [(insert.pending, insert.batch) for insert in inserts]
+        known = {column for insert in inserts for column in insert.batch.bound}
         try:
             with gc_paused(sum(insert.batch.count for insert in inserts)):
-                refuse_turns(tables, in_turns=in_turns)
                 call_defaults(tables)
                 for insert in inserts:
                     refuse_long(insert.batch, connection.dialect.driver)
@@ -152,10 +152,7 @@ class Save:
             raise
         except Exception as error:
             as_statement_error(connection, error, f"INSERT INTO {inserts[0].plan.table.name}")
-        for insert in inserts:
-            if facts is not None:
-                refuse_nulls(insert, facts)
-                refuse_later(insert, facts)
+        refuse_rows(inserts, facts, known)
 
     def understood(
         self, base_mapper: Mapper[Any], states: Sequence[State]
@@ -196,6 +193,8 @@ class Save:
         if mapper._validate_polymorphic_identity:
             for state, values in zip(pending.states, pending.dicts, strict=True):
                 mapper._validate_polymorphic_identity(mapper, state, values)
+        if any(map(_EXPIRED, pending.states)):
+            raise FastPathUnsupportedError("an object that is no row has attributes to be loaded")
         self.refuse_known(plan, pending.states)
         return plan
 
@@ -224,6 +223,7 @@ class Save:
         is_cut = not _is_sent_at_once([insert])
         facts, fragile = seen_of(connection, [insert], None, is_cut=is_cut)
         refuse_before_keys(connection, facts, fragile=fragile)
+        refuse_given([insert], connection.dialect, in_turns=False)
         return Wanted(insert.plan, len(rows), connection, insert.names)
 
     def inserts(

@@ -50,7 +50,11 @@ def refuse_long(batch: RowBatch, driver: str) -> None:
     """Refuse values so long that SQLAlchemy's rows are faster; before they are bound."""
     if batch.count == 1:
         return
-    total = sum(_total(values) for column, values, _ in batch.value_columns() if column.codec.sized)
+    total = sum(
+        _total(values)
+        for column, values, _ in batch.value_columns()
+        if column.codec.sized and column not in batch.bound
+    )
     if total > _LONG[driver] * batch.count:
         raise FastPathUnsupportedError(f"{total // batch.count} bytes a row: an array is slower")
 

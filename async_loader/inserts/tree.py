@@ -26,7 +26,7 @@ from .insert import Insert
 from .keys import Wanted
 from .places import NotSimpleError, Place
 from .plans import FastPathUnsupportedError
-from .refusals import refuse_table
+from .refusals import refuse_given, refuse_later, refuse_table
 from .resending import Resending
 from .save import Save
 
@@ -72,10 +72,12 @@ class Tree:
         if len(inserts) != 1:
             raise FastPathUnsupportedError("a tree of several kinds of rows")
         self.insert = inserts[0]
-        refuse_table(self.insert)
+        facts = refuse_table(self.insert)
         self.lacking = self.insert.lacking()
         self._refuse_later_keys()
         self._refuse_listeners()
+        refuse_given(inserts, connection.dialect, in_turns=self.is_cut)
+        refuse_later(self.insert, facts)
         if self.is_cut:
             self.brings_values = self.insert.may_be_refused() or self._brings_references(
                 self.insert
@@ -123,7 +125,9 @@ class Tree:
                 carry_keys(save.uow, sorted(self.links, key=self._carried_in), {})
             save.insert(self.base, self.states, self)
         except BaseException:
-            self._take_back()
+            if self._undo:  # else it was sent again as SQLAlchemy does, and left alike
+                self._take_back()
+                carry_keys(save.uow, next(self._turns())[0], {})
             raise
 
     def resend(self, resending: Resending, inserts: Sequence[Insert]) -> None:
@@ -131,7 +135,7 @@ class Tree:
         made = resending.made(inserts)
         for row, value in zip(self.lacking, self._given, strict=True):
             state = self.states[row]
-            made[state] = [(inserts[0].generated_key, value), *made[state]]
+            made[state] = [(inserts[0].generated, value), *made[state]]
         self._take_back()
         carried: Carried = {}
         for links, states in self._turns():

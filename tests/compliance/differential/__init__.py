@@ -18,7 +18,6 @@ step, what ORM events saw and in which order, calls of defaults and of types, ro
     observation.py  what is seen of objects, errors, rows and events
     ordering.py     sets that iterate alike in both runs
     comparing.py    what a run left behind, and how two are compared
-    mixing.py       what SQLAlchemy itself mixes up
     performing.py   engines and databases; one example performed
     campaign.py     many examples, and what they covered
     mutants.py      mended faults, broken again: each has to be found

@@ -160,6 +160,8 @@ def described(error: BaseException) -> list[str]:
             found.append(_PREFIX.sub("@", str(getattr(diagnostic, "constraint_name", None))))
             found.append(f"invalidated {error.connection_invalidated}")
         return found
+    if isinstance(error, RecursionError):  # its words tell where the stack ended, by chance
+        return [type(error).__name__]
     words = _PREFIX.sub("@", _ADDRESS.sub("0x", str(error).split("\n")[0].split(" (")[0]))
     return [type(error).__name__, words[:80]]
 

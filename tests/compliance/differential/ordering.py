@@ -15,7 +15,7 @@ from zlib import crc32
 from sqlalchemy.orm import unitofwork
 from sqlalchemy.orm.state import InstanceState
 
-_BITS = (1 << 61) - 1
+_BITS = (1 << 64) - 1
 
 
 class _Numbers:
@@ -30,14 +30,18 @@ class _Numbers:
         self._keys: dict[Any, int] = {}
 
     def next(self) -> int:
-        return next(self._counter) * self._factor & _BITS
+        return self._spread(next(self._counter))
+
+    def _spread(self, number: int) -> int:
+        # A set goes by the lowest bits, and of a product the highest are those that mix.
+        return (number * self._factor & _BITS) >> 32
 
     def of(self, action: Any) -> int:
         """Return one of what an action does, to what."""
         key = (type(action).__name__, action.sort_key)
         number = self._keys.get(key)
         if number is None:
-            number = self._keys[key] = crc32(repr(key).encode()) * self._factor & _BITS
+            number = self._keys[key] = self._spread(crc32(repr(key).encode()))
         return number ^ hash(getattr(action, "state", None) or 0)
 
 
