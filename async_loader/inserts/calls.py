@@ -81,9 +81,9 @@ def bind_given(batch: RowBatch, generated: ColumnPlan | None, dialect: Dialect) 
     Whatever they say against a batch is known before a key is drawn or a default called: then
     SQLAlchemy sends the rows as if nothing had been tried.
     """
-    defaulted = {default.column for default in batch.defaults}
+    others = {default.column for default in batch.defaults}.union(batch.bound)
     for column, values, rows in batch.value_columns():
-        if column.codec.foreign or column in defaulted or column is generated:
+        if column.codec.foreign or column in others or column is generated:
             continue
         try:
             bound = _bound(column, values, rows, batch.count)

@@ -94,6 +94,8 @@ class Save:
         in_turns = levels is not None and is_cut
         try:
             refuse_before_keys(connection, facts, fragile=fragile)
+            if levels is not None:
+                inserts[0].batch.bound.update(levels.bound)
             refuse_given(inserts, connection.dialect, in_turns=in_turns)
             refuse_rows(inserts, facts)
             self._draw(connection, inserts, facts, always=fragile)

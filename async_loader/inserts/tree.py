@@ -12,7 +12,7 @@ is carried in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -25,9 +25,10 @@ from .flush_order import Carried, Edge, KeyPropagation, Link, carry_keys
 from .insert import Insert
 from .keys import Wanted
 from .places import NotSimpleError, Place
-from .plans import FastPathUnsupportedError
+from .plans import ColumnPlan, FastPathUnsupportedError
 from .refusals import refuse_given, refuse_later, refuse_table
 from .resending import Resending
+from .rows import Values
 from .save import Save
 
 State = Any
@@ -54,6 +55,13 @@ class Tree:
 
     def __post_init__(self) -> None:
         self.states = [state for level in self.levels.values() for state in level]
+
+    @property
+    def bound(self) -> Mapping[ColumnPlan, Values]:
+        """Return what was bound beforehand, but for the references that are carried since."""
+        carried = {right for edge in self.edges for _, right in edge.pairs}
+        bound = {} if self.insert is None else self.insert.batch.bound
+        return {one: values for one, values in bound.items() if one.key not in carried}
 
     @property
     def is_cut(self) -> bool:
