@@ -187,6 +187,11 @@ class Save:
             self.connection = connection
         return connection
 
+    def want_connection(self, mapper: Mapper[Any]) -> None:
+        """Ask for what SQLAlchemy wants before it carries a key: a savepoint may be refused."""
+        if self.connection is None and self.session.connection_callable is None:
+            self.uow.transaction.connection(mapper)
+
     def _plan(self, mapper: Any, connection: Connection, pending: Pending) -> MapperPlan:
         plan = mapper_plan(mapper, connection.dialect)
         reason = plan.reason or listens(mapper)

@@ -169,6 +169,7 @@ class BatchingUnitOfWork:
         for base, mappers in order.steps:
             if mappers is None:
                 if base not in seen_to:
+                    self.save.want_connection(base.mapper)
                     carry.run(uow, base)
             elif base in trees:
                 planted, keys = trees[base]
