@@ -244,6 +244,9 @@ _SERVER = [
     f"GRANT USAGE ON SCHEMA public, {', '.join(SCHEMAS)} TO {ROLE}",
 ]
 _AFRESH = [
+    # A recursion that ends in the middle of a driver's work leaves a transaction to nobody.
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'",
     f"DROP SCHEMA public, {', '.join(SCHEMAS)} CASCADE",
     "CREATE SCHEMA public",
     *_SERVER[len(_EXTENSIONS) :],
