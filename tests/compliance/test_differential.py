@@ -61,3 +61,9 @@ def test_a_fault_is_found(
 ) -> None:
     MUTANTS[name].apply(monkeypatch)
     assert campaign.run(1000, seed, shrink=False) is not None
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_is_still_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it breaks has that name yet: else the command would break nothing in silence."""
+    MUTANTS[name].apply(monkeypatch)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from async_loader.inserts import calls, flush_order, save, tree
+from async_loader.inserts import calls, flush_order, refusals, save, tree
 from async_loader.inserts.insert import Insert
 
 
@@ -43,7 +43,7 @@ def _early_keys(patch: Patch) -> None:
 
 def _unseen_triggers(patch: Patch) -> None:
     """Tables that show how their rows came are batched like others."""
-    patch.setattr(save, "_refuse_what_shows", lambda _: None)
+    patch.setattr(refusals, "_refuse_what_shows", lambda _: None)
 
 
 def _groups_out_of_order(patch: Patch) -> None:
@@ -71,12 +71,13 @@ def _defaults_by_column(patch: Patch) -> None:
                     default.values[row] = calls._call(default.column)
 
     patch.setattr(save, "call_defaults", call)
-    patch.setattr(save, "refuse_turns", lambda *_, **__: None)
+    patch.setattr(refusals, "refuse_turns", lambda *_, **__: None)
 
 
 def _later_rows(patch: Patch) -> None:
     """A row may refer to a later one of its statement."""
-    patch.setattr(save, "_refuse_later", lambda *_: None)
+    for module in (refusals, tree):
+        patch.setattr(module, "refuse_later", lambda *_: None)
 
 
 def _autocommit(patch: Patch) -> None:
@@ -92,6 +93,17 @@ def _one_zone(patch: Patch) -> None:
 def _first_type(patch: Patch) -> None:
     """psycopg may guess the type of a column from one of its values."""
     patch.setattr(calls, "refuse_guesses", lambda *_: None)
+
+
+def _late_looks(patch: Patch) -> None:
+    """Values are looked at when keys are drawn and defaults called."""
+    for module in (save, tree):
+        patch.setattr(module, "refuse_given", lambda *_, **__: None)
+
+
+def _one_row_unseen(patch: Patch) -> None:
+    """Of a table that gets one row nothing is asked, though its key is drawn."""
+    patch.setattr(refusals, "must_ask", lambda *_: False)
 
 
 def _far_errors(patch: Patch) -> None:
@@ -131,6 +143,8 @@ MUTANTS: dict[str, Mutant] = {
     "autocommit": Mutant("rows before one that fails are kept", _autocommit),
     "one_zone": Mutant("times keep their zones", _one_zone, ("psycopg",)),
     "first_type": Mutant("a column may mix types", _first_type, ("psycopg",)),
+    "late_looks": Mutant("what is refused goes as if nothing had been tried", _late_looks),
+    "one_row_unseen": Mutant("a row that nobody may read is refused", _one_row_unseen),
     "lost_friends": Mutant("rows between a table and itself go in", _lost_friends),
     "levels_at_once": Mutant("a refused tree leaves keys as far as it came", _levels_at_once),
     "far_errors": Mutant("after an error objects are as SQLAlchemy leaves them", _far_errors),
