@@ -27,7 +27,8 @@ from .outcomes import ApplyFailed, ApplyRefusedError, EndRaisedError, Retry, Tak
 from .transaction import CAUGHT, NOT_YOURS, ChunkTransaction, gave_up
 from .transient import is_cancelled, is_of_no_row, is_transient
 
-Within = Callable[[AsyncSession, ChunkTransaction], Awaitable[None]]
+Read = Callable[[AsyncSession], Sequence[Any]]
+Within = Callable[[AsyncSession, ChunkTransaction, Sequence[Any]], Awaitable[None]]
 Values = Callable[[int], dict[str, Any]]
 
 
@@ -51,9 +52,9 @@ class Fenced:
     left: bool = False
     _moves: KeyWatch | None = None
 
-    async def run(self, within: Within, values: Values) -> None:
+    async def run(self, within: Within, values: Values, read: Read) -> None:
         """
-        Enter, do what is within, leave, and commit.
+        Enter, read the rows, do what is within, leave, and commit.
 
         `values` are what to leave with, of the number of objects that were flushed.
 
@@ -65,8 +66,10 @@ class Fenced:
             session = await closing.enter_async_context(self.sessions())
             try:
                 with ends_told(rest=lambda: f"; {self._standing()}"):
-                    names = await session.run_sync(self._enter, transaction)
-                    await within(session, transaction)
+                    names, rows = await session.run_sync(
+                        lambda _: self._enter(session, transaction, read)
+                    )
+                    await within(session, transaction, rows)
                     if await transaction.commit(
                         session,
                         self.flush,
@@ -131,12 +134,14 @@ class Fenced:
         if moves is not None:
             moves.check(session.connection())
 
-    def _enter(self, session: Session, transaction: ChunkTransaction) -> Names | None:
-        """Begin and enter, all in one greenlet: each costs as much as a statement's half."""
-        connection = transaction.begin(session)
+    def _enter(
+        self, session: AsyncSession, transaction: ChunkTransaction, read: Read
+    ) -> tuple[Names | None, Sequence[Any]]:
+        """Begin, enter and read, in one greenlet: each costs as much as a statement's half."""
+        connection = transaction.begin(session.sync_session)
         entered = self.fence.enter(connection, self.place, self.me)
         transaction.enter(connection, entered.limit)
-        return entered.names
+        return entered.names, read(session)
 
     def _leave(self, at: Connection, values: dict[str, Any], names: Names | None) -> bool:
         self.left = self.fence.leave(at, {**self.place, **values}, names)

@@ -207,7 +207,7 @@ async def _read_one(session: AsyncSession, keyset: Keyset) -> None:
     try:
         if lock_of(keyset.select) is not None:  # what may not be locked says so of no row
             await session.execute(keyset.rows(None, None)[0].limit(0))
-        await read_rows(session, keyset, (keyset.one_row(), {}))
+        await session.run_sync(lambda _: read_rows(session, keyset, (keyset.one_row(), {})))
     except InvalidRequestError as error:
         why = f"a job's select cannot be read: {first_line(error)}"
         raise ConfigurationError(why) from error

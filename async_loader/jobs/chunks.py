@@ -102,9 +102,18 @@ class Chunks:
         by = self.advance_of(claimed, ahead, Counts())
         rows: Sequence[Any] = ()
 
-        async def within(session: AsyncSession, transaction: ChunkTransaction) -> None:
+        async def within(
+            session: AsyncSession, transaction: ChunkTransaction, read: Sequence[Any]
+        ) -> None:
             nonlocal rows  # they outlive the session: it lets go of all at once, not of each
-            rows = await self._apply(fenced, session, transaction, claimed)
+            rows, keys = await self._look_at(session, claimed, read)
+            if rows or self.keyset is None:
+                chunk = Chunk(self.run, claimed.number, claimed.chunk + 1, self.arguments)
+                moves = self._watch_key(transaction, claimed)
+                await fenced.call(self.apply, session, transaction, rows, chunk, moves=moves)
+            if keys:
+                await session.run_sync(fenced.flush)
+                await self._check_cleared(session, claimed, keys)
 
         def values(written: int) -> dict[str, Any]:
             nonlocal by
@@ -113,31 +122,13 @@ class Chunks:
             return values_of(by)
 
         try:
-            await fenced.run(within, values)
+            await fenced.run(within, values, lambda session: self._read(session, claimed))
         finally:
             claimed.applied, claimed.elsewhere = (
                 fenced.applied,
                 claimed.elsewhere or fenced.elsewhere,
             )
         return by
-
-    async def _apply(
-        self,
-        fenced: Fenced,
-        session: AsyncSession,
-        transaction: ChunkTransaction,
-        claimed: ClaimedPartition,
-    ) -> Sequence[Any]:
-        """Read the chunk's rows, apply, and return them."""
-        rows, keys = await self._rows(session, claimed)
-        if rows or self.keyset is None:
-            chunk = Chunk(self.run, claimed.number, claimed.chunk + 1, self.arguments)
-            moves = self._watch_key(transaction, claimed)
-            await fenced.call(self.apply, session, transaction, rows, chunk, moves=moves)
-        if keys:
-            await session.run_sync(fenced.flush)
-            await self._check_cleared(session, claimed, keys)
-        return rows
 
     def _watch_key(
         self, transaction: ChunkTransaction, claimed: ClaimedPartition
@@ -154,24 +145,30 @@ class Chunks:
             return "its one transaction"
         return f"the rows {self.keyset.describe_range(claimed.cursor, claimed.ends[-1])}"
 
-    async def _rows(
-        self, session: AsyncSession, claimed: ClaimedPartition
+    def _read(self, session: AsyncSession, claimed: ClaimedPartition) -> Sequence[Any]:
+        """Return the chunk's rows, but for those that are read again and again."""
+        if self.keyset is None or self.definition.until_empty:
+            return ()
+        page = self.keyset.rows(claimed.cursor, claimed.ends[-1])
+        return read_rows(session, self.keyset, page)
+
+    async def _look_at(
+        self, session: AsyncSession, claimed: ClaimedPartition, rows: Sequence[Any]
     ) -> tuple[Sequence[Any], Sequence[str]]:
         """Return the chunk's rows and, where rows are read again and again, their keys."""
         if self.keyset is None:
             return (), ()
         span = (claimed.cursor, claimed.ends[-1])
-        if not self.definition.until_empty:
-            rows = await read_rows(session, self.keyset, self.keyset.rows(*span))
-            await check_objects(session, self.keyset, span, rows)
-            return rows, ()
-        async with our_settings(session, self.keyset):
-            found = await read_with_keys(session, self.keyset, self.keyset.rows(*span, keys=True))
-        for key in await self.store.known_errors(session, self.run, list(found)):
-            del found[key]
-        rows = list(found.values())
+        keys: Sequence[str] = ()
+        if self.definition.until_empty:
+            async with our_settings(session, self.keyset):
+                page = self.keyset.rows(*span, keys=True)
+                found = await read_with_keys(session, self.keyset, page)
+            for key in await self.store.known_errors(session, self.run, list(found)):
+                del found[key]
+            rows, keys = list(found.values()), list(found)
         await check_objects(session, self.keyset, span, rows)
-        return rows, list(found)
+        return rows, keys
 
     async def _check_cleared(
         self, session: AsyncSession, claimed: ClaimedPartition, keys: Sequence[str]

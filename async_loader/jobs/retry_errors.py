@@ -7,7 +7,7 @@ transaction that applies the row. A row that was applied has no line any more, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +76,18 @@ async def _apply_one(chunks: Chunks, key: str) -> None:
     fence = error_fence(store.tables)
     fenced = Fenced(chunks.sessions, fence, place, 0, lambda: f"the row {keyset.describe(key)}")
 
-    async def within(session: AsyncSession, transaction: ChunkTransaction) -> None:
+    def read(session: AsyncSession) -> Sequence[Any]:
+        return read_rows(session, keyset, (keyset.at(key), {}))
+
+    async def within(
+        session: AsyncSession, transaction: ChunkTransaction, rows: Sequence[Any]
+    ) -> None:
         error = await _line(session, store.tables.error, place)
-        rows = await read_rows(session, keyset, (keyset.at(key), {}))
         if rows:  # else it is gone, or not the select's any more
             await fenced.call(chunks.apply, session, transaction, rows, _chunk_of(chunks, error))
 
     try:
-        await fenced.run(within, lambda _written: {})
+        await fenced.run(within, lambda _written: {}, read)
     except Retry as retry:
         if fenced.elsewhere:
             raise again_elsewhere(chunks.definition.name, fenced.rows(), retry) from retry

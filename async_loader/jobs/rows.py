@@ -12,19 +12,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Select, func, inspect
+from sqlalchemy import Result, Select, func, inspect
 from sqlalchemy import select as select_
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import await_only
 
 from ..errors import ConfigurationError
 from .keyset import SETTINGS, Keyset, Page, encode
 
 
-async def read_rows(session: AsyncSession, keyset: Keyset, page: Page) -> Sequence[Any]:
-    """Return what a select yields: objects of one mapped class, or rows."""
+def read_rows(session: AsyncSession, keyset: Keyset, page: Page) -> Sequence[Any]:
+    """Return what a select yields: objects of one mapped class, or rows; within `run_sync`."""
     rows: Sequence[Any]
-    result = await session.execute(*page)
+    result = _execute(session, page)
     if not keyset.entities:
         rows = result.all()
     elif keyset.joins_collections:
@@ -34,8 +35,14 @@ async def read_rows(session: AsyncSession, keyset: Keyset, page: Page) -> Sequen
             rows = result.scalars().all()
         except InvalidRequestError:
             _make_unique(keyset)
-            return await read_rows(session, keyset, page)
+            return read_rows(session, keyset, page)
     return rows
+
+
+def _execute(session: AsyncSession, page: Page) -> Result[Any]:
+    if type(session).execute is AsyncSession.execute:
+        return session.sync_session.execute(*page)
+    return await_only(session.execute(*page))  # a class of the application's has its own
 
 
 async def read_with_keys(session: AsyncSession, keyset: Keyset, page: Page) -> dict[str, Any]:

@@ -230,6 +230,22 @@ async def test_a_session_that_ends_in_its_own_way_is_left_to_it(made: AsyncEngin
     assert ended.count("close") >= done.chunks
 
 
+async def test_a_session_that_executes_in_its_own_way_reads_the_rows_by_it(
+    made: AsyncEngine,
+) -> None:
+    executed: list[str] = []
+
+    class Own(AsyncSession):
+        async def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+            executed.append(str(statement))
+            return await super().execute(statement, *args, **options)
+
+    done = await invoicing().run(async_sessionmaker(made, class_=Own))
+    assert done.state == "done"
+    reads = [statement for statement in executed if "key_upper_0" in statement]
+    assert len(reads) == done.chunks > 0
+
+
 @pytest.mark.parametrize("act", [invalidates_the_connection, invalidates_the_session])
 async def test_nobody_but_the_job_gives_its_connection_up(made: AsyncEngine, act: Act) -> None:
     """No server has ended it: the job fails at once, and waits for nothing."""
