@@ -163,6 +163,13 @@ def is_unflushed(kept: Unflushed) -> bool:
     dirty = identities._dirty_states()
     if not dirty:
         return False
-    changed = [state.obj() for state in tuple(dirty)]
-    # Its session is not asked, which may not be there any more.
-    return any(Session.is_modified(None, one) for one in changed)  # type: ignore[arg-type]
+    # Of a closed session some may be gone already.
+    return any(_is_modified(one) for state in tuple(dirty) if (one := state.obj()) is not None)
+
+
+def _is_modified(instance: object) -> bool:
+    try:
+        # Its session is not asked, which may not be there any more.
+        return Session.is_modified(None, instance)  # type: ignore[arg-type]
+    except Exception:  # values are compared as their types have it, which may be anybody's code
+        return True

@@ -29,11 +29,9 @@ def accounting_lines(result: RunResult) -> Iterator[str]:
     if missing := result.not_started:
         yield f"{missing:,} of the {result.planned:,} operations asked for were never started"
     if kept := result.after_commit:
-        were = "was" if kept == 1 else "were"
-        yield (
-            f"{kept:,} failed after commit: what they had committed by then stays, and they {were} "
-            "not tried again"
-        )
+        which = "it had committed by then stays, and it was" if kept == 1 else ""
+        which = which or "they had committed by then stays, and they were"
+        yield f"{kept:,} failed after commit: what {which} not tried again"
 
 
 def repeat_lines(result: RunResult) -> Iterator[str]:

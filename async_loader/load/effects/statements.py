@@ -40,6 +40,7 @@ _PASSING = re.compile(
     r"\bfor\s+(?:no\s+key\s+)?update\b|\bfor\s+(?:key\s+)?share\b|\b(?:nextval|setval)\s*\(",
     re.IGNORECASE,
 )
+_EXECUTES = re.compile(r"\bexplain\s*(?:\([^)]*)?\banaly[sz]e\b", re.IGNORECASE)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _WRITES = _words(
     "insert update delete merge replace copy create alter drop truncate grant revoke comment "
@@ -64,7 +65,8 @@ def sort_of(sql: str) -> Sort:
     if first in ("rollback", "abort"):
         return "rollback to" if _ROLLS_BACK_TO.match(sql) else "rollback"
     bare = _QUOTED.sub("''", sql)
-    if first in ("with", "explain") and _WITHIN.search(bare):
+    performs = first == "with" or (first == "explain" and _EXECUTES.search(bare))
+    if performs and _WITHIN.search(bare):
         return "write"
     if first in ("select", "with"):
         return _of_select(bare)

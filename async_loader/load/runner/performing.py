@@ -88,9 +88,9 @@ class Performer:
             flight.failure = self._failure_of(flight, error)
             if not flight.let_go:
                 committed = effects_so_far().committed
+                metrics.failed(name, flight.failure, error, after_commit=committed)
                 if operation.kind is None and effects_so_far().wrote:
                     metrics.wrote(name)
-                metrics.failed(name, flight.failure, error, after_commit=committed)
         else:
             if not flight.let_go:
                 metrics.succeeded(name, flight.started_ns, ended, times, due_ns)

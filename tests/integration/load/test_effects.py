@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Integer, TypeDecorator, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -424,6 +425,62 @@ async def test_every_way(filled: AsyncEngine, name: str, expected: str) -> None:
     assert "do_execute" not in vars(filled.dialect)
 
 
+class Touchy:
+    """What an application's type makes of a value, and how it compares it."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not to be compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class TouchyType(TypeDecorator[Touchy]):
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, _value: Any, _dialect: Any) -> int:
+        return 1
+
+    def process_result_value(self, _value: Any, _dialect: Any) -> Touchy:
+        return Touchy()
+
+
+class TouchyPayment(Base):
+    __tablename__ = "touchy_payment"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[Touchy] = mapped_column(TouchyType)
+
+
+async def change_and_close(engine: AsyncEngine, model: type[Any], amount: object) -> Effects:
+    """Return what is seen of a change that nobody flushes and of which nobody keeps the object."""
+    async with AsyncSession(engine) as session:
+        session.add(model(id=1, amount=amount))
+        await session.commit()
+    with watched():
+        effects = Effects()
+        token = current_effects.set(effects)
+        async with AsyncSession(engine) as session:
+            payment = await session.get(model, 1)
+            assert payment is not None
+            payment.amount = amount
+            del payment
+        current_effects.reset(token)
+        gc.collect()
+    return effects
+
+
+async def test_what_is_set_to_what_it_is_and_then_gone_is_no_change(filled: AsyncEngine) -> None:
+    effects = await change_and_close(filled, Payment, 5)
+    assert seen_of(effects) == "nothing"
+    assert not effects.wrote
+
+
+async def test_a_value_that_cannot_be_compared_counts_as_changed(filled: AsyncEngine) -> None:
+    effects = await change_and_close(filled, TouchyPayment, Touchy())
+    assert seen_of(effects) == "not done"
+    assert effects.wrote
+
+
 async def test_the_server_is_asked_only_until_it_is_known(filled: AsyncEngine) -> None:
     reads, writes = "SELECT round(2.345, 2)", "SELECT save()"
     with watched():
@@ -483,6 +540,10 @@ async def test_a_commit_that_the_server_refused_is_none(filled: AsyncEngine) -> 
         ("SAVEPOINT sa_savepoint_1", "savepoint"),
         ("ROLLBACK", "rollback"),
         ("END", "commit"),
+        ("EXPLAIN INSERT INTO t VALUES (1)", "read"),
+        ("EXPLAIN SELECT analyze FROM t", "read"),
+        ("/* why */ EXPLAIN ANALYSE INSERT INTO t VALUES (1)", "write"),
+        ("EXPLAIN (COSTS OFF, ANALYZE) DELETE FROM t", "write"),
         ("CALL pay()", "unknown"),
         ("CREATE TEMP TABLE t (a int)", "passing"),
         ("SELECT nextval('a')", "passing"),
