@@ -11,7 +11,7 @@ rows go again as SQLAlchemy alone would have sent them, with the keys and defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -26,7 +26,7 @@ from ._sqlalchemy import UOWTransaction, collect_insert_commands, emit_insert_st
 from .execute import execute
 from .insert import Insert, rows_missing
 from .plans import ColumnPlan, FastPathUnsupportedError, Role
-from .rows import Values
+from .rows import RowBatch
 
 Command = tuple[Any, ...]
 Made = dict[Any, list[tuple[ColumnPlan, Any]]]  # what an object has of keys and defaults
@@ -97,9 +97,8 @@ class Levels(Protocol):
     def brings_values(self) -> bool:
         """Tell whether there are keys, references or numbers that may be refused."""
 
-    @property
-    def bound(self) -> Mapping[ColumnPlan, Values]:
-        """Return the values that the driver takes of columns that were looked at already."""
+    def hand_on(self, batch: RowBatch, /) -> None:
+        """Give a batch what was bound when its values were looked at, of those that still are."""
 
     def resend(self, resending: Resending, inserts: Sequence[Insert], /) -> None:
         """Insert them as SQLAlchemy does."""

@@ -95,7 +95,7 @@ class Save:
         try:
             refuse_before_keys(connection, facts, fragile=fragile)
             if levels is not None:
-                inserts[0].batch.bound.update(levels.bound)
+                levels.hand_on(inserts[0].batch)
             refuse_given(inserts, connection.dialect, in_turns=in_turns)
             refuse_rows(inserts, facts)
             self._draw(connection, inserts, facts, always=fragile)

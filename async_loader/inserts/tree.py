@@ -12,9 +12,9 @@ is carried in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,10 +25,10 @@ from .flush_order import Carried, Edge, KeyPropagation, Link, carry_keys
 from .insert import Insert
 from .keys import Wanted
 from .places import NotSimpleError, Place
-from .plans import ColumnPlan, FastPathUnsupportedError
+from .plans import FastPathUnsupportedError
 from .refusals import refuse_given, refuse_later, refuse_table
 from .resending import Resending
-from .rows import Values
+from .rows import RowBatch
 from .save import Save
 
 State = Any
@@ -55,13 +55,6 @@ class Tree:
 
     def __post_init__(self) -> None:
         self.states = [state for level in self.levels.values() for state in level]
-
-    @property
-    def bound(self) -> Mapping[ColumnPlan, Values]:
-        """Return what was bound beforehand, but for the references that are carried since."""
-        carried = {right for edge in self.edges for _, right in edge.pairs}
-        bound = {} if self.insert is None else self.insert.batch.bound
-        return {one: values for one, values in bound.items() if one.key not in carried}
 
     @property
     def is_cut(self) -> bool:
@@ -137,6 +130,16 @@ class Tree:
                 self._take_back()
                 carry_keys(save.uow, next(self._turns())[0], {})
             raise
+
+    def hand_on(self, batch: RowBatch) -> None:
+        """Give a batch what was bound beforehand; references have been carried since."""
+        if self.insert is None:
+            return
+        before = {one: values for one, values, _ in self.insert.batch.value_columns()}
+        for one, values, _ in batch.value_columns():
+            bound = self.insert.batch.bound.get(one)
+            if one.codec.bind and bound is not None and all(map(is_, before[one], values)):
+                batch.bound[one] = bound
 
     def resend(self, resending: Resending, inserts: Sequence[Insert]) -> None:
         """Insert round by round, as SQLAlchemy does; what it leaves after an error stays."""

@@ -192,7 +192,7 @@ def _add_condition(draw: Draw, world: World, number: int) -> None:
         return
     if entity.base is not None and any("tag" in sql or "extra" in sql for sql in condition.sql):
         entity = world.root(entity)
-    levels = any("FOR EACH STATEMENT" in sql for sql in condition.sql)
+    levels = any("FOR EACH STATEMENT" in sql or "AFTER" in sql for sql in condition.sql)
     if levels and world.root(entity).keys.stock_mixes_up:
         # Whose key is whose is told by a statement a row, where SQLAlchemy sends one and guesses.
         return
