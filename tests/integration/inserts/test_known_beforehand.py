@@ -48,6 +48,13 @@ class Erased(TypeDecorator[str]):
         return None
 
 
+class Points(TypeDecorator[int]):
+    """A domain with something around it."""
+
+    impl = DOMAIN("known_marks", Integer)
+    cache_ok = True
+
+
 class Draft(Base):
     __tablename__ = "known_draft"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -109,6 +116,12 @@ class Grade(Base):
     __tablename__ = "known_grade"
     id: Mapped[int] = mapped_column(Sequence("known_grade_own"), primary_key=True)
     points = mapped_column(DOMAIN("known_points", Integer))
+
+
+class Mark(Base):
+    __tablename__ = "known_mark"
+    id: Mapped[int] = mapped_column(Sequence("known_mark_own"), primary_key=True)
+    points = mapped_column(Points)
 
 
 ROLE = (
@@ -220,6 +233,10 @@ def a_domain(session: Session) -> Any:
     return error_of(session, *(Grade(points=n) for n in range(3)))
 
 
+def a_domain_of_an_application(session: Session) -> Any:
+    return error_of(session, *(Mark(points=n) for n in range(3)))
+
+
 def a_key_that_was_carried(session: Session) -> Any:
     """What was got of the key of a row that is there stays after the error."""
     session.add(Reply(id=5, words="?"))
@@ -256,6 +273,7 @@ def a_row_that_is_gone(session: Session) -> Any:
         (one_row_nobody_may_read, (*ROLE, *POLICIES)),
         (a_sequence_nobody_may_use, ROLE),
         (a_domain, ()),
+        (a_domain_of_an_application, ()),
         (a_key_that_was_carried, ()),
         (a_row_that_is_gone, ()),
     ],
