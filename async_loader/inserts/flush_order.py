@@ -289,6 +289,9 @@ _NO_HISTORY: Any = object()
 def _to_parent(session: Any, states: Any, state: State, edge: Edge, carry: KeyPropagation) -> None:
     original = state.committed_state.get(edge.key, _NO_HISTORY)
     if original is _NO_HISTORY:
+        # After a rollback: no key is carried, but within a table the parent comes first.
+        if edge.refers_to_itself and _state_of(state.dict[edge.key]) in states:
+            raise NotSimpleError
         carry.settled.add(state.manager.mapper.base_mapper)
         return
     parent = state.dict[edge.key]
@@ -317,7 +320,7 @@ def _to_children(states: Any, state: State, edge: Edge, carry: KeyPropagation) -
         return
     carry.used.add(edge)
     for child in children:
-        child_state = getattr(child, "_sa_instance_state", None)
+        child_state = _state_of(child)
         if child_state is None or child_state not in states:
             raise NotSimpleError
         _verify(edge, child_state)
@@ -325,6 +328,10 @@ def _to_children(states: Any, state: State, edge: Edge, carry: KeyPropagation) -
             carry.links.setdefault(edge.processor, []).append((state, child_state, edge))
     if edge.kind is ManyToMany:
         carry.later.setdefault(edge.processor, []).append(state)
+
+
+def _state_of(instance: Any) -> State | None:
+    return getattr(instance, "_sa_instance_state", None)
 
 
 def _is_empty(original: Any) -> bool:

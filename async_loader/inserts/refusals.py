@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from itertools import repeat
 
 from sqlalchemy.engine import Connection, Dialect
 
@@ -33,7 +34,7 @@ def seen_of(
         if not asked:  # how one row came shows nowhere
             return None, False
     facts = facts_of(connection, inserts[0].plan, inserts[0].names)
-    return facts, facts is not None and is_cut and _may_be_refused(facts, inserts, levels)
+    return facts, facts is not None and _may_be_refused(facts, inserts, levels, is_cut=is_cut)
 
 
 def refuse_before_keys(connection: Connection, facts: TableFacts | None, *, fragile: bool) -> None:
@@ -48,10 +49,27 @@ def _refuse_what_shows(facts: TableFacts | None) -> None:
         raise FastPathUnsupportedError(facts.shows)
 
 
-def _may_be_refused(facts: TableFacts, inserts: list[Insert], levels: Levels | None) -> bool:
+def _may_be_refused(
+    facts: TableFacts, inserts: list[Insert], levels: Levels | None, *, is_cut: bool
+) -> bool:
     if levels is not None:
-        return facts.refuses or levels.brings_values
-    return facts.refuses or any(insert.may_be_refused() for insert in inserts)
+        return is_cut and (facts.refuses or levels.brings_values)
+    # References to the own table are checked behind all rows of a statement, all else before.
+    refers = facts.own_keys and any(map(_brings_references, inserts, repeat(facts)))
+    if not (is_cut or refers):
+        return False
+    refused = facts.refuses or any(insert.may_be_refused() for insert in inserts)
+    return refused or bool(is_cut and refers)
+
+
+def _brings_references(insert: Insert, facts: TableFacts) -> bool:
+    """Tell whether objects refer to rows of their own table, which may not be there."""
+    names = {name for key in facts.own_keys for name in key.columns}
+    return any(
+        values.count(None) < len(values)
+        for column, values, _ in insert.batch.value_columns()
+        if column.column.name in names
+    )
 
 
 def refuse_given(inserts: Sequence[Insert], dialect: Dialect, *, in_turns: bool) -> None:

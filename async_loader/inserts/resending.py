@@ -194,7 +194,6 @@ class Resending:
         except BaseException:
             restore(before)
             raise
-        _write_called(called)
 
     def _emit_one_by_one(self, commands: Sequence[Command]) -> None:
         missing: FlushError | None = None
@@ -245,23 +244,22 @@ class Resending:
         except BaseException:
             restore(before)
             raise
-        _write_called(called)
 
 
 def _given(commands: Iterable[Command], called: Made) -> list[Command]:
-    """Return inserts with the values of defaults that were called."""
+    """Return inserts with the values of defaults that were called; objects get them, too.
+
+    SQLAlchemy copies a key to the tables below as soon as its row is in: from the object.
+    """
     given = list(commands)
     for command in given:
-        command[2].update((one.column.key, value) for one, value in called.get(command[0], ()))
-    return given
-
-
-def _write_called(called: Made) -> None:
-    for state, values in called.items():
-        for column, value in values:
+        state, params = command[0], command[2]
+        for column, value in called.get(state, ()):
+            params[column.column.key] = value
             if column.key is not None:
                 state.dict[column.key] = value
                 state.committed_state.pop(column.key, None)
+    return given
 
 
 def _call_defaults(inserts: Sequence[Insert], states: Sequence[Any]) -> Made:

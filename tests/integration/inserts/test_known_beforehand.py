@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Enum,
     ForeignKey,
     Integer,
+    Numeric,
     Sequence,
     String,
     TypeDecorator,
@@ -102,6 +104,27 @@ class Lot(Base):
     part: Mapped[int] = mapped_column(primary_key=True, default=count, autoincrement=False)
     name: Mapped[str] = mapped_column(String(5))
     sold: Mapped[int]
+
+
+class Step(Base):
+    __tablename__ = "known_step"
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, default=lambda: UUID(int=count()))
+    note: Mapped[str] = mapped_column(default="none")
+    before: Mapped[UUID | None] = mapped_column(ForeignKey("known_step.id"))
+
+
+class Vehicle(Base):
+    __tablename__ = "known_vehicle"
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: f"v{count()}")
+    kind: Mapped[str]
+    price = mapped_column(Numeric(10, 2), default=Decimal("0.1"))
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "any"}  # noqa: RUF012  # as declarative reads it
+
+
+class Car(Vehicle):
+    __tablename__ = "known_car"
+    id: Mapped[str] = mapped_column(ForeignKey("known_vehicle.id"), primary_key=True)
+    __mapper_args__ = {"polymorphic_identity": "car"}  # noqa: RUF012  # as declarative reads it
 
 
 class Ticket(Base):
@@ -261,9 +284,45 @@ def a_row_that_is_gone(session: Session) -> Any:
     return told, error_of(session, late, Draft(code="c"))
 
 
+def a_reference_to_no_row(session: Session) -> Any:
+    """SQLAlchemy has the first row in when the second is refused."""
+    first = Step(note="first")
+    return error_of(session, first, Step(before=UUID(int=99))), first.__dict__.get("id")
+
+
+def two_rows_of_one_key(session: Session) -> Any:
+    """Which is refused first: a key that is there, or a reference to a row that is not?"""
+    rows = Reply(id=3, words="a", to_id=9), Reply(id=4, words="b"), Reply(id=3, words="c")
+    return error_of(session, *rows)
+
+
+def a_key_for_the_table_below(session: Session) -> Any:
+    """It was copied there as soon as the row was in, though a later one is refused."""
+    car = Car(price=None)
+    error = error_of(session, car, Vehicle(price=Decimal("1.5")), Car(id="mine", price=True))
+    state: Any = inspect(car)
+    return error, dict(state.committed_state), car.__dict__.get("id")
+
+
+def rows_rolled_back(session: Session) -> Any:
+    """Added again the other way round, and nothing of them is new: the parent goes first."""
+    parent = Reply(id=1, words="?")
+    child = Reply(id=2, words="!", to=parent)
+    session.add_all([parent, child])
+    session.flush()
+    session.rollback()
+    session.add(child)
+    session.add(parent)
+    return error_of(session), session.scalars(select(Reply.id).order_by(Reply.id)).all()
+
+
 @pytest.mark.parametrize(
     ("script", "sql"),
     [
+        (a_reference_to_no_row, ()),
+        (two_rows_of_one_key, ()),
+        (a_key_for_the_table_below, ()),
+        (rows_rolled_back, ()),
         (a_later_row_of_one_statement, ()),
         (a_later_row_of_one_level, ()),
         (a_tree_of_another_table, ()),
