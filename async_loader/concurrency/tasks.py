@@ -20,6 +20,8 @@ CLOSING = 2.5
 # Whose code is at work, in tasks of its own too: an operation or a hook of a workload's; None
 # where it is ours.
 holder: ContextVar[object | None] = ContextVar("holder", default=None)
+# Whether this is a context of ours in a process of ours: a thread that somebody started has none.
+in_our_process: ContextVar[bool] = ContextVar("in_our_process", default=False)
 
 
 class OwnedTask(asyncio.Task[Any]):
@@ -32,10 +34,13 @@ class OwnedTask(asyncio.Task[Any]):
     def __init__(self, *args: Any, owner: object | None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.of = owner
+        self._is_ours_alone = owner is None and in_our_process.get()
 
     def cancel(self, msg: object | None = None) -> bool:
         """See `asyncio.Task.cancel`."""
         if self.of is None and holder.get() is not None:
+            return False
+        if self._is_ours_alone and not in_our_process.get():
             return False
         return super().cancel(msg)
 

@@ -167,6 +167,12 @@ def is_unflushed(kept: Unflushed) -> bool:
     return any(_is_modified(one) for state in tuple(dirty) if (one := state.obj()) is not None)
 
 
+def is_session_to_begin(value: object) -> bool:
+    """Tell whether this is what `async_sessionmaker.begin()` returned, and nobody entered it."""
+    # By its name: it is made anywhere, and it has no public one; it gets `trans` when entered.
+    return type(value).__name__ == "_AsyncSessionContextManager" and not hasattr(value, "trans")
+
+
 def _is_modified(instance: object) -> bool:
     try:
         # Its session is not asked, which may not be there any more.

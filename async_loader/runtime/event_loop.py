@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
-from ..concurrency.tasks import frames_of, owned_tasks
+from ..concurrency.tasks import frames_of, in_our_process, owned_tasks
 from ..failures.source_lines import line_of, user_line
 from ..failures.tracebacks import source_of
 
@@ -61,6 +61,7 @@ class LoopRunner:
 
     def __enter__(self) -> Self:
         self._loop = self._factory()
+        self._before = in_our_process.set(True)
         self.beat()
         self._loop.set_task_factory(owned_tasks)
         asyncio.set_event_loop(self._loop)
@@ -94,6 +95,7 @@ class LoopRunner:
                     asyncio.wait_for(self._loop.shutdown_asyncgens(), _LAST_SECONDS)
                 )
         finally:
+            in_our_process.reset(self._before)
             asyncio.set_event_loop(None)
             with warnings.catch_warnings():
                 # Of an engine that was left open: as an error it would keep uvloop from closing.

@@ -113,6 +113,23 @@ async def cancels_all(_op: OperationContext) -> None:
 
 
 @kind
+async def has_a_thread_cancel_all(_op: OperationContext) -> None:
+    loop = asyncio.get_running_loop()
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    threading.Thread(target=loop.call_soon_threadsafe, args=(cancel,)).start()
+    await asyncio.sleep(1)
+
+
+@kind
+async def calls_back_what_fails(_op: OperationContext) -> None:
+    asyncio.get_running_loop().call_soon(late_in_a_thread)
+
+
+@kind
 async def exits(_op: OperationContext) -> None:
     sys.exit(0)
 
@@ -172,6 +189,20 @@ async def stops_the_loop(_op: OperationContext) -> None:
 @kind
 async def returns_a_coroutine(_op: OperationContext) -> object:
     return nothing()
+
+
+async def rows() -> AsyncIterator[int]:
+    yield 1
+
+
+@kind
+async def returns_rows_by_name(_op: OperationContext) -> object:
+    return {"total": 1, "rows": rows()}
+
+
+@kind
+async def keeps_a_generator(_op: OperationContext) -> None:
+    kept.append(rows())
 
 
 @kind
@@ -434,6 +465,30 @@ async def does_not_commit(_op: OperationContext) -> None:
     async with Session() as session:
         session.add(Payment(amount=1))
         await session.flush()
+
+
+async def pay_late(*, commit: bool) -> None:
+    await asyncio.sleep(0.1)
+    async with Session() as session:
+        session.add(Payment(amount=1))
+        await session.flush()
+        if commit:
+            await session.commit()
+
+
+@kind
+async def leaves_a_task_that_does_not_commit(_op: OperationContext) -> None:
+    asyncio.create_task(pay_late(commit=False))  # noqa: RUF006  as applications do
+
+
+@kind
+async def leaves_a_task_that_commits(_op: OperationContext) -> None:
+    asyncio.create_task(pay_late(commit=True))  # noqa: RUF006  as applications do
+
+
+@kind
+async def returns_a_session_not_begun(_op: OperationContext) -> object:
+    return Session.begin()
 
 
 @kind

@@ -13,8 +13,16 @@ commit, and never as work that was not done.
 
 from __future__ import annotations
 
+from .behind import forget_what_is_done, left_undone
 from .effects import Effects, current_effects
 from .statements import sort_of
 from .watching import watched
 
-__all__ = ["Effects", "current_effects", "sort_of", "watched"]
+__all__ = [
+    "Effects",
+    "current_effects",
+    "forget_what_is_done",
+    "left_undone",
+    "sort_of",
+    "watched",
+]

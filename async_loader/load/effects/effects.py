@@ -56,7 +56,8 @@ class Effects:
     what it wrote and rolled back; `refused`: a write raised, and what followed did not make up for
     it, as to look at what is there does where that was the reason; `unsaved`: a session has let go
     of objects that were never flushed, `sessions`: what others that it made have to flush; `raw`: a
-    driver was used behind the engine's back; `over`: it has ended.
+    driver was used behind the engine's back; `over`: it has ended, and `later` is what tasks of its
+    have done since; `rolls_back`: it is to keep nothing.
     """
 
     __slots__ = (
@@ -65,12 +66,14 @@ class Effects:
         "_there",
         "committed",
         "kept",
+        "later",
         "lost",
         "over",
         "pending",
         "raw",
         "refused",
         "rolled_back",
+        "rolls_back",
         "sessions",
         "unsaved",
     )
@@ -78,6 +81,8 @@ class Effects:
     def __init__(self) -> None:
         self.committed = self.kept = self.lost = self.raw = self.over = False
         self.rolled_back = self._there = self._maybe_kept = self.unsaved = False
+        self.rolls_back = False
+        self.later: Effects | None = None
         self.refused: str | None = None
         self.sessions: list[Unflushed] = []
         self.pending: dict[int, Transaction] = {}
@@ -113,6 +118,10 @@ class Effects:
         if (self.unsaved or self.sessions) and self._has_unsaved:
             return "objects of its session were never flushed and committed"
         return None
+
+    def end(self, *, rolls_back: bool) -> None:
+        """Note that the operation has ended."""
+        self.over, self.rolls_back = True, rolls_back
 
     def executed(self, connection: Any, sort: Sort, cursor: Any, sql: str) -> None:
         """Note a statement that went well."""

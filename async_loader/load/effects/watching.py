@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
 from ...database.sqlalchemy_private import dialect_of, is_unflushed, pool_of_proxy, to_be_flushed
+from .behind import behind_its_end
 from .effects import Effects, current_effects, is_idle, strays
 from .statements import first_word, sort_of
 from .undetermined import has_written
@@ -86,7 +87,15 @@ def _execute(method: Callable[..., Any]) -> Callable[..., Any]:
         sort = sort_of(statement)
         effects = _effects()
         if effects is None:
-            result = method(cursor, statement, *args, **kwargs)
+            effects = behind_its_end(begin=sort not in ("read", "rollback"))
+            try:
+                result = method(cursor, statement, *args, **kwargs)
+            except BaseException as error:
+                if effects is not None:
+                    effects.failed(root.connection.dbapi_connection, sort, error, statement)
+                raise
+            if effects is not None:
+                effects.executed(root.connection.dbapi_connection, sort, cursor, statement)
             writes = sort == "write" or first_word(statement) in ("call", "do")
             if sort == "commit" or (writes and is_idle(root.connection.dbapi_connection)):
                 strays.count += 1
@@ -117,9 +126,10 @@ def _commit(method: Callable[..., Any]) -> Callable[..., Any]:
             if raised is None or not _given_up(raised):
                 if effects is None:
                     strays.count += 1
-                else:
+                    effects = behind_its_end(begin=False)
+                if effects is not None:
                     effects.ended(_dbapi(connection), committed=True)
-            elif effects is not None:
+            elif (effects := effects or behind_its_end(begin=False)) is not None:
                 effects.ended(_dbapi(connection), committed=False)
 
     return commit
@@ -128,7 +138,7 @@ def _commit(method: Callable[..., Any]) -> Callable[..., Any]:
 def _rollback(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def rollback(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        effects = _effects()
+        effects = _effects() or behind_its_end(begin=False)
         if effects is not None:
             dbapi = _dbapi(connection)
             transaction = effects.pending.get(id(dbapi))

@@ -22,10 +22,12 @@ from weakref import WeakSet
 from ...concurrency.tasks import holder
 from ...failures.classification import Failure, classify
 from ...failures.tracebacks import Sample
+from ..effects import left_undone
 from ..metrics.metrics import Metrics
 from .in_flight import Flight
 
 CUT_OFF = Failure("background task cut off")
+NOT_KEPT = Failure("background task: not committed")
 _OF = "_of_operation"  # in the dictionary of a future, a thread, an exception
 _ASKED = "_was_asked"
 
@@ -94,7 +96,10 @@ def end_aside(metrics: Metrics, seconds: float) -> None:
 
 
 def count_unasked(metrics: Metrics) -> None:
-    """Count what has failed and is kept by somebody who does not ask."""
+    """Count what failed and is kept by somebody who does not ask, and what was not committed."""
+    for flight, why in left_undone():
+        if isinstance(flight, Flight):
+            flight.left_undone(NOT_KEPT, None, Sample(f"behind the operation's end, {why}"))
     for future in tuple(_futures):
         if vars(future)[_OF].metrics is metrics and future.done():
             _tell_if_unasked(future)

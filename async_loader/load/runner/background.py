@@ -6,11 +6,14 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from typing import Any
 
 from ...concurrency.tasks import CLOSING, frames_of, holder, owned_tasks, users_tasks
-from ...failures.source_lines import user_line
+from ...failures.classification import Failure
+from ...failures.source_lines import frames_outwards, line_of, user_line
 from ...failures.tracebacks import Sample
+from ..effects import forget_what_is_done
 from ..metrics.metrics import Metrics
 from .aside import (
     CUT_OFF,
@@ -25,6 +28,7 @@ from .aside import (
 from .in_flight import Flight
 
 TaskFactory = Callable[..., Any]
+STOPPED_LOOP = Failure("loop.stop()")
 
 
 class Background:
@@ -41,6 +45,8 @@ class Background:
         self._factory: Any = None
         self._their_factory: Any = None
         self._their_handler: Any = None
+        with suppress(AttributeError):  # a loop of somebody's own may refuse
+            vars(self._loop)["stop"] = self._stop
 
     def look(self) -> None:
         """Have tasks made and errors told by way of us; count what was noted meanwhile."""
@@ -54,24 +60,38 @@ class Background:
         if handler != self._take:
             self._their_handler = handler
             self._loop.set_exception_handler(self._take)
+        forget_what_is_done()
         settle(self._metrics)
 
     def leave(self, *, made_by_us: bool) -> None:
         """Leave the loop as it was, or as the workload has set it since."""
         if self._loop.get_exception_handler() == self._take:
             self._loop.set_exception_handler(self._their_handler)
+        vars(self._loop).pop("stop", None)
         factory = self._loop.get_task_factory()
         if factory is self._factory and factory is not None:
             self._loop.set_task_factory(self._their_factory)
         elif made_by_us and factory is owned_tasks:
             self._loop.set_task_factory(None)
 
+    def _stop(self) -> None:
+        flight = holder.get()
+        if isinstance(flight, Flight):
+            flight.left_undone(
+                STOPPED_LOOP,
+                None,
+                Sample("it stopped the event loop", user_line(map(line_of, frames_outwards()))),
+            )
+        type(self._loop).stop(self._loop)
+
     def _take(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         future, error = context.get("task") or context.get("future"), context.get("exception")
         if isinstance(error, BaseException):
-            flight = _owner(future) or owner_of(error)
+            flight, what = _owner(future) or owner_of(error), "task"
+            if flight is None and "handle" in context:
+                flight, what = _scheduled_by(context["handle"]), "callback"
             if flight is not None:
-                note_failed(flight, error)
+                note_failed(flight, error, what)
                 return
         if self._their_handler is not None:
             self._their_handler(loop, context)
@@ -115,6 +135,14 @@ def _owner(future: Any) -> Flight | None:
         if isinstance(owner, Flight):
             return owner
     return None
+
+
+def _scheduled_by(handle: Any) -> Flight | None:
+    """Return the operation in which a callback was scheduled."""
+    # uvloop calls the handler within the callback's context, asyncio before Python 3.12 does not.
+    context = getattr(handle, "_context", None)
+    found = context.get(holder) if isinstance(context, Context) else holder.get()
+    return found if isinstance(found, Flight) else None
 
 
 async def end_background(metrics: Metrics, seconds: float) -> None:

@@ -114,7 +114,7 @@ def _to_begin_anew() -> bool:
         if effects.may_have_committed:
             effects.committed = True
             return False
-        effects.over = True
+        effects.end(rolls_back=True)  # what it has left counts no more
         current_effects.set(Effects())
     return True
 

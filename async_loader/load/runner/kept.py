@@ -1,5 +1,5 @@
 """
-Coroutines that operations have made and somebody keeps, and that nobody has awaited.
+Coroutines and async generators that operations have made and somebody keeps, and nobody awaited.
 
 Python tells of a coroutine when it is dropped. One that is appended to a list of a module is not,
 until Python ends: so they are looked for where a run ends, among all that there is.
@@ -11,16 +11,18 @@ import asyncio
 import gc
 import inspect
 from collections.abc import Iterable, Iterator
-from types import CodeType, CoroutineType
-from typing import Any
+from types import AsyncGeneratorType, CodeType, CoroutineType
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 from ...failures.classification import Failure
-from ...failures.source_lines import PACKAGE, short_path
+from ...failures.source_lines import PACKAGE, origin_of, short_path
 from ...failures.tracebacks import Sample
 from ..metrics.metrics import Metrics
 from ..workload import Operation
-from .work_done import NOT_AWAITED
+from .work_done import NOT_AWAITED, is_created
+
+NeverBegun: TypeAlias = "CoroutineType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
 
 
 class KeptCoroutines:
@@ -33,22 +35,22 @@ class KeptCoroutines:
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self._operations = tuple(operations)
-        self._known: WeakSet[CoroutineType[Any, Any, Any]] = WeakSet(_never_begun())
+        self._known: WeakSet[NeverBegun] = WeakSet(_never_begun())
 
     def count(self, metrics: Metrics) -> None:
         """Count an operation as failed for each that is new: some 20 ms."""
         done = {name: found.count for name, found in metrics.operations().items()}
-        for coroutine in _never_begun():
-            if coroutine in self._known:
+        for one in _never_begun():
+            if one in self._known:
                 continue
-            self._known.add(coroutine)
-            name = max(self._makers(coroutine.__name__), key=lambda name: done[name], default=None)
+            self._known.add(one)
+            name = max(self._makers(one.__name__), key=lambda name: done[name], default=None)
             if name is None or not done[name]:
                 continue
             done[name] -= 1  # no more can fail than have ended well
-            code = coroutine.cr_code
+            code = _code_of(one)
             where = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
-            told = f"nobody awaited {coroutine.__qualname__} ({where}), which somebody keeps"
+            told = f"nobody awaited {one.__qualname__} ({where}), which somebody keeps"
             metrics.undone(name, Failure(NOT_AWAITED), None, Sample(told, where))
 
     def _makers(self, name: str) -> list[str]:
@@ -56,7 +58,7 @@ class KeptCoroutines:
         return named or [o.name for o in self._operations]
 
 
-def _never_begun() -> list[CoroutineType[Any, Any, Any]]:
+def _never_begun() -> list[NeverBegun]:
     objects = gc.get_objects()
     # Those that are about to begin, on whatever loop. By type: a class may lie about itself.
     tasks = [one for one in objects if issubclass(type(one), asyncio.Task)]
@@ -64,11 +66,23 @@ def _never_begun() -> list[CoroutineType[Any, Any, Any]]:
     return [
         one
         for one in objects
-        if type(one) is CoroutineType
-        and inspect.getcoroutinestate(one) == inspect.CORO_CREATED
-        and id(one) not in about_to
-        and not one.cr_code.co_filename.startswith(PACKAGE)
+        if (
+            type(one) is CoroutineType
+            and inspect.getcoroutinestate(one) == inspect.CORO_CREATED
+            and id(one) not in about_to
+            and not one.cr_code.co_filename.startswith(PACKAGE)
+        )
+        # A library may well make one ahead, and begin it later.
+        or (
+            type(one) is AsyncGeneratorType
+            and origin_of(one.ag_code.co_filename) == "own"
+            and is_created(one)
+        )
     ]
+
+
+def _code_of(one: NeverBegun) -> CodeType:
+    return one.ag_code if isinstance(one, AsyncGeneratorType) else one.cr_code
 
 
 def _names_of(operation: Operation) -> Iterator[str]:

@@ -98,7 +98,7 @@ class Performer:
                     metrics.undone(name, *flight.undone)
         finally:
             if not flight.let_go:  # else the garbage collector may end it, in anybody's context
-                effects_so_far().over = True
+                effects_so_far().end(rolls_back=operation.rolls_back)
             self.in_flight.ended(flight)
 
     def _failure_of(self, flight: Flight, error: BaseException) -> Failure:

@@ -366,7 +366,8 @@ class _ThreadedRunner:
         if flight.let_go:
             return True
         effects = effects_so_far()
-        effects.over = flight.ended = True
+        effects.end(rolls_back=operation.rolls_back)
+        flight.ended = True
         if operation.kind is None and effects.wrote:
             flight.metrics.wrote(flight.name)
         return False

@@ -6,12 +6,14 @@ import dis
 import inspect
 import warnings
 from asyncio import CancelledError, Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from itertools import islice
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from ...concurrency.tasks import holder
+from ...database.sqlalchemy_private import is_session_to_begin
 from ...failures.classification import CANCELLED, Failure, classify
 from ...failures.error_attributes import class_name
 from ...failures.source_lines import short_path
@@ -78,8 +80,7 @@ def check_work(operation: Operation, value: list[object], effects: Effects) -> N
 
 
 def _check_value(operation: Operation, value: object) -> None:
-    values = value[:_MOST] if type(value) in (list, tuple) else (value,)  # type: ignore[index]
-    for one in values:
+    for one in _values(value):
         if isinstance(one, BaseException):
             raise WorkNotDone(classify(one).name, f"returned {type(one).__name__}: {one}") from one
         if isinstance(one, Awaitable | AsyncIterator) and not isinstance(one, Future):
@@ -93,22 +94,31 @@ def _check_value(operation: Operation, value: object) -> None:
             raise WorkNotDone(f"HTTP {status}", f"returned a response with status {status}")
 
 
+def _values(value: object) -> Iterable[object]:
+    """Return what was returned, or the first of several."""
+    if type(value) is dict:
+        return islice(value.values(), _MOST)
+    return value[:_MOST] if type(value) in (list, tuple) else (value,)  # type: ignore[index]
+
+
 def _not_begun(value: object) -> str | None:
     """Return what a value is that does nothing until it is iterated or entered, and was not."""
     if isinstance(value, map | filter):  # which do not say how far they are
         return f"a {type(value).__name__}"
     if isinstance(value, GeneratorType) and inspect.getgeneratorstate(value) == "GEN_CREATED":
         return f"a generator ({value.__qualname__})"
+    if is_session_to_begin(value):
+        return "a session to begin"
     if isinstance(value, AbstractAsyncContextManager | AbstractContextManager):
         made = inspect.getattr_static(value, "gen", None)  # as contextlib's decorators make it
         if isinstance(made, GeneratorType) and inspect.getgeneratorstate(made) == "GEN_CREATED":
             return f"a context manager ({made.__qualname__})"
-        if isinstance(made, AsyncGeneratorType) and _is_created(made):
+        if isinstance(made, AsyncGeneratorType) and is_created(made):
             return f"a context manager ({made.__qualname__})"
     return None
 
 
-def _is_created(generator: AsyncGeneratorType[Any, Any]) -> bool:
+def is_created(generator: AsyncGeneratorType[Any, Any]) -> bool:
     """Return whether an async generator has not begun; Python 3.11 does not tell by itself."""
     asked = getattr(inspect, "getasyncgenstate", None)
     if asked is not None:
