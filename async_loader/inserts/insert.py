@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -73,6 +73,15 @@ class Insert:
             if any(defaulted.get(key, 0) < batch.count for key in keys):
                 return True
         return has_numbers_too_large(batch, self.connection.dialect)
+
+    def gives(self, to: Callable[[ColumnPlan], bool]) -> bool:
+        """Tell whether an object has a value for one of these columns."""
+        return any(
+            value is not None
+            for column, values, _ in self.batch.value_columns()
+            if to(column)
+            for value in values
+        )
 
     def is_one_statement(self) -> bool:
         """Tell whether the rows lack nothing but keys that one statement can make."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from itertools import repeat
 
 from sqlalchemy.engine import Connection, Dialect
 
@@ -55,21 +54,13 @@ def _may_be_refused(
     if levels is not None:
         return is_cut and (facts.refuses or levels.brings_values)
     # References to the own table are checked behind all rows of a statement, all else before.
-    refers = facts.own_keys and any(map(_brings_references, inserts, repeat(facts)))
+    own = {name for key in facts.own_keys for name in key.columns}
+    refers = bool(own) and any(i.gives(lambda one: one.column.name in own) for i in inserts)
     if not (is_cut or refers):
         return False
-    refused = facts.refuses or any(insert.may_be_refused() for insert in inserts)
-    return refused or bool(is_cut and refers)
-
-
-def _brings_references(insert: Insert, facts: TableFacts) -> bool:
-    """Tell whether objects refer to rows of their own table, which may not be there."""
-    names = {name for key in facts.own_keys for name in key.columns}
-    return any(
-        values.count(None) < len(values)
-        for column, values, _ in insert.batch.value_columns()
-        if column.column.name in names
-    )
+    if (is_cut and refers) or facts.refuses:
+        return True
+    return any(insert.may_be_refused() for insert in inserts)
 
 
 def refuse_given(inserts: Sequence[Insert], dialect: Dialect, *, in_turns: bool) -> None:

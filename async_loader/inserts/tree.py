@@ -25,7 +25,7 @@ from .flush_order import Carried, Edge, KeyPropagation, Link, carry_keys
 from .insert import Insert
 from .keys import Wanted
 from .places import NotSimpleError, Place
-from .plans import FastPathUnsupportedError
+from .plans import ColumnPlan, FastPathUnsupportedError
 from .refusals import refuse_given, refuse_later, refuse_table
 from .resending import Resending
 from .rows import RowBatch
@@ -80,9 +80,7 @@ class Tree:
         refuse_given(inserts, connection.dialect, in_turns=self.is_cut)
         refuse_later(self.insert, facts)
         if self.is_cut:
-            self.brings_values = self.insert.may_be_refused() or self._brings_references(
-                self.insert
-            )
+            self.brings_values = self.insert.may_be_refused() or self.insert.gives(_refers_to_own)
         if not self.lacking:
             return None
         return Wanted(self.insert.plan, len(self.lacking), connection, self.insert.names)
@@ -105,15 +103,6 @@ class Tree:
                     raise FastPathUnsupportedError(
                         "somebody listens to what refers to its own table"
                     )
-
-    def _brings_references(self, insert: Insert) -> bool:
-        """Tell whether objects refer to rows by values of their own, which may be wrong."""
-        table = insert.plan.table
-        return any(
-            values.count(None) < len(values)
-            for column, values, _ in insert.batch.value_columns()
-            if any(key.column.table is table for key in column.column.foreign_keys)
-        )
 
     def run(self, save: Save, keys: Sequence[Any]) -> None:
         """Give keys to all objects, carry them to the children, and insert."""
@@ -221,6 +210,11 @@ def tree(place: Place, states: Sequence[State], carry: KeyPropagation) -> Tree:
     if is_hidden or place.others >= next(iter(levels)):
         raise NotSimpleError
     return Tree(place.base, levels, rounds, above, links, below, place)
+
+
+def _refers_to_own(column: ColumnPlan) -> bool:
+    table = column.column.table
+    return any(key.column.table is table for key in column.column.foreign_keys)
 
 
 def _rounds(place: Place, states: Sequence[State], links: list[Link]) -> dict[State, int]:

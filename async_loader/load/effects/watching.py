@@ -17,7 +17,7 @@ from sqlalchemy.pool import Pool
 from ...database.sqlalchemy_private import dialect_of, is_unflushed, pool_of_proxy, to_be_flushed
 from .behind import behind_its_end
 from .effects import Effects, current_effects, is_idle, strays
-from .statements import first_word, sort_of
+from .statements import Sort, first_word, sort_of
 from .undetermined import has_written
 
 
@@ -85,37 +85,35 @@ def _execute(method: Callable[..., Any]) -> Callable[..., Any]:
         if root is None:  # the dialect's own
             return method(cursor, statement, *args, **kwargs)
         sort = sort_of(statement)
-        effects = _effects()
-        if effects is None:
-            effects = behind_its_end(begin=sort not in ("read", "rollback"))
-            try:
-                result = method(cursor, statement, *args, **kwargs)
-            except BaseException as error:
-                if effects is not None:
-                    effects.failed(root.connection.dbapi_connection, sort, error, statement)
-                raise
-            if effects is not None:
-                effects.executed(root.connection.dbapi_connection, sort, cursor, statement)
-            writes = sort == "write" or first_word(statement) in ("call", "do")
-            if sort == "commit" or (writes and is_idle(root.connection.dbapi_connection)):
-                strays.count += 1
-            return result
+        running = _effects()
+        effects = running or behind_its_end(begin=sort not in ("read", "rollback"))
         try:
             result = method(cursor, statement, *args, **kwargs)
         except BaseException as error:
-            effects.failed(root.connection.dbapi_connection, sort, error, statement)
+            if effects is not None:
+                effects.failed(root.connection.dbapi_connection, sort, error, statement)
             raise
-        if sort != "read" or effects.rolled_back:  # most statements read, and change nothing
+        # Most statements read, and change nothing.
+        if effects is not None and (sort != "read" or effects.rolled_back):
             effects.executed(root.connection.dbapi_connection, sort, cursor, statement)
+        if running is None and _is_kept_at_once(root, sort, statement):
+            strays.count += 1
         return result
 
     return execute
 
 
+def _is_kept_at_once(root: Any, sort: Sort, statement: str) -> bool:
+    """Tell whether a statement has committed something, if only itself."""
+    writes = sort == "write" or first_word(statement) in ("call", "do")
+    return sort == "commit" or (writes and is_idle(root.connection.dbapi_connection))
+
+
 def _commit(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def commit(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        effects = _effects()
+        running = _effects()
+        effects = running or behind_its_end(begin=False)
         raised: BaseException | None = None
         try:
             return method(connection, *args, **kwargs)
@@ -123,14 +121,11 @@ def _commit(method: Callable[..., Any]) -> Callable[..., Any]:
             raised = error
             raise
         finally:
-            if raised is None or not _given_up(raised):
-                if effects is None:
-                    strays.count += 1
-                    effects = behind_its_end(begin=False)
-                if effects is not None:
-                    effects.ended(_dbapi(connection), committed=True)
-            elif (effects := effects or behind_its_end(begin=False)) is not None:
-                effects.ended(_dbapi(connection), committed=False)
+            is_kept = raised is None or not _given_up(raised)
+            if running is None and is_kept:
+                strays.count += 1
+            if effects is not None:
+                effects.ended(_dbapi(connection), committed=is_kept)
 
     return commit
 
