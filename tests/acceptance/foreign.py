@@ -482,6 +482,16 @@ async def leaves_a_task_that_does_not_commit(_op: OperationContext) -> None:
 
 
 @kind
+async def leaves_a_task_that_does_not_flush(_op: OperationContext) -> None:
+    async def forget() -> None:
+        await asyncio.sleep(0.1)
+        async with Session() as session:
+            session.add(Payment(amount=1))
+
+    asyncio.create_task(forget())  # noqa: RUF006  as applications do
+
+
+@kind
 async def leaves_a_task_that_commits(_op: OperationContext) -> None:
     asyncio.create_task(pay_late(commit=True))  # noqa: RUF006  as applications do
 

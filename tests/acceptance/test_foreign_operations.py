@@ -121,6 +121,7 @@ ON_A_DATABASE = [
     ("executes_what_it_prepared", FAILED, 1, ["not committed"], 1),
     ("changes_and_does_not_flush", FAILED, 1, ["not committed", "never flushed"], 1),
     ("leaves_a_task_that_does_not_commit", FAILED, 1, ["background task: not committed"], 1),
+    ("leaves_a_task_that_does_not_flush", FAILED, 1, ["task: not committed", "never flushed"], 1),
     ("leaves_a_task_that_commits", PASSED, 0, [], 2),
     ("returns_a_session_not_begun", FAILED, 1, ["not awaited", "nothing was done"], 1),
     ("rolls_back", PASSED, 0, [], 1),

@@ -177,6 +177,8 @@ def _looking_first(expunge_all: Callable[[Session], None]) -> Callable[[Session]
     def look_and_expunge(self: Session) -> None:
         effects = _effects()
         if effects is None:
+            if is_unflushed(to_be_flushed(self)) and (late := behind_its_end(begin=True)):
+                late.unsaved = True
             expunge_all(self)
             return
         effects.unsaved = effects.unsaved or is_unflushed(to_be_flushed(self))
