@@ -34,6 +34,7 @@ from ..reports import sweep as sweep_report
 from ..reports.comparison import group
 from ..reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from ..results.run import RunResult
+from ..runtime.event_loop import told_left
 from ..runtime.outputs import DONE, check_outputs, complain, show, write_outputs
 from ..runtime.process import Signals, Work, leave_errors_to_the_report, run_until_stopped
 from ..runtime.streams import give_up, kept_streams, stderr, stdout, tell
@@ -152,7 +153,7 @@ def _run_here(
         went_on = ", ".join(dict.fromkeys(signals.survived))
         complain(f"the run went on after what ends an event loop: {went_on}", code)
     if signals.left:
-        complain(f"left behind: {', '.join(signals.left)}", code)
+        complain(f"left behind: {told_left(signals.left)}", code)
     return code
 
 

@@ -25,12 +25,9 @@ def parse_url(url: str) -> URL:
     quotes the URL: it may hold a password.
     """
     try:
-        parsed = make_url(_with_hosts_apart(url))
+        parsed = make_url(_with_hosts_apart(url.strip()))
     except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            "`database_url` is not a URL; it looks like postgresql://user@host:5432/database "
-            "(special characters in a password are percent-encoded)"
-        ) from None
+        raise _no_url() from None
     if parsed.drivername in _SQLITE:
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("SQLite needs a file: sqlite+aiosqlite:///file.db")
@@ -41,9 +38,18 @@ def parse_url(url: str) -> URL:
             f"`database_url` has the scheme {parsed.drivername!r}; "
             "use postgresql:// (or postgresql+asyncpg://), or sqlite+aiosqlite:///file.db"
         )
+    if any("@" in part for part in (parsed.host or "", parsed.database or "", *parsed.query)):
+        raise _no_url()  # the rest of a password, with a character that ends it
     if parsed.port is not None and not 0 < parsed.port < 65536:
         raise ConfigurationError("`database_url`: the port is a number from 1 to 65535")
     return parsed.set(drivername="postgresql+asyncpg", query=checked(parsed.query))
+
+
+def _no_url() -> ConfigurationError:
+    return ConfigurationError(
+        "`database_url` is not a URL; it looks like postgresql://user@host:5432/database "
+        "(special characters in a password are percent-encoded)"
+    )
 
 
 def _with_hosts_apart(url: str) -> str:

@@ -94,10 +94,15 @@ def without_varying(message: str) -> str:
 
 def _said(error: BaseException) -> str:
     """Return a message without values; then its middle is cut out: scanning it takes time."""
-    cause = _innermost(error)
+    cause, others = error, 0
+    while isinstance(cause, BaseExceptionGroup):  # which says how many, and not what
+        others += len(cause.exceptions) - 1
+        cause = cause.exceptions[0]
+    cause = _innermost(cause)
     try:
         with hiding_parameters(cause):
-            return _cut(without_values(str(cause), error))
+            said = _cut(without_values(str(cause), error))
+            return f"{said} (and {others} more in its group)" if others else said
     except BaseException:  # a user's own __str__ may raise anything
         return ""
 

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self, TypeVar
@@ -118,6 +119,12 @@ class LoopRunner:
                 tasks_left.append(task)
                 with suppress(AttributeError):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told
+
+
+def told_left(left: list[str]) -> str:
+    """Return what was left behind in a line, each kind of it once: `a task at shop.py:3 ×20`."""
+    counts = Counter(left)
+    return ", ".join(f"{what} ×{count}" if count > 1 else what for what, count in counts.items())
 
 
 def _told(error: BaseException) -> str:

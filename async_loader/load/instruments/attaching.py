@@ -56,11 +56,16 @@ class Instruments:
         self.sampler: LoopSampler | None = None
         self._unattributed = unattributed.statements
 
-    def times(self, operation: str) -> OperationTimes | None:
-        """Have what this task or thread does counted as an operation's; None: it is not split."""
+    def times(self, operation: str, queued_ns: int = 0) -> OperationTimes | None:
+        """
+        Have what this task or thread does counted as an operation's; None: it is not split.
+
+        `queued_ns`: how long it has waited already for the event loop to begin it.
+        """
         if not self.splits:
             return None
         times = OperationTimes(operation, meter=self.meter, n_plus_one=self._n_plus_one)
+        times.queue_ns = queued_ns
         current_times.set(times)
         return times
 

@@ -72,7 +72,8 @@ class Performer:
     ) -> None:
         holder.set(flight)
         current_effects.set(Effects())
-        times = self._instruments.times(operation.name)
+        queued_ns = self._now() - flight.started_ns  # until the loop came to its task
+        times = self._instruments.times(operation.name, queued_ns)
         metrics, name = flight.metrics, operation.name
         try:
             flight.task.enter()

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from ...failures.source_lines import line_of, user_line
 from ...results.run import RunResult
-from ...runtime.event_loop import tasks_left, threads_left
+from ...runtime.event_loop import tasks_left, threads_left, told_left
 from ...runtime.process import Signals
 from ...runtime.streams import flush_all, keep_from_forks, tell
 from ...runtime.under_way import BOUNDED, under_way
@@ -141,7 +141,7 @@ def ended(code: int, line: Line, answer: Answer | None = None) -> int:
     """
     left = threads_left()
     if left:
-        tell(f"async_loader: left behind: {', '.join(left)}")
+        tell(f"async_loader: left behind: {told_left(left)}")
     flush_all()
     with suppress(OSError):
         line.tell(Ended(code, answer))

@@ -19,10 +19,22 @@ from async_loader.database.urls import parse_url, redact
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://u@h:5433/d", "postgres://u@h:5433/d", "postgresql+asyncpg://u@h:5433/d"],
+    [
+        "postgresql://u@h:5433/d",
+        "postgres://u@h:5433/d",
+        "postgresql+asyncpg://u@h:5433/d",
+        " postgresql://u@h:5433/d\n",  # of a file, or of a secret that ends in a line's end
+    ],
 )
 def test_urls_are_for_asyncpg(url: str) -> None:
     assert str(parse_url(url)) == "postgresql+asyncpg://u@h:5433/d"
+
+
+@pytest.mark.parametrize("password", ["hun@ter2", "hun@ter2@", "a:b/c@ter2"])
+def test_no_part_of_a_password_with_signs_in_it_is_shown(password: str) -> None:
+    with pytest.raises(ConfigurationError, match="percent-encoded") as refused:
+        parse_url(f"postgresql://u:{password}@h:5433/d")
+    assert "ter2" not in str(refused.value)
 
 
 def test_libpq_parameters_are_understood() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from async_loader import run
+from async_loader import Workload, run
 from async_loader.database.postgresql import create_sessions
 from async_loader.load.workloads import mixed
 
@@ -50,3 +52,18 @@ async def test_it_can_be_turned_off(engine: AsyncEngine) -> None:
     result = await run(mixed.build(), sessions=create_sessions(engine), ops=5, time_split=False)
     assert all(operation.split is None for operation in result.by_operation.values())
     assert "statements" not in result.to_dict()["by_operation"]["create"]
+
+
+async def test_what_waits_for_a_blocked_loop_to_begin_it_waits_for_the_loop() -> None:
+    workload = Workload("blocking")
+
+    @workload.operation("block")
+    async def block() -> None:
+        time.sleep(0.002)  # what is blocked here is what is tested
+
+    result = await run(workload, ops=40, concurrency=4)
+    split = result.by_operation["block"].split
+    assert split is not None
+    # Three of four wait while one blocks; nothing here is anywhere else.
+    assert split.loop_queue.mean_ns > split.application.mean_ns
+    assert split.elsewhere.mean_ns < split.application.mean_ns
