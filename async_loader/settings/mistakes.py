@@ -33,6 +33,9 @@ _WORDS = {
     "literal_error": "it is {expected}",
 }
 
+# A longer value is not shown again.
+_SHOWN = 30
+
 
 def with_flags(message: str, options: Container[str]) -> str:
     """
@@ -60,8 +63,12 @@ def in_our_words(details: ErrorDetails) -> str:
 
 
 def value_hint(details: ErrorDetails, value: object) -> str:
-    """Return the choice that was probably meant, to follow what is wrong."""
-    if details["type"] != "literal_error" or not isinstance(value, str):
+    """Return what was given, or the choice that was probably meant, to follow what is wrong."""
+    if not isinstance(value, str):
+        return ""
+    if details["type"].startswith(("int_", "float_")):
+        return f", not {value!r}" if len(value) <= _SHOWN else ""
+    if details["type"] != "literal_error":
         return ""
     expected = details.get("ctx", {}).get("expected", "")
     choices = [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(", ")]

@@ -74,7 +74,9 @@ def parse_figure(text: str, left: str) -> Figure:
     metric, operation = _selector(text, selector.strip())
     aggregate = aggregate.strip()
     if metric not in AGGREGATES:
-        raise wrong(text, 0, f"unknown metric {metric!r}; {_closest(metric, AGGREGATES)}")
+        raise wrong(
+            text, 0, f"unknown metric {metric!r}; the metrics are {_listed(AGGREGATES, metric)}"
+        )
     if metric == "schedule_lag" and operation is not None:
         raise wrong(text, len(metric), "the schedule is one for all operations")
     _check_aggregate(text, left, metric, aggregate)
@@ -101,12 +103,10 @@ def check_names(thresholds: Iterable[Figure], operations: Iterable[str]) -> None
         # A check gets its name when it is made: nobody knows it before.
         if name is not None and threshold.metric != "checks" and name not in known:
             place = threshold.text.find(name)
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
             raise wrong(
                 threshold.text,
                 max(place, 0),
-                f"no operation {name!r}: {hint}The operations are {', '.join(known)}",
+                f"no operation {name!r}; the operations are {_listed(known, name)}",
             )
 
 
@@ -158,8 +158,8 @@ def wrong(text: str, place: int, problem: str) -> ConfigurationError:
     return ConfigurationError(f"in {text[:place]}▶{text[place:]}: {problem}")
 
 
-def _closest(name: str, names: Iterable[str]) -> str:
+def _listed(names: Iterable[str], meant: str) -> str:
+    """Return names in a line, and the one that was probably meant."""
     known = list(names)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}The metrics are {', '.join(known)}"
+    close = difflib.get_close_matches(meant, known, n=1)
+    return ", ".join(known) + (f" (did you mean {close[0]}?)" if close else "")

@@ -119,7 +119,7 @@ def test_what_only_the_end_can_tell_is_not_broken_yet(text: str, broken: bool) -
         ("op_duration:p(95)", "in op_duration:p(95)▶: expected a comparison"),
         (
             "op_durtion:avg<1",
-            "in ▶op_durtion:avg<1: unknown metric 'op_durtion'; did",
+            "in ▶op_durtion:avg<1: unknown metric 'op_durtion'; the metrics",
         ),
         ("op_duration:p95<1", "in op_duration:▶p95<1: op_duration has the aggregates p(N)"),
         ("op_duration:p(101)<1", "op_duration:▶p(101)<1"),

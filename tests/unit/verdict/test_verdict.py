@@ -137,7 +137,7 @@ def test_of_several_the_worst_counts() -> None:
 def test_names_have_braces_of_their_own() -> None:
     text = "op_duration{op:GET /orders/{order_id}}:p(95)<5s"
     assert parse(text).operation == "GET /orders/{order_id}"
-    with pytest.raises(ConfigurationError, match=r"did you mean checkout.*are checkout, browse"):
+    with pytest.raises(ConfigurationError, match=r"are checkout, browse.*did you mean checkout"):
         check_names([parse("errors{op:chekout}:rate<1%")], ["checkout", "browse"])
 
 
