@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         enable_batch_inserting,
         enable_batching,
         insert_rows,
+        merge_all,
         update_rows,
     )
     from .load.metrics.snapshot import Snapshot
@@ -64,6 +65,7 @@ __all__ = [
     "enable_batching",
     "insert_rows",
     "merge",
+    "merge_all",
     "run",
     "update_rows",
 ]
@@ -76,7 +78,8 @@ _WHERE = {
         "TeardownError"
     ),
     "inserts": (
-        "delete_all delete_rows enable_batch_inserting enable_batching insert_rows update_rows"
+        "delete_all delete_rows enable_batch_inserting enable_batching insert_rows merge_all "
+        "update_rows"
     ),
     "load.metrics.snapshot": "Snapshot",
     "load.pacing.limits": "Limit",

@@ -36,6 +36,7 @@ PUBLIC = {
     "enable_batching",
     "insert_rows",
     "merge",
+    "merge_all",
     "run",
     "update_rows",
 }
@@ -120,6 +121,7 @@ def test_signatures_are_there_before_what_they_call() -> None:
         "update_rows": ["session", "model", "rows", "key", "duplicates", "progress"],
         "delete_rows": ["session", "model", "keys", "key", "progress"],
         "delete_all": ["session", "objects"],
+        "merge_all": ["session", "objects", "options"],
         "enable_batch_inserting": ["target", "reserve", "statement_bytes"],
         "run": ["workload", "sessions", "read_sessions", "stop", "on_progress", "clock", "options"],
     }

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from .bulk.by_key import delete_rows, update_rows
 from .bulk.insert_rows import insert_rows
 from .changes.deleting import delete_all
+from .changes.merging import merge_all
 from .enable import enable_batch_inserting, enable_batching
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "enable_batching",
     "explain",
     "insert_rows",
+    "merge_all",
     "update_rows",
 ]
 

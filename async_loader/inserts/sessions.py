@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from .adding import add_all, adds_like_stock
 from .changes.deleting import delete_all_of, deletes_like_stock
+from .changes.merging import merge_all_of, merges_like_stock
 from .unit_of_work import Setting, before_flush
 
 
@@ -65,6 +66,8 @@ def _batch(cls: Any, setting: Setting) -> None:
         cls.add_all = add_all
     if setting.deletes and deletes_like_stock(cls):
         cls.delete_all = delete_all_of
+    if setting.updates and merges_like_stock(cls):
+        cls.merge_all = merge_all_of
     _listen(cls, setting)
 
 

@@ -9,6 +9,7 @@ Updates and deletes of a flush: SQLAlchemy's own, in fewer trips.
                                   `-> deletes.py
 
     children.py    children of deleted objects, loaded at once; deleting.py: `delete_all`
+    merging.py     `merge_all`: what objects are merged into, loaded at once
     post_updates.py, array_text.py    columns of relationships; the text of an update by arrays
     results.py     what an update does to its objects, and the counts that SQLAlchemy checks
     statements.py  the statements of SQLAlchemy, and what their rows may be sent as
