@@ -79,6 +79,13 @@ def disable_fast_paths(target: Target | None = None) -> None:
             loader.remove()
 
 
+def is_available() -> bool:
+    """Tell whether `enable_fast_paths` can do anything here."""
+    from .supported import why_not  # noqa: PLC0415  as above
+
+    return not is_switched_off() and why_not("selectin") is None
+
+
 def is_switched_off() -> bool:
     """Tell whether the environment says that nothing is to be turned on."""
     return os.environ.get(SWITCH, "").strip().lower() in {"off", "0", "false", "no"}
