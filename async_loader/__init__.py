@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .load.pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
     from .load.runner.library import run
     from .load.workload import Operation, OperationContext, Workload
+    from .reads import disable_fast_paths, enable_fast_paths
     from .results.histogram import Histogram
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
@@ -61,8 +62,10 @@ __all__ = [
     "Workload",
     "delete_all",
     "delete_rows",
+    "disable_fast_paths",
     "enable_batch_inserting",
     "enable_batching",
+    "enable_fast_paths",
     "insert_rows",
     "merge",
     "merge_all",
@@ -87,6 +90,7 @@ _WHERE = {
     "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
     "load.runner.library": "run",
     "load.workload": "Operation OperationContext Workload",
+    "reads": "disable_fast_paths enable_fast_paths",
     "results.parts": "OperationResult",
     "results.run": "RunResult merge",
     "results.histogram": "Histogram",

@@ -20,6 +20,7 @@ LAYERS = [
     {"concurrency"},
     {"results", "runtime", "database"},
     {"verdict", "inserts", "workers"},
+    {"reads"},
     {"jobs"},
     {"load.workload", "load.effects", "load.__init__"},
     {"load.metrics", "load.pacing", "load.workloads", "load.loading"},
@@ -149,6 +150,7 @@ PAGES = {
     "async_loader.database.sqlalchemy_private",
     "async_loader.inserts._sqlalchemy",
     "async_loader.inserts.changes._sqlalchemy",
+    "async_loader.reads._sqlalchemy",
 }
 # Documented, in spite of their names: of the standard library, of named tuples, of rows.
 PUBLIC = {"_exit", "_getframe", "_current_frames", "_replace", "_mapping"}

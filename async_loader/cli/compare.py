@@ -51,7 +51,8 @@ def run_settings(settings: CompareSettings, way: CompareMode) -> RunSettings:
     if way == "unbounded":
         shared["pool_size"] = settings.unbounded_pool_size
     if way == "stock":
-        return RunSettings(**shared | {"mode": "semaphore", "batch_inserts": False})
+        alone = {"batch_inserts": False, "fast_paths": False}
+        return RunSettings(**shared | {"mode": "semaphore"} | alone)
     return RunSettings(**shared, mode=way)
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 # Name and OID of an array, and the OID of its elements. asyncpg knows text[].
 ARRAYS = (
@@ -57,10 +58,15 @@ _TOLD = "async_loader.array_types"
 
 def tell_array_types(connection: Connection) -> None:
     """Tell asyncpg, once for each of its connections."""
-    if _TOLD in connection.info:
+    tell_pooled(connection.connection)
+
+
+def tell_pooled(pooled: ConnectionPoolEntry | PoolProxiedConnection) -> None:
+    """Tell the connection that a pool has made, or has handed out."""
+    if _TOLD in pooled.info:
         return
-    connection.info[_TOLD] = True
-    driver: Any = connection.connection.driver_connection
+    pooled.info[_TOLD] = True
+    driver: Any = pooled.driver_connection
     # The way in which asyncpg takes the server's answer; a release that has another one asks.
     with suppress(AttributeError, KeyError, TypeError):
         driver._protocol.get_settings().register_data_types(_ROWS)

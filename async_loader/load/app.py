@@ -18,13 +18,12 @@ from ..concurrency.stop import Stop
 from ..database.backends import backend_of
 from ..database.embedded import stop_unused
 from ..errors import AsyncLoaderError, ConfigurationError, DatabaseError, TeardownError
-from ..inserts import enable_batch_inserting
 from ..results.run import RunResult
 from ..runtime.under_way import under_way
 from ..verdict.thresholds import check_names
 from .loading import load_workload
 from .partition import ShardCoordinator
-from .run_database import Database, Say, open_database, own_database
+from .run_database import Database, Say, open_database, own_database, speed_up
 from .runner.phase import OnProgress
 from .runner.preparation import prepared
 from .runner.runner import perform
@@ -147,8 +146,7 @@ async def _run_sync(
             sessions, read_sessions = backend.sync_session_factories(
                 engine, reads_autocommit=spec.database.reads_autocommit
             )
-            if spec.database.batches_inserts:
-                enable_batch_inserting(sessions)
+            speed_up(spec.database, sessions, read_sessions)
         result = None
         under_way.enter("set-up")
         try:
@@ -223,7 +221,7 @@ def check_workload(spec: LoadTestSpec) -> Workload:
 # What is of a database that the command opens, and what is of one built-in workload.
 _OF_THE_DATABASE = (
     "database_url", "server_directory", "pool_size", "keep_data", "batch_inserts",
-    "read_autocommit",
+    "fast_paths", "read_autocommit",
 )  # fmt: skip
 _OF_MIXED = ("read_via", "read_from")
 

@@ -21,6 +21,7 @@ from ..database.session_factories import Sessions, engines_of, why_unusable
 from ..database.urls import parse_url, place, redact
 from ..errors import WorkloadError
 from ..inserts import enable_batch_inserting
+from ..reads import enable_fast_paths
 from ..runtime.under_way import under_way
 from ..runtime.user_modules import called
 from .specs.load_test import DatabaseSpec, LoadTestSpec
@@ -85,9 +86,17 @@ async def connected(
         sessions, read_sessions = backend.session_factories(
             engine, reads_autocommit=spec.reads_autocommit
         )
-        if spec.batches_inserts:
-            enable_batch_inserting(sessions)
+        speed_up(spec, sessions, read_sessions)
         yield Database(url, namespace, sessions, read_sessions, (engine,), connections)
+
+
+def speed_up(spec: DatabaseSpec, sessions: Any, read_sessions: Any) -> None:
+    """Turn on what was asked for, for two factories of either kind of session."""
+    if spec.batches_inserts:
+        enable_batch_inserting(sessions)
+    if spec.has_fast_paths:
+        for factory in (sessions, read_sessions):
+            enable_fast_paths(factory)
 
 
 @asynccontextmanager

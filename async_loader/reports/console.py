@@ -174,6 +174,7 @@ def _helped(result: RunResult) -> str:
     if result.environment.get("database") is None:
         return ""
     found = ["inserts in batches"] if asked.get("batch_inserts") else []
+    found += ["reads by fast paths"] if asked.get("fast_paths") else []
     found += ["reads in AUTOCOMMIT"] if asked.get("read_autocommit") else []
     return f", {', '.join(found)}" if found else ""
 

@@ -103,6 +103,11 @@ class WorkloadOptions(Group):
         description="write new objects in batches, see enable_batch_inserting (default: on for "
         "built-in workloads, off for your own)",
     )
+    fast_paths: bool | None = Field(
+        None,
+        description="read with less CPU, see enable_fast_paths (default: on for built-in "
+        "workloads, off for your own)",
+    )
     strict: bool = Field(False, description="exit 104 for an option that has no effect on the run")
 
     @model_validator(mode="after")
@@ -125,6 +130,15 @@ class WorkloadOptions(Group):
     def batches_inserts(self) -> bool:
         """Whether new objects are written in batches."""
         return self.is_built_in if self.batch_inserts is None else self.batch_inserts
+
+    @property
+    def has_fast_paths(self) -> bool:
+        """Whether reads take the fast paths: as asked, and if there are any here."""
+        if not (self.is_built_in if self.fast_paths is None else self.fast_paths):
+            return False
+        from ..reads.enable import is_available  # noqa: PLC0415  what reads is heavy
+
+        return is_available()
 
     @property
     def is_built_in(self) -> bool:
@@ -287,7 +301,7 @@ class CompareOptions(Group):
         Field(
             min_length=1,
             description="a way to compare; may be repeated (default: all modes); "
-            "stock is semaphore without --batch-inserts",
+            "stock is semaphore without --batch-inserts and --fast-paths",
         ),
         Metavar("MODE"),
     ] = Field(default_factory=lambda: list[CompareMode](get_args(Mode)))

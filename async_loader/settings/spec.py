@@ -51,6 +51,7 @@ def spec_of(settings: RunSettings) -> LoadTestSpec:
             keep_data=settings.keep_data,
             reads_autocommit=settings.reads_autocommit,
             batches_inserts=settings.batches_inserts,
+            has_fast_paths=settings.has_fast_paths,
         ),
         sharding=ShardingSpec(
             processes=settings.number_of_processes,
@@ -84,6 +85,7 @@ def shown(settings: RunSettings) -> dict[str, Any]:
     shown["ops"], shown["duration"] = settings.limit.ops, settings.limit.duration
     shown["read_autocommit"] = settings.reads_autocommit
     shown["batch_inserts"] = settings.batches_inserts
+    shown["fast_paths"] = settings.has_fast_paths
     shown.pop("database_url")
     return shown
 

@@ -1,4 +1,4 @@
-"""`async_loader inserts`, and batched inserts in the load runner."""
+"""`async_loader inserts`, and batched inserts and fast paths in the load runner."""
 
 from __future__ import annotations
 
@@ -46,5 +46,7 @@ def test_the_runner_uses_it_and_compare_shows_it(
     assert "\n stock " in done.stdout
     ours, stock = json.loads((tmp_path / "x").read_text())["runs"]
     assert (ours["settings"]["batch_inserts"], stock["settings"]["batch_inserts"]) == (True, False)
+    assert (ours["settings"]["fast_paths"], stock["settings"]["fast_paths"]) == (True, False)
+    assert "reads by fast paths" in done.stdout
     statements = [run["by_operation"]["import"]["statements"]["max"] for run in (ours, stock)]
     assert statements[0] == 2 < statements[1]

@@ -45,6 +45,6 @@ def _count_ours() -> None:
 
 def pytest_sessionfinish() -> None:
     """Leave the number of statements that were batched: a suite with none shows nothing."""
-    report = os.environ.get("BATCHED_STATEMENTS")
+    report = os.environ.get("OURS")
     if report:
         Path(report).write_text(str(_count), encoding="utf-8")

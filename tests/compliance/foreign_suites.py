@@ -92,7 +92,7 @@ def _project(name: str, work: Path, url: str) -> int:
     lost = _lost(stock, batched)
     print(
         f"{name:30} {_passed(stock):5} {_passed(batched):5}  lost {len(lost)}"
-        f"  batched {batched.batched}",
+        f"  batched {batched.ours}",
         flush=True,
     )
     for test, why in sorted(lost.items()):
@@ -134,7 +134,7 @@ def _run(name: str, work: Path, url: str, side: str) -> Outcomes:
     asyncio.run(_execute(url, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)"))
     asyncio.run(_execute(url, f"CREATE DATABASE {database}"))
     target = make_url(url).set(drivername="postgresql", database=database)
-    report, count = work / f"{name}-{side}.xml", work / f"{name}-{side}.batched"
+    report, count = work / f"{name}-{side}.xml", work / f"{name}-{side}.ours"
     command = [str(python), "-m", "pytest", "-q", "-p", "postgresql_plugin", "--tb=short"]
     command += ["-p", "batching_plugin"] if side == "batched" else []
     command += ["-p", "no:cacheprovider", f"--junitxml={report}", project.tests]
@@ -142,7 +142,7 @@ def _run(name: str, work: Path, url: str, side: str) -> Outcomes:
         **os.environ,
         **{key: value.format(database=database) for key, value in project.environment},
         "FOREIGN_URL": target.render_as_string(hide_password=False),
-        "BATCHED_STATEMENTS": str(count),
+        "OURS": str(count),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]),
     }
     with (work / f"{name}-{side}.log").open("wb") as log:

@@ -1,16 +1,16 @@
 """
-Run SQLAlchemy's own tests without and with batched inserts, and compare.
+Run SQLAlchemy's own tests without and with what we put into it, and compare.
 
     python tests/compliance/sqlalchemy_suite.py [--sqlalchemy 2.0.40] [--driver psycopg]
-        [--part orm|sql|dialect/postgresql] [--url URL] [files ...]
+        [--with batching|fast_paths] [--part orm|sql|dialect/postgresql] [--url URL] [files ...]
 
 Downloads the source distribution of the wanted SQLAlchemy into a temporary folder, makes a
 virtual environment for it, makes two databases on the server of `--url` (default: an embedded
 one, in a folder of its own), runs every file in each and prints what passes without
-batching and does not pass with it. Exit code 1 when there is such a test that is not in
+it and does not pass with it. Exit code 1 when there is such a test that is not in
 `EXPECTED`. Files are paths below `test/orm/`, or another part of the suite; without any, the
 ones that the project promises, or all of another part. The last column is the number of batched
-statements: a file with none shows nothing.
+statements, or of statements that were kept: a file with none shows nothing.
 """
 
 from __future__ import annotations
@@ -39,16 +39,44 @@ from async_loader.database.embedded import embedded_server
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-PROMISED = [
-    "test_unitofwork.py",
-    "test_unitofworkv2.py",
-    "test_cascade.py",
-    "test_defaults.py",
-    "test_naturalpks.py",
-    "test_versioning.py",
-    "test_transaction.py",
-    "inheritance/test_basic.py",
-]
+PROMISED = {
+    "batching": [
+        "test_unitofwork.py",
+        "test_unitofworkv2.py",
+        "test_cascade.py",
+        "test_defaults.py",
+        "test_naturalpks.py",
+        "test_versioning.py",
+        "test_transaction.py",
+        "inheritance/test_basic.py",
+    ],
+    "fast_paths": [
+        "test_selectin_relations.py",
+        "test_eager_relations.py",
+        "test_deferred.py",
+        "test_options.py",
+        "test_recursive_loaders.py",
+        "test_relationship_criteria.py",
+        "test_of_type.py",
+        "test_ac_relationships.py",
+        "test_default_strategies.py",
+        "test_lazy_relations.py",
+        "test_load_on_fks.py",
+        "test_loading.py",
+        "test_pickled.py",
+        "test_bind.py",
+        "test_events.py",
+        "test_expire.py",
+        "test_merge.py",
+        "inheritance/test_poly_loading.py",
+        "inheritance/test_polymorphic_rel.py",
+        "inheritance/test_relationship.py",
+        "inheritance/test_single.py",
+        "inheritance/test_assorted_poly.py",
+        "../ext/test_baked.py",
+        "../ext/asyncio/test_session.py",
+    ],
+}
 
 # Tests that assert on literal SQL or on the number of statements: test id to the reason.
 EXPECTED: dict[str, str] = {}
@@ -60,11 +88,11 @@ class Outcomes:
 
     by_test: dict[str, str]
     detail: dict[str, str]
-    batched: int = 0  # statements
+    ours: int = 0  # statements: batched ones, or those that were kept
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return 0 when batching breaks nothing that passes without it."""
+    """Return 0 when what we put in breaks nothing that passes without it."""
     options = _parse(argv)
     with tempfile.TemporaryDirectory(prefix="sqlalchemy-suite-") as temporary:
         work = Path(options.work) if options.work else Path(temporary)
@@ -74,11 +102,11 @@ def main(argv: list[str] | None = None) -> int:
         files = _files(suite / "test" / options.part, options)
         with (
             _server(options.url, work) as url,
-            _databases(url, options.driver) as (plain_url, batched_url),
+            _databases(url, options.driver) as (plain_url, our_url),
         ):
             runs = [
-                Run(python, suite, work, plain_url, options.part, batched=False),
-                Run(python, suite, work, batched_url, options.part, batched=True),
+                Run(python, suite, work, plain_url, options.part),
+                Run(python, suite, work, our_url, options.part, options.with_),
             ]
             return _compare(options.sqlalchemy, files, runs)
 
@@ -87,6 +115,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--sqlalchemy", default=sqlalchemy.__version__, metavar="VERSION")
     parser.add_argument("--driver", choices=["asyncpg", "psycopg"], default="asyncpg")
+    parser.add_argument("--with", choices=[*PROMISED], default="batching", dest="with_")
     parser.add_argument("--part", choices=["orm", "sql", "dialect/postgresql"], default="orm")
     parser.add_argument("--url", help="a PostgreSQL server (default: an embedded one)")
     parser.add_argument("--work", help="keep the environment and the sources in this folder")
@@ -143,13 +172,13 @@ def _files(folder: Path, options: argparse.Namespace) -> list[str]:
             for path in folder.rglob("test_*.py")
             if not path.stem.endswith("_py314")  # not collected by older interpreters
         )
-    return wanted or PROMISED
+    return wanted or PROMISED[options.with_]
 
 
 @contextmanager
 def _databases(url: str, driver: str) -> Iterator[tuple[str, str]]:
     """Two databases with what the suite expects of one, dropped at the end."""
-    names = [f"sqlalchemy_suite_{os.getpid()}_{side}" for side in ("plain", "batched")]
+    names = [f"sqlalchemy_suite_{os.getpid()}_{side}" for side in ("plain", "ours")]
     urls = [make_url(url).set(drivername=f"postgresql+{driver}", database=name) for name in names]
     try:
         for name, target in zip(names, urls, strict=True):
@@ -190,20 +219,20 @@ class Run:
     work: Path
     url: str
     part: str
-    batched: bool
+    with_: str | None = None
 
     def outcomes(self, file: str) -> Outcomes:
         """Run one file of the suite in a process of its own."""
-        side = "batched" if self.batched else "plain"
+        side = self.with_ or "plain"
         report = self.work / f"{side}-{os.getpid()}-{file.replace('/', '-')}.xml"
         command = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += ["--maxfail=100000", "--tb=short", f"--junitxml={report}"]
-        command += ["-p", "batching_plugin"] if self.batched else []
+        command += ["-p", f"{self.with_}_plugin"] if self.with_ else []
         command += [f"test/{self.part}/{file}", "--dburi", self.url]
-        count = report.with_suffix(".batched")
+        count = report.with_suffix(".ours")
         environment = {
             **os.environ,
-            "BATCHED_STATEMENTS": str(count),
+            "OURS": str(count),
             # The suite must meet the installed SQLAlchemy and not the one beside it.
             "PYTHONNOUSERSITE": "1",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
@@ -237,23 +266,23 @@ def _read(report: Path, count: Path) -> Outcomes:
             if found is not None:
                 by_test[test] = kind
                 detail[test] = (found.text or found.get("message") or "").strip()
-    batched = int(count.read_text(encoding="utf-8")) if count.exists() else 0
-    return Outcomes(by_test, detail, batched)
+    ours = int(count.read_text(encoding="utf-8")) if count.exists() else 0
+    return Outcomes(by_test, detail, ours)
 
 
 def _compare(version: str, files: Iterable[str], runs: list[Run]) -> int:
     broken: dict[str, str] = {}
-    print(f"SQLAlchemy {version}: passed without and with batching")
+    print(f"SQLAlchemy {version}: passed without and with {runs[1].with_}")
     with ThreadPoolExecutor(max_workers=2) as pool:
         for file in files:
-            plain, batched = pool.map(Run.outcomes, runs, [file, file])
-            lost = _lost(plain, batched)
+            plain, ours = pool.map(Run.outcomes, runs, [file, file])
+            lost = _lost(plain, ours)
             if not plain.by_test:
                 lost[file] = "no test of it ran: wrong name, or the suite did not start"
             broken.update(lost)
             print(
-                f"{file:40} {_passed(plain):5} {_passed(batched):5}  lost {len(lost)}"
-                f"  batched {batched.batched}",
+                f"{file:40} {_passed(plain):5} {_passed(ours):5}  lost {len(lost)}"
+                f"  ours {ours.ours}",
                 flush=True,
             )
     unexpected = {test: why for test, why in broken.items() if test not in EXPECTED}
@@ -268,11 +297,11 @@ def _passed(outcomes: Outcomes) -> int:
     return sum(outcome == "passed" for outcome in outcomes.by_test.values())
 
 
-def _lost(plain: Outcomes, batched: Outcomes) -> dict[str, str]:
+def _lost(plain: Outcomes, ours: Outcomes) -> dict[str, str]:
     return {
-        test: batched.detail.get(test, "did not run")
+        test: ours.detail.get(test, "did not run")
         for test, outcome in plain.by_test.items()
-        if outcome == "passed" and batched.by_test.get(test) != "passed"
+        if outcome == "passed" and ours.by_test.get(test) != "passed"
     }
 
 

@@ -106,6 +106,7 @@ class DatabaseSpec:
     keep_data: bool = False
     reads_autocommit: bool = False
     batches_inserts: bool = False
+    has_fast_paths: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

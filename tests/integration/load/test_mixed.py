@@ -17,8 +17,11 @@ from async_loader.database.postgresql import (
 )
 from async_loader.database.run_schema import run_schema
 from async_loader.database.urls import parse_url
+from async_loader.load.run_database import connected
+from async_loader.load.specs.load_test import DatabaseSpec
 from async_loader.load.workloads import mixed
 from async_loader.load.workloads.mixed import ReadFrom, ReadVia
+from async_loader.reads import explain
 
 
 async def rows(engine: AsyncEngine) -> tuple[int, int]:
@@ -79,6 +82,17 @@ async def test_reads_in_autocommit_begin_no_transaction(engine: AsyncEngine) -> 
             await session.scalar(text("SELECT pg_current_xact_id()::text")) for _ in range(2)
         ]
         assert first != second
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_reads_take_the_fast_paths_if_they_shall(database_url: str, asked: bool) -> None:
+    spec = DatabaseSpec(has_fast_paths=asked)
+    async with connected(spec, parse_url(database_url), Namespace(), 2) as database:
+        for factory in (database.sessions, database.read_sessions):
+            assert factory is not None
+            async with factory() as session:
+                told = explain(mixed.declare().first_page, session)
+                assert ("kept, = ANY" in told) == asked
 
 
 async def test_cancelling_a_run_leaves_no_connection_checked_out(engine: AsyncEngine) -> None:

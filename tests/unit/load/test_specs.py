@@ -168,6 +168,7 @@ ARRIVES: dict[str, tuple[Any, str, Any]] = {
     "keep_data": (True, "database.keep_data", True),
     "read_autocommit": (False, "database.reads_autocommit", False),
     "batch_inserts": (False, "database.batches_inserts", False),
+    "fast_paths": (False, "database.has_fast_paths", False),
     "processes": (2, "sharding.processes", 2),
     "cluster": ("local:2", "sharding.cluster", "local:2"),
     "on_worker_loss": ("continue", "sharding.on_worker_loss", "continue"),

@@ -124,6 +124,14 @@ def test_shares_may_be_percentages() -> None:
 def test_flags_of_yes_and_no(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_settings().reads_autocommit
     assert run_settings().batches_inserts
+    assert run_settings().has_fast_paths
+    assert not run_settings("-w", "shop.py").has_fast_paths
+    assert run_settings("-w", "shop.py:load", "--fast-paths").has_fast_paths
+    assert not run_settings("--no-fast-paths").has_fast_paths
+    with monkeypatch.context() as switched_off:
+        switched_off.setenv("ASYNC_LOADER_FAST_PATHS", "off")
+        assert not run_settings().has_fast_paths
+        assert not run_settings("--fast-paths").has_fast_paths
     own = run_settings("-w", "shop.py")
     assert (own.reads_autocommit, own.batches_inserts) == (False, False)
     asked = run_settings("-w", "shop.py:load", "--read-autocommit", "--batch-inserts")
