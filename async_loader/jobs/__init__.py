@@ -30,11 +30,13 @@ A partition's chunk, from one position to the next, each line a transaction:
     watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call
     targets.py              finding a job by its name
+    migrations/__init__.py  what a migration asks of jobs
 """
 
 from .control import cancel, list_runs, pause, status
 from .definition import Chunk
 from .job import BatchJob
+from .migrations.require import require_job, require_job_async
 from .status import JobStatus
 from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
 
@@ -51,5 +53,7 @@ __all__ = [
     "cancel",
     "list_runs",
     "pause",
+    "require_job",
+    "require_job_async",
     "status",
 ]

@@ -71,6 +71,31 @@ class JobRunOptions(Group):
     )
 
 
+class JobRequireOptions(Group):
+    """When a job is taken for done."""
+
+    title: ClassVar[str] = "Job"
+
+    target: Annotated[
+        CliPositionalArg[str],
+        Field(description="a job's name, or module:name"),
+        Metavar("NAME"),
+    ]
+    allow_errors: Annotated[
+        int,
+        Field(ge=0, description="rows that may be in the error table all the same"),
+        Metavar("N"),
+    ] = 0
+    recheck: bool = Field(
+        False, description="its select finds no row by now, either; needs module:name"
+    )
+    schema_of_tables: Annotated[
+        str | None,
+        Field(description="the schema of its tables, where the search path here is another"),
+        Metavar("NAME"),
+    ] = None
+
+
 class JobRunSettings(GeneralOptions, WorkerOptions, ServerOptions, JobRunOptions, JobOptions):
     """Start a job, or go on with it where it stands."""
 
@@ -107,6 +132,12 @@ class JobRetryErrorsSettings(GeneralOptions, ServerOptions, JobOptions):
     command: ClassVar[str] = "job retry-errors"
 
 
+class JobRequireSettings(GeneralOptions, ServerOptions, JobRequireOptions, JobOptions):
+    """End with 0 if a job is done, and with 1 and the reason if it is not."""
+
+    command: ClassVar[str] = "job require"
+
+
 JobSettings = (
     JobRunSettings
     | JobPauseSettings
@@ -114,5 +145,6 @@ JobSettings = (
     | JobStatusSettings
     | JobListSettings
     | JobRetryErrorsSettings
+    | JobRequireSettings
 )
 JOB_COMMANDS: tuple[type[GeneralOptions], ...] = get_args(JobSettings)

@@ -15,7 +15,7 @@ from ...database.backends import SQLITE, backend_of
 from ...database.postgresql import closing, unreachable
 from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
-from ...jobs import BatchJob, JobStatus, control, report
+from ...jobs import BatchJob, JobStatus, control, report, require_job_async
 from ...jobs.targets import load_job, place_of
 from ...load.run_database import server_url
 from ...runtime.process import leave_errors_to_the_report, run_until_stopped
@@ -24,6 +24,7 @@ from ...settings.jobs import (
     JobCancelSettings,
     JobListSettings,
     JobPauseSettings,
+    JobRequireSettings,
     JobRetryErrorsSettings,
     JobRunSettings,
     JobSettings,
@@ -49,6 +50,8 @@ def run_job_command(settings: JobSettings) -> int:
             return _run(settings)
         case JobRetryErrorsSettings():
             return run_until_stopped(lambda _stop: _retry_errors(settings), loop="auto")
+        case JobRequireSettings():
+            return asyncio.run(_require(settings))
         case _:
             return asyncio.run(_look_or_steer(settings))
 
@@ -164,6 +167,20 @@ async def _retry_errors(settings: JobRetryErrorsSettings) -> int:
         retried = await job.retry_errors(_sessions(engine), arguments=settings.arguments)
     stdout().write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
     return STILL_FAILING if retried.failing else DONE
+
+
+async def _require(settings: JobRequireSettings) -> int:
+    async with _engine(settings, 1) as engine:
+        await require_job_async(
+            settings.target,
+            engine,
+            arguments=settings.arguments or None,
+            schema=settings.schema_of_tables,
+            allow_errors=settings.allow_errors,
+            recheck=settings.recheck,
+        )
+    stdout().write(f"{settings.target} is done\n")
+    return DONE
 
 
 async def _look_or_steer(
