@@ -71,7 +71,7 @@ def arguments(line: str, database_url: str) -> list[str]:
         small += ["--warmup", "10"]
     if "derive-chords" in small:
         small += ["--arg", "songs=1500"]
-    if small[0] in OFFLINE:
+    if small[0] in OFFLINE or " ".join(small[:2]) in OFFLINE:
         return small
     if not any("--database-url" in word or word in ("--help", "noop") for word in small):
         small += ["--database-url", database_url]

@@ -37,6 +37,7 @@ from .control import cancel, list_runs, pause, status
 from .definition import Chunk
 from .job import BatchJob
 from .migrations.require import require_job, require_job_async
+from .migrations.state_tables import create_state_tables
 from .status import JobStatus
 from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
 
@@ -51,6 +52,7 @@ __all__ = [
     "ThrottleHook",
     "Wait",
     "cancel",
+    "create_state_tables",
     "list_runs",
     "pause",
     "require_job",

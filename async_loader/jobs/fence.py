@@ -36,7 +36,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from .outcomes import TakenOver
-from .tables import CHUNK_LOCK_CLASS, FENCE, Tables, lock_key
+from .tables import FENCE, Tables, lock_key
 from .transient import limit_of
 
 _SAVEPOINT = "async_loader_chunk"
@@ -88,7 +88,7 @@ def is_fenced(error: BaseException) -> bool:
 class Fence:
     """The statements about one row, a partition's or an error's, that fence what is applied."""
 
-    def __init__(self, row: Table, here: Any, leave: Update | Delete) -> None:
+    def __init__(self, row: Table, here: Any, leave: Update | Delete, lock_class: int) -> None:
         entering = update_(row).where(here)
         if row.metadata.schema is None:
             self._enter: Any = entering.values(under_way=0).returning(literal(0))
@@ -100,7 +100,7 @@ class Fence:
             # another service, and the lock that tells others which backend works for us.
             self._enter = entering.values(under_way=transaction).returning(
                 func.set_config("idle_in_transaction_session_timeout", "0", True),
-                func.pg_advisory_xact_lock_shared(CHUNK_LOCK_CLASS, bindparam("in_lock")),
+                func.pg_advisory_xact_lock_shared(lock_class, bindparam("in_lock")),
                 *map(func.current_setting, (*_SETTINGS, "statement_timeout")),
             )
             ours = row.c.under_way == transaction
@@ -151,14 +151,14 @@ def partition_fence(tables: Tables) -> Fence:
         partition.c.owner == bindparam("in_owner"),
         partition.c.chunk == bindparam("in_chunk"),
     )
-    return Fence(partition, here, advancing(tables))
+    return Fence(partition, here, advancing(tables), tables.chunk_lock_class)
 
 
 def error_fence(tables: Tables) -> Fence:
     """Return the fence of a row that is tried again: its line in the error table."""
     error = tables.error
     here = and_(error.c.run == bindparam("in_run"), error.c.key == bindparam("in_key"))
-    return Fence(error, here, delete_(error))
+    return Fence(error, here, delete_(error), tables.chunk_lock_class)
 
 
 def advancing(tables: Tables) -> Update:

@@ -17,9 +17,10 @@ from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup,
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
 from .run import JobSession, OnProgress, taking_part
+from .states import SCHEMA
 from .status import JobStatus
 from .store import Store
-from .tables import make_tables
+from .tables import check_schema, make_tables
 from .throttles import ThrottleHook
 from .transaction import listening
 from .transient import RetryBudget
@@ -108,6 +109,7 @@ class BatchJob:
         arguments: Mapping[str, str] = NO_ARGUMENTS,
         resume_changed: bool = False,
         idempotency_key: str | None = None,
+        state_schema: str = SCHEMA,
         stop: Stop | None = None,
         on_progress: OnProgress | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -117,21 +119,30 @@ class BatchJob:
 
         `resume_changed`: go on, too, with a run that was begun with other conditions.
         `idempotency_key`: one run for each key, whoever starts it how often: one that is done
-        is returned as it is, one with other arguments is refused.
+        is returned as it is, one with other arguments is refused. `state_schema`: where the
+        state is, which is nobody's of another schema.
         `workers` tasks, each with a connection, and one more connection for the heartbeat.
         Raises `JobError` for a row that fails beyond `skip_limit`, `DatabaseError` when the
         server stays away for longer than `patience`.
         """
         stop = stop or Stop()
         stop.heeded = True
-        async with self.taking_part(sessions, workers=workers, clock=clock) as part:
+        async with self.taking_part(
+            sessions, workers=workers, state_schema=state_schema, clock=clock
+        ) as part:
             run = await part.begin(
                 arguments, resume_changed=resume_changed, idempotency_key=idempotency_key
             )
             return await part.work_on(run, workers=workers, stop=stop, on_progress=on_progress)
 
     def taking_part(
-        self, sessions: Sessions, *, workers: int, tasks: int = 0, clock: Clock = SYSTEM_CLOCK
+        self,
+        sessions: Sessions,
+        *,
+        workers: int,
+        tasks: int = 0,
+        state_schema: str = SCHEMA,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> AbstractAsyncContextManager[JobSession]:
         """
         Return a block in which runs are begun and worked on, each step by itself.
@@ -141,23 +152,29 @@ class BatchJob:
         run of its own.
         """
         definition = self.definition.for_workers(tasks or workers)
-        return taking_part(definition, self._required_apply(), sessions, clock, workers=workers)
+        return taking_part(
+            definition, self._required_apply(), sessions, clock,
+            workers=workers, state_schema=state_schema,
+        )  # fmt: skip
 
     async def retry_errors(
         self,
         sessions: Sessions,
         *,
         arguments: Mapping[str, str] = NO_ARGUMENTS,
+        state_schema: str = SCHEMA,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Retried:
         """Apply the rows of the latest run's error table again, each in its own transaction."""
         definition, engine = self.definition, await engine_of(sessions)
+        check_schema(engine.dialect.name, state_schema)
         async with watching(engine, definition.patience) as watchdog:
             reader = Reader(engine, clock, watchdog)
             kind = await reader.retry_transient(lambda: check_transactions(sessions))
             watchdog.direct = kind.direct
             reader = Reader(engine, clock, watchdog, limit=kind.limit)
-            store = Store(engine, await reader.retry_transient(lambda: make_tables(engine)))
+            tables = await reader.retry_transient(lambda: make_tables(engine, state_schema))
+            store = Store(engine, tables)
             part = JobSession(definition, self._required_apply(), sessions, clock, store, reader)
             chunks = await part.latest(arguments)
             require_select(chunks)

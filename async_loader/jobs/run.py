@@ -29,9 +29,10 @@ from .keyset import Keyset
 from .outcomes import LeaseLostError, ends_told, written
 from .plan import Plan, plan
 from .reader import Reader, keys_reader, raise_denied
+from .states import SCHEMA
 from .status import JobStatus, status_of
 from .store import Names, Store
-from .tables import make_tables
+from .tables import check_schema, make_tables
 from .transaction import break_off_chunks, listening
 from .watchdog import watching
 from .worker import Worker, WorkerGroup
@@ -168,17 +169,24 @@ class JobSession:
 
 @asynccontextmanager
 async def taking_part(
-    definition: Definition, apply: Apply, sessions: Sessions, clock: Clock, *, workers: int
+    definition: Definition,
+    apply: Apply,
+    sessions: Sessions,
+    clock: Clock,
+    *,
+    workers: int,
+    state_schema: str = SCHEMA,
 ) -> AsyncIterator[JobSession]:
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     check_room(engine, workers)
+    check_schema(engine.dialect.name, state_schema)
     async with ours(), watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
         kind = await reader.retry_transient(lambda: check_transactions(sessions))
         watchdog.direct = kind.direct
         reader = Reader(engine, clock, watchdog, direct=kind.direct, limit=kind.limit)
-        tables = await reader.retry_transient(lambda: make_tables(engine))
+        tables = await reader.retry_transient(lambda: make_tables(engine, state_schema))
         store = Store(engine, tables, direct=kind.direct)
         async with alone(store):
             with listening():

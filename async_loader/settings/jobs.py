@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, NoDecode
 
+from ..jobs.states import SCHEMA
 from .option_group import GeneralOptions, Group
 from .option_types import Argument, Metavar, each_once, split_commas
 from .run import ServerOptions
@@ -36,6 +37,18 @@ class JobOptions(Group):
     def arguments(self) -> dict[str, str]:
         """The job's arguments by name."""
         return {name: value for name, _, value in (arg.partition("=") for arg in self.arg)}
+
+
+class StateOptions(Group):
+    """Where the state of jobs is."""
+
+    title: ClassVar[str] = "Job"
+
+    state_schema: Annotated[
+        str,
+        Field(description="the schema of the jobs' state tables (PostgreSQL)"),
+        Metavar("NAME"),
+    ] = SCHEMA
 
 
 class RunNameOptions(JobOptions):
@@ -96,43 +109,58 @@ class JobRequireOptions(Group):
     ] = None
 
 
-class JobRunSettings(GeneralOptions, WorkerOptions, ServerOptions, JobRunOptions, JobOptions):
+class JobRunSettings(
+    GeneralOptions, WorkerOptions, ServerOptions, StateOptions, JobRunOptions, JobOptions
+):
     """Start a job, or go on with it where it stands."""
 
     command: ClassVar[str] = "job run"
 
 
-class JobPauseSettings(GeneralOptions, ServerOptions, RunNameOptions):
+class JobPauseSettings(GeneralOptions, ServerOptions, StateOptions, RunNameOptions):
     """Pause a run: no chunk of it is committed until it is resumed by `job run`."""
 
     command: ClassVar[str] = "job pause"
 
 
-class JobCancelSettings(GeneralOptions, ServerOptions, RunNameOptions):
+class JobCancelSettings(GeneralOptions, ServerOptions, StateOptions, RunNameOptions):
     """Give a run up for good; what was committed stays."""
 
     command: ClassVar[str] = "job cancel"
 
 
-class JobStatusSettings(GeneralOptions, ServerOptions, RunNameOptions):
+class JobStatusSettings(GeneralOptions, ServerOptions, StateOptions, RunNameOptions):
     """Show how far a job's latest run is."""
 
     command: ClassVar[str] = "job status"
 
 
-class JobListSettings(GeneralOptions, ServerOptions):
+class JobListSettings(GeneralOptions, ServerOptions, StateOptions):
     """List the runs of all jobs, the latest first."""
 
     command: ClassVar[str] = "job list"
 
 
-class JobRetryErrorsSettings(GeneralOptions, ServerOptions, JobOptions):
+class JobRetryErrorsSettings(GeneralOptions, ServerOptions, StateOptions, JobOptions):
     """Apply the rows in the latest run's error table once more."""
 
     command: ClassVar[str] = "job retry-errors"
 
 
-class JobRequireSettings(GeneralOptions, ServerOptions, JobRequireOptions, JobOptions):
+class JobDdlSettings(GeneralOptions, StateOptions):
+    """Print the statements that make the jobs' state tables on PostgreSQL."""
+
+    command: ClassVar[str] = "job ddl"
+    role: Annotated[
+        str | None,
+        Field(description="a role that is to run jobs: with what it is granted for that"),
+        Metavar("NAME"),
+    ] = None
+
+
+class JobRequireSettings(
+    GeneralOptions, ServerOptions, StateOptions, JobRequireOptions, JobOptions
+):
     """End with 0 if a job is done, and with 1 and the reason if it is not."""
 
     command: ClassVar[str] = "job require"
@@ -146,5 +174,6 @@ JobSettings = (
     | JobListSettings
     | JobRetryErrorsSettings
     | JobRequireSettings
+    | JobDdlSettings
 )
 JOB_COMMANDS: tuple[type[GeneralOptions], ...] = get_args(JobSettings)

@@ -88,19 +88,21 @@ async def test_killed_at_random_points(
     assert (await status(engine, "counting")).rows_read == rows
 
 
+@pytest.mark.parametrize("schema", ["async_loader_jobs", "mine"])
 async def test_no_wait_for_the_lease_of_a_killed_worker(
-    database_url: str, engine: AsyncEngine
+    database_url: str, engine: AsyncEngine, schema: str
 ) -> None:
     """The lease is an hour: whoever waited for it would never end."""
     await fill(engine, 10_000)
     lease = {"COUNTING_LEASE": "3600"}
-    process = start(database_url, "--workers", "4", **lease)
+    argv = ("--workers", "4", "--state-schema", schema)
+    process = start(database_url, *argv, **lease)
     assert await at_work(engine, process)
     while not (await tally(engine)).get(1):
         await asyncio.sleep(0.01)
     end(process)
     assert (await tally(engine)).get(0), "it was killed in the middle"
-    finish(start(database_url, "--workers", "4", **lease))
+    finish(start(database_url, *argv, **lease))
     assert await tally(engine) == {1: 10_000}
 
 

@@ -16,12 +16,14 @@ from ...database.postgresql import closing, unreachable
 from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
 from ...jobs import BatchJob, JobStatus, control, report, require_job_async
+from ...jobs.migrations.state_tables import ddl
 from ...jobs.targets import load_job, place_of
 from ...load.run_database import server_url
 from ...runtime.process import leave_errors_to_the_report, run_until_stopped
 from ...runtime.streams import stderr, stdout
 from ...settings.jobs import (
     JobCancelSettings,
+    JobDdlSettings,
     JobListSettings,
     JobPauseSettings,
     JobRequireSettings,
@@ -50,6 +52,9 @@ def run_job_command(settings: JobSettings) -> int:
             return _run(settings)
         case JobRetryErrorsSettings():
             return run_until_stopped(lambda _stop: _retry_errors(settings), loop="auto")
+        case JobDdlSettings():
+            stdout().write(ddl(settings.state_schema, role=settings.role))
+            return DONE
         case JobRequireSettings():
             return asyncio.run(_require(settings))
         case _:
@@ -86,6 +91,7 @@ async def _run_job(
             arguments=settings.arguments,
             resume_changed=settings.resume_changed,
             idempotency_key=settings.idempotency_key,
+            state_schema=settings.state_schema,
             stop=stop,
             on_progress=_shown_on(view),
         )
@@ -112,10 +118,13 @@ async def _run_spread(
             settings.target,
             engine.url.render_as_string(hide_password=False),
             settings.workers,
+            state_schema=settings.state_schema,
             debug=settings.debug,
         )
         tasks = settings.workers * len(workers.names)
-        async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
+        async with job.taking_part(
+            _sessions(engine), workers=1, tasks=tasks, state_schema=settings.state_schema
+        ) as part:
             return await spread(
                 part, workers, order,
                 begin=partial(
@@ -164,7 +173,9 @@ def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 async def _retry_errors(settings: JobRetryErrorsSettings) -> int:
     job = load_job(settings.target)
     async with _engine(settings, 2) as engine:
-        retried = await job.retry_errors(_sessions(engine), arguments=settings.arguments)
+        retried = await job.retry_errors(
+            _sessions(engine), arguments=settings.arguments, state_schema=settings.state_schema
+        )
     stdout().write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
     return STILL_FAILING if retried.failing else DONE
 
@@ -178,6 +189,7 @@ async def _require(settings: JobRequireSettings) -> int:
             schema=settings.schema_of_tables,
             allow_errors=settings.allow_errors,
             recheck=settings.recheck,
+            state_schema=settings.state_schema,
         )
     stdout().write(f"{settings.target} is done\n")
     return DONE
@@ -186,16 +198,18 @@ async def _require(settings: JobRequireSettings) -> int:
 async def _look_or_steer(
     settings: JobListSettings | JobStatusSettings | JobPauseSettings | JobCancelSettings,
 ) -> int:
+    schema = settings.state_schema
     async with _engine(settings, 2) as engine:
         if isinstance(settings, JobListSettings):
-            stdout().write(report.listing(await control.list_runs(engine)))
+            stdout().write(report.listing(await control.list_runs(engine, state_schema=schema)))
             return DONE
         act = {
             JobStatusSettings: control.status,
             JobPauseSettings: control.pause,
             JobCancelSettings: control.cancel,
         }[type(settings)]
-        stdout().write(report.summary(await act(engine, settings.target, settings.arguments)))
+        now = await act(engine, settings.target, settings.arguments, state_schema=schema)
+        stdout().write(report.summary(now))
     return DONE
 
 

@@ -1,6 +1,7 @@
 """
-What a migration asks of jobs: that one is done, before its column becomes NOT NULL or goes.
+What migrations and jobs have to do with each other.
 
-    require.py    whether a job is done, in one database and schema
-    script.py     the same as a check in a migration's script, for when nobody is connected
+    require.py       whether a job is done, in one database and schema
+    script.py        the same as a check in a migration's script, for when nobody is connected
+    state_tables.py  the jobs' own tables, made by a migration
 """

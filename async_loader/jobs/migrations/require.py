@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, func, select, text
@@ -26,7 +26,8 @@ from ..definition import Arguments, canonical
 from ..identity import target_of
 from ..job import BatchJob
 from ..reader import raise_denied
-from ..tables import Tables, tables_of
+from ..states import SCHEMA
+from ..tables import Tables, check_schema, tables_of
 from ..targets import SHIPPED, load_job
 from .script import NOTED, check_of
 
@@ -43,7 +44,7 @@ _STANDING = {
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """
-    What has to be done.
+    What has to be done, by what the tables of `state_schema` say.
 
     `arguments`: of these alone; None: of all that it was run with. `schema`: the tables' own;
     None: that of the connection, with the rest of its search path. `allow_errors`: rows that
@@ -55,6 +56,7 @@ class Wanted:
     schema: str | None = None
     allow_errors: int = 0
     recheck: BatchJob | None = None
+    state_schema: str = SCHEMA
 
     def __post_init__(self) -> None:
         if self.allow_errors < 0:
@@ -69,6 +71,7 @@ def require_job(
     schema: str | None = None,
     allow_errors: int = 0,
     recheck: bool = False,
+    state_schema: str = SCHEMA,
 ) -> None:
     """
     Raise `JobNotDoneError` unless a job is done in this connection's database and schema.
@@ -80,7 +83,8 @@ def require_job(
     finds no row by now, either; the job is then a `BatchJob` or "module:name", and a select whose
     rows apply clears. In a script that Alembic writes (`--sql`) it is a check that raises.
     """
-    wanted = _wanted(job, arguments, schema, allow_errors, recheck=recheck)
+    asked = Wanted("", arguments, schema, allow_errors, None, state_schema)
+    wanted = _wanted(job, asked, recheck=recheck)
     if isinstance(connection, MockConnection):
         if recheck:
             raise ConfigurationError(
@@ -90,7 +94,9 @@ def require_job(
             raise ConfigurationError(
                 f"no check can be written for {connection.dialect.name}: migrate connected"
             )
-        connection.execute(text(check_of(wanted.name, arguments, schema, allow_errors)))
+        check_schema("postgresql", state_schema)
+        check = check_of(wanted.name, arguments, schema, allow_errors, state_schema)
+        connection.execute(text(check))
         return
     if not isinstance(connection, Connection):
         raise ConfigurationError(
@@ -112,11 +118,13 @@ async def require_job_async(
     schema: str | None = None,
     allow_errors: int = 0,
     recheck: bool = False,
+    state_schema: str = SCHEMA,
 ) -> None:
     """Do what `require_job` does, on an engine: for an application that starts."""
     if not isinstance(engine, AsyncEngine):
         raise ConfigurationError("require_job_async takes an AsyncEngine")
-    wanted = _wanted(job, arguments, schema, allow_errors, recheck=recheck)
+    asked = Wanted("", arguments, schema, allow_errors, None, state_schema)
+    wanted = _wanted(job, asked, recheck=recheck)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_check, wanted)
@@ -124,14 +132,8 @@ async def require_job_async(
         raise unreachable(error, engine.url) from error
 
 
-def _wanted(
-    job: str | BatchJob,
-    arguments: Arguments | None,
-    schema: str | None,
-    allow_errors: int,
-    *,
-    recheck: bool,
-) -> Wanted:
+def _wanted(job: str | BatchJob, asked: Wanted, *, recheck: bool) -> Wanted:
+    """Return what is asked of a job by its name."""
     if isinstance(job, str) and (recheck or ":" in job):
         if ":" not in job and job not in SHIPPED:
             raise ConfigurationError(
@@ -139,7 +141,7 @@ def _wanted(
             )
         job = load_job(job)
     name = job if isinstance(job, str) else job.name
-    return Wanted(name, arguments, schema, allow_errors, _selecting(job) if recheck else None)
+    return replace(asked, name=name, recheck=_selecting(job) if recheck else None)
 
 
 def _selecting(job: str | BatchJob) -> BatchJob:
@@ -151,7 +153,7 @@ def _selecting(job: str | BatchJob) -> BatchJob:
 
 def _check(connection: Connection, wanted: Wanted) -> None:
     """Raise for the first run that is not done, or the first row that is not."""
-    tables = tables_of(connection.dialect.name)
+    tables = tables_of(connection.dialect.name, wanted.state_schema)
     version = layout.version_there(connection, tables.run, tables.layout)
     if version is None:
         raise JobNotDoneError(f"{wanted.name} is not done here: no job has ever run")

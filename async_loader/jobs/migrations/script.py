@@ -50,7 +50,13 @@ _PATH = "'in ' || array_to_string(current_schemas(false), ', ')"
 _SPECIAL = re.compile(r"[^\w .,{}\"@/+=*-]")
 
 
-def check_of(name: str, arguments: Arguments | None, schema: str | None, allow_errors: int) -> str:
+def check_of(
+    name: str,
+    arguments: Arguments | None,
+    schema: str | None,
+    allow_errors: int,
+    state_schema: str = SCHEMA,
+) -> str:
     """Return a statement of PostgreSQL's that raises unless the job is done."""
     place = _PATH if schema is None else quoted(f"in {schema}")
     if schema is None:
@@ -61,7 +67,7 @@ def check_of(name: str, arguments: Arguments | None, schema: str | None, allow_e
         where += f" AND r.arguments = {quoted(canonical(arguments))}"
     return _CHECK.format(
         job=quoted(name), place=place, where=where, allowed=int(allow_errors),
-        schema=quoted(SCHEMA), schema_name=SCHEMA,
+        schema=quoted(state_schema), schema_name=state_schema,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "first", None
+revision, down_revision = "first", "jobs"
 
 
 def upgrade() -> None:
