@@ -46,7 +46,7 @@ class Chunk:
 
 
 # In bytes, of which an index of PostgreSQL's takes 2,704 in all.
-_LONGEST_NAME, _LONGEST_ARGUMENTS = 200, 1_500
+LONGEST_NAME, _LONGEST_ARGUMENTS = 200, 1_500
 
 Apply = Callable[[AsyncSession, Sequence[Any], Chunk], Awaitable[None]]
 
@@ -71,7 +71,7 @@ class Definition:
     def __post_init__(self) -> None:
         if not self.name or self.name.isdigit():
             raise ConfigurationError("a job's name is a word: numbers name runs")
-        check_line("a job's name", self.name, _LONGEST_NAME)
+        check_line("a job's name", self.name, LONGEST_NAME)
         if self.chunk < 1 or self.chunk > 10_000:
             raise ConfigurationError("a job's chunk has 1 to 10,000 rows")
         if self.partitions < 0 or self.lease <= 0 or self.skip_limit < 0:

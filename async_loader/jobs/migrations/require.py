@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ...database.postgresql import first_line, unreachable
 from ...errors import ConfigurationError, JobNotDoneError
 from .. import layout
-from ..definition import Arguments, canonical
+from ..definition import LONGEST_NAME, Arguments, canonical, check_arguments, check_line
 from ..identity import target_of
 from ..job import BatchJob
 from ..reader import raise_denied
@@ -59,8 +59,18 @@ class Wanted:
     state_schema: str = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.allow_errors < 0:
-            raise ConfigurationError("allow_errors is a number of rows, 0 or more")
+        _check_kinds(self.allow_errors, self.arguments, self.schema)
+        check_arguments(self.arguments or {})
+
+
+def _check_kinds(allow_errors: object, arguments: object, schema: object) -> None:
+    """Raise `ConfigurationError` for what is none of those: a migration is seldom type-checked."""
+    if not isinstance(allow_errors, int) or allow_errors < 0:
+        raise ConfigurationError("allow_errors is a number of rows, 0 or more")
+    if not isinstance(arguments, Mapping | None):
+        raise ConfigurationError("arguments are a mapping of names and values, both text")
+    if not isinstance(schema, str | None) or schema == "" or not (schema or "x").isprintable():
+        raise ConfigurationError("schema is the name of the schema of a job's tables")
 
 
 def require_job(
@@ -140,7 +150,10 @@ def _wanted(job: str | BatchJob, asked: Wanted, *, recheck: bool) -> Wanted:
                 f"recheck needs the select of {job!r}: give its BatchJob, or module:name"
             )
         job = load_job(job)
-    name = job if isinstance(job, str) else job.name
+    name: object = job.name if isinstance(job, BatchJob) else job
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError("what is to be done is a job's name, or its BatchJob")
+    check_line("a job's name", name, LONGEST_NAME)
     return replace(asked, name=name, recheck=_selecting(job) if recheck else None)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, create_engine, insert, select, text
+from sqlalchemy import Connection, create_engine, create_mock_engine, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -172,6 +172,34 @@ async def test_a_connection_that_is_none_is_refused(database_url: str, engine: A
     with pytest.raises(ConfigurationError, match="0 or more"):
         await require_job_async("counting", engine, allow_errors=-1)
     sync.dispose()
+
+
+@pytest.mark.parametrize(
+    ("job", "wanted", "said"),
+    [
+        ("", {}, "a job's name, or its BatchJob"),
+        (None, {}, "a job's name, or its BatchJob"),
+        (b"counting", {}, "a job's name, or its BatchJob"),
+        ("nul\0", {}, "one line of printable"),
+        ("\ud800", {}, "one line of printable"),
+        ("counting\n", {}, "one line of printable"),
+        ("x" * 201, {}, "at most 200 bytes"),
+        ("counting", {"arguments": "year=1"}, "a mapping of names and values"),
+        ("counting", {"arguments": {"year": "nul\0"}}, "one line of printable"),
+        ("counting", {"schema": ""}, "name of the schema"),
+        ("counting", {"schema": 5}, "name of the schema"),
+        ("counting", {"allow_errors": "3"}, "0 or more"),
+        ("counting", {"allow_errors": None}, "0 or more"),
+    ],
+)
+async def test_what_no_job_can_be_is_refused_on_a_connection_and_in_a_script(
+    engine: AsyncEngine, job: Any, wanted: dict[str, Any], said: str
+) -> None:
+    script: Any = create_mock_engine("postgresql+psycopg://", lambda *_: None)
+    with pytest.raises(ConfigurationError, match=said):
+        require_job(job, script, **wanted)
+    with pytest.raises(ConfigurationError, match=said):
+        await require_job_async(job, engine, **wanted)
 
 
 async def test_a_transaction_that_may_not_read_is_told_the_grant(
