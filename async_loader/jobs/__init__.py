@@ -24,6 +24,7 @@ A partition's chunk, from one position to the next, each line a transaction:
     rows.py, moves.py       a chunk's rows, and an apply that moves their key:
       movers.py, key_snapshot.py   what may do so unseen, and whether it did
     store.py                every statement to those tables
+    prepare_policy.py, preparing.py, versions.py   slow work on rows before their transaction
     chunks.py               one chunk, one transaction; statements.py: what ends it;
       limits.py             who cancelled a statement of it
     worker.py, guard.py     who does it, and how the others know that he lives
@@ -38,6 +39,7 @@ from .definition import Chunk
 from .job import BatchJob
 from .migrations.require import require_job, require_job_async
 from .migrations.state_tables import create_state_tables
+from .prepare_policy import PrepareContext
 from .status import JobStatus
 from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
 
@@ -49,6 +51,7 @@ __all__ = [
     "JobStatus",
     "NiceRatio",
     "Pace",
+    "PrepareContext",
     "ThrottleHook",
     "Wait",
     "cancel",

@@ -104,6 +104,7 @@ class Fenced:
         rows: Sequence[Any],
         chunk: Chunk,
         *,
+        prepared: Sequence[Any] = (),
         moves: KeyWatch | None = None,
     ) -> None:
         """
@@ -118,7 +119,7 @@ class Fenced:
                 transaction.watching_elsewhere(),
                 transaction.hearing(None if moves is None else moves.hear),
             ):
-                await apply(session, rows, chunk)
+                await apply(session, rows, prepared, chunk)
         except AsyncLoaderError:
             raise  # no row is to blame
         except Exception as error:

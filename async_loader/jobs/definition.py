@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from ..errors import ConfigurationError
 from .keyset import Keyset
 from .outcomes import ends_told
+from .prepare_policy import PreparePolicy
 from .selects import require_select
 from .throttles import ThrottleHook
 
@@ -48,7 +49,8 @@ class Chunk:
 # In bytes, of which an index of PostgreSQL's takes 2,704 in all.
 LONGEST_NAME, _LONGEST_ARGUMENTS = 200, 1_500
 
-Apply = Callable[[AsyncSession, Sequence[Any], Chunk], Awaitable[None]]
+# The session, the rows, what was prepared of each, and the chunk.
+Apply = Callable[[AsyncSession, Sequence[Any], Sequence[Any], Chunk], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Definition:
     grace: float = 30.0
     patience: float = 300.0
     setup: Setup | None = None
+    preparing: PreparePolicy | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name.isdigit():
@@ -80,6 +83,8 @@ class Definition:
             )
         if self.until_empty and self.select is None:
             raise ConfigurationError("until_empty needs a select")
+        if self.preparing is not None and self.select is None:
+            raise ConfigurationError("prepare needs a select: it is called for each of its rows")
 
     def for_workers(self, workers: int) -> Definition:
         """Return it with a number of partitions: enough for all to be busy to the end."""
@@ -91,19 +96,37 @@ class Definition:
             return None
         with ends_told("select"):
             select = self.select(arguments) if callable(self.select) else self.select
-        return Keyset(require_select(select), self.key)
+        keyset = Keyset(require_select(select), self.key)
+        if self.preparing is not None:
+            keyset.lock_rows()
+        return keyset
 
 
-def with_chunk(function: Callable[..., Awaitable[None]]) -> Apply:
-    """Return an apply that takes a chunk, of a function of (session, rows) or all three."""
+def check_apply(function: Callable[..., Awaitable[None]]) -> int:
+    """Return how many parameters an apply has; raises `ConfigurationError` for what is none."""
     wanted = len(inspect.signature(function).parameters)
-    if wanted not in (2, 3) or not inspect.iscoroutinefunction(function):
-        raise ConfigurationError("apply is `async def apply(session, rows)` or with a third: chunk")
-    if wanted == 3:
-        return function
+    if wanted not in (2, 3, 4) or not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            "apply is `async def apply(session, rows)`, with a third: chunk; or, with a prepare, "
+            "`async def apply(session, rows, prepared)`, with a fourth: chunk"
+        )
+    return wanted
 
-    async def apply(session: AsyncSession, rows: Sequence[Any], _chunk: Chunk) -> None:
-        await function(session, rows)
+
+def bound_apply(function: Callable[..., Awaitable[None]], *, prepared: bool) -> Apply:
+    """Return an apply of all four parameters, of a function of two or more."""
+    wanted = check_apply(function) - prepared
+    if wanted not in (2, 3):
+        raise ConfigurationError(
+            "apply takes what was prepared as its third parameter: (session, rows, prepared)"
+            if prepared
+            else "apply has four parameters, and there is no @job.prepare"
+        )
+
+    async def apply(
+        session: AsyncSession, rows: Sequence[Any], values: Sequence[Any], chunk: Chunk
+    ) -> None:
+        await function(session, rows, *[values] * prepared, *[chunk] * (wanted == 3))
 
     return apply
 

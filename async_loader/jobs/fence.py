@@ -53,6 +53,7 @@ class Counts:
     read: int = 0
     written: int = 0
     skipped: int = 0
+    prepared: int = 0
     busy: float = 0.0
 
 
@@ -168,7 +169,7 @@ def advancing(tables: Tables) -> Update:
         name: column[name] + bindparam(f"more_{count}", type_=column[name].type)
         for name, count in (
             ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
-            ("busy", "busy"),
+            ("rows_prepared", "prepared"), ("busy", "busy"),
         )
     }  # fmt: skip
     return update_(tables.partition).values(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, cast
 
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -13,7 +14,17 @@ from ..concurrency.clock import SYSTEM_CLOCK, Clock
 from ..concurrency.stop import Stop
 from ..errors import ConfigurationError
 from .connections import check_transactions, engine_of
-from .definition import Apply, Arguments, Definition, SelectOf, Sessions, Setup, with_chunk
+from .definition import (
+    Apply,
+    Arguments,
+    Definition,
+    SelectOf,
+    Sessions,
+    Setup,
+    bound_apply,
+    check_apply,
+)
+from .prepare_policy import PrepareOptions, PreparePolicy, policy_of, with_context
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
 from .run import JobSession, OnProgress, taking_part
@@ -27,7 +38,14 @@ from .transient import RetryBudget
 from .watchdog import watching
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
+P = TypeVar("P", bound=Callable[..., Awaitable[Any]])
 NO_ARGUMENTS: Arguments = MappingProxyType({})
+
+
+class JobOptions(PrepareOptions, total=False):
+    """What else a job may be told: what is done before any row is applied."""
+
+    setup: Setup | None
 
 
 class BatchJob:
@@ -46,6 +64,12 @@ class BatchJob:
     before each chunk.
     In seconds: `lease`, which a chunk must not exceed; `grace`, for a chunk after a request to
     stop; `patience`, for a server that is gone or silent. `setup` runs before anything is read.
+    For a job with `@job.prepare`: `prepare_concurrency`, calls at once of each worker task;
+    `prepare_rate`, calls of each process, as "10/s"; `prepare_retries`, how often again by class
+    of exception, with growing pauses; `prepare_changed`, whether a row that was changed meanwhile
+    is prepared "again" or fails ("skip", see `skip_limit`); `prepare_compare`, whether that is
+    told by `version_id_col` where there is one ("version"), by the "columns" that are read or by
+    PostgreSQL's "xmin".
 
     Raises `ConfigurationError` for what cannot be run so.
     """
@@ -64,7 +88,7 @@ class BatchJob:
         lease: float = 30.0,
         grace: float = 30.0,
         patience: float = 300.0,
-        setup: Setup | None = None,
+        **options: Unpack[JobOptions],
     ) -> None:
         self.definition = Definition(
             name=name,
@@ -78,9 +102,10 @@ class BatchJob:
             lease=lease,
             grace=grace,
             patience=patience,
-            setup=setup,
+            setup=options.pop("setup", None),
         )
-        self._apply: Apply | None = None
+        self._policy = policy_of(**cast(PrepareOptions, options))
+        self._apply: Callable[..., Awaitable[None]] | None = None
         if not callable(select):
             self.definition.keyset(NO_ARGUMENTS)  # a mistake shows where it is made
 
@@ -93,12 +118,30 @@ class BatchJob:
         """
         Take `async def function(session, rows)` or `(session, rows, chunk)` as what is done.
 
+        With `@job.prepare` it has what was prepared of each row, in their order, as its third
+        parameter: `(session, rows, prepared)`.
         The rows are the session's; what is changed is committed with the job's position, and
         must not be committed by the function.
         """
         if self._apply is not None:
             raise ConfigurationError(f"{self.name} has an apply already")
-        self._apply = with_chunk(function)
+        check_apply(function)
+        self._apply = function
+        return function
+
+    def prepare(self, function: P) -> P:
+        """
+        Take `async def function(row)` or `(row, context)` as what is done before the transaction.
+
+        It is called for each row, several at once, and may take minutes: no transaction is open
+        meanwhile. What it returns is a row's in the third parameter of apply, `(session, rows,
+        prepared)`. Rows belong to no session there. It is called at least once for each version
+        of a row, with the same `context.key` for each.
+        """
+        if self.definition.preparing is not None:
+            raise ConfigurationError(f"{self.name} has a prepare already")
+        policy = replace(self._policy, function=with_context(function))
+        self.definition = replace(self.definition, preparing=policy)
         return function
 
     async def run(
@@ -184,4 +227,9 @@ class BatchJob:
     def _required_apply(self) -> Apply:
         if self._apply is None:
             raise ConfigurationError(f"{self.name} has no @job.apply")
-        return self._apply
+        prepared = self.definition.preparing is not None
+        if not prepared and self._policy != PreparePolicy():
+            raise ConfigurationError(
+                f"{self.name} says how rows are prepared: no @job.prepare does"
+            )
+        return bound_apply(self._apply, prepared=prepared)

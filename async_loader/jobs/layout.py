@@ -2,7 +2,8 @@
 The layout of the state tables: which version is there, and from an earlier one to ours.
 
 A column that is added may be null or has a server default: then `bring_up_to_date` adds it, and
-nothing that a job has written is lost. Version 1 had no table that says so.
+nothing that a job has written is lost. Version 1 had no table that says so; version 2 counted no
+rows that were prepared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, DropInde
 from ..errors import ConfigurationError, JobError
 from .states import ACTIVE
 
-VERSION = 2
+VERSION = 3
+KEYS_SINCE = 2  # runs of earlier versions have keys that we cannot read
 _OURS = ("job", "arguments", "state", "round", "started_at")  # of every version's runs
 # Whose it is, only where this snapshot sees it: a name is resolved by what is committed.
 _THERE = text(

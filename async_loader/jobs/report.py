@@ -18,8 +18,8 @@ def progress_line(status: JobStatus) -> str:
     parts += [
         f"{count:,} {name}"
         for count, name in (
-            (status.rows_written, "written"), (status.rows_skipped, "skipped"),
-            (status.retried, "retried"),
+            (status.rows_prepared, "prepared"), (status.rows_written, "written"),
+            (status.rows_skipped, "skipped"), (status.retried, "retried"),
         )
         if count
     ]  # fmt: skip
@@ -33,9 +33,10 @@ def progress_line(status: JobStatus) -> str:
 def summary(status: JobStatus) -> str:
     """Return a run's lines for a terminal."""
     state = "done already" if status.done_already else status.state
+    prepared = f"prepared {status.rows_prepared:,}, " if status.rows_prepared else ""
     lines = [
         f"{state}  {_title(status)}: {_rows(status)} in {status.chunks:,} chunks",
-        f"rows      read {status.rows_read:,}, written {status.rows_written:,}, "
+        f"rows      read {status.rows_read:,}, {prepared}written {status.rows_written:,}, "
         f"skipped {status.rows_skipped:,}, chunks retried {status.retried:,}",
     ]
     if status.rate is not None:

@@ -28,6 +28,7 @@ from .identity import refuse_another
 from .keyset import Keyset
 from .outcomes import LeaseLostError, ends_told, written
 from .plan import Plan, plan
+from .preparing import preparer_of
 from .reader import Reader, keys_reader, raise_denied
 from .states import SCHEMA
 from .status import JobStatus, status_of
@@ -96,8 +97,11 @@ class JobSession:
                 await check_binds(self.sessions, keyset.select)
             with ends_told():
                 found = await self.reader.retry_transient(
-                    lambda: examine(self.sessions, keyset, named=bool(arguments))
-                )
+                    lambda: examine(
+                        self.sessions, keyset,
+                        named=bool(arguments), preparing=self.definition.preparing,
+                    )
+                )  # fmt: skip
             self.examined[known] = found
         return self.examined[known]
 
@@ -132,7 +136,7 @@ class JobSession:
                 heard=self.reader.watchdog.heard,
             )  # fmt: skip
             async with _joined(guard, self.reader):
-                chunks = self._chunks(run, guard.me, examined.keyset, arguments)
+                chunks = self._chunks(run, guard.me, examined, arguments)
                 group = WorkerGroup(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(group, workers, on_progress)
                 known = group.done
@@ -157,13 +161,14 @@ class JobSession:
             examined = await self._examine(its)
             if run["target"] == examined.target.name:
                 refuse_another(run, examined.keyset, examined.selected)
-                return self._chunks(run["id"], 0, examined.keyset, its)
+                return self._chunks(run["id"], 0, examined, its)
         raise JobError(f"no run of {name!r} here: see `job list`")
 
-    def _chunks(self, run: int, me: int, keyset: Keyset | None, arguments: Arguments) -> Chunks:
+    def _chunks(self, run: int, me: int, examined: Examined, arguments: Arguments) -> Chunks:
+        preparer = preparer_of(self.definition, examined, arguments, self.sessions, self.reader)
         return Chunks(
-            self.store, self.sessions, self.definition, self.apply, keyset, run, me,
-            dict(arguments),
+            self.store, self.sessions, self.definition, self.apply, examined.keyset, run, me,
+            dict(arguments), preparer,
         )  # fmt: skip
 
 

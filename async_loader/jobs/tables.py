@@ -219,7 +219,7 @@ def _partition(metadata: MetaData, prefix: str) -> Table:
         _under_way(metadata),
         *(
             Column(name, _Number, nullable=False, server_default=text("0"))
-            for name in ("rows_read", "rows_written", "rows_skipped", "retried")
+            for name in ("rows_read", "rows_written", "rows_skipped", "rows_prepared", "retried")
         ),
         Column("busy", Double, nullable=False, server_default=text("0")),  # seconds
     )
@@ -336,5 +336,5 @@ def _check_earlier(connection: Connection, tables: Tables, version: int, unfinis
         layout.refuse_other(version)
     if version < layout.VERSION:
         layout.refuse_workers(connection, tables.worker, version)
-        if not unfinished:
+        if not unfinished and version < layout.KEYS_SINCE:
             layout.refuse_unfinished(connection, tables.run, version)

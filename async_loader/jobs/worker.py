@@ -25,6 +25,7 @@ from .guard import Guard
 from .keyset import encode
 from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere, ends_told
 from .plan import Plan, plan
+from .preparing import PrepareAgain, RowFailed
 from .reader import Reader, keys_reader
 from .retry_errors import told
 from .status import JobStatus, statuses_on
@@ -177,22 +178,25 @@ class Worker:
             return (clock.now_ns() - began) / 1e9
 
         ahead = await self._look_ahead(claimed)
+        began_to_apply = busy()
         try:
+            await self._chunks.prepare_next(claimed)
+            began_to_apply = busy()
             claimed.passed(await self._chunks.commit_next(claimed, ahead, busy), busy())
             self._party.reader.watchdog.heard()
             self._patience = self._new_patience()
         except Retry as retry:
             claimed.busy = busy()
             await self._settle(claimed, retry)
-        except TakenOver:
-            raise
-        except AsyncLoaderError:
+        except PrepareAgain:
+            claimed.busy, claimed.retried = busy(), claimed.retried + 1
+        except (TakenOver, AsyncLoaderError):
             raise
         except Exception as error:
             claimed.busy = busy()
             self._check_elsewhere(claimed, error)
             await self._cut(claimed, ahead, error)
-        self._last_busy = busy()
+        self._last_busy = busy() - began_to_apply  # while rows are prepared the database rests
 
     def _new_patience(self) -> RetryBudget:
         return RetryBudget(self._party.clock, self._chunks.definition.patience)
@@ -245,6 +249,7 @@ class Worker:
             claimed.ends.append(now["ahead"])
         claimed.cursor, claimed.chunk, claimed.done = now["cursor"], now["chunk"], now["done"]
         claimed.retried, claimed.busy, claimed.unreported_seconds = 0, 0.0, 0.0
+        claimed.count_prepared()
         claimed.applied = claimed.elsewhere = False
 
     async def _check_lease(self, claimed: ClaimedPartition) -> None:
@@ -278,8 +283,10 @@ class Worker:
         if not keys:
             return  # the rows have gone: the next attempt finds none
         middle = keys[max(len(keys) // 2 - 1, 0)]
+        if isinstance(error, RowFailed) and error.key in keys:  # those before it, then it alone
+            middle = keys[max(keys.index(error.key) - 1, 0)]
         if middle != end:
-            claimed.ends.append(middle)
+            claimed.cut_at(middle)
             return
         await self._skip(claimed, ahead, cause)
 
@@ -293,7 +300,10 @@ class Worker:
             "chunk": claimed.chunk + 1,
             **told(cause),
         }
-        counts = Counts(skipped=1, busy=claimed.unreported_seconds + claimed.busy)
+        counts = Counts(
+            skipped=1, prepared=claimed.prepared.new,
+            busy=claimed.unreported_seconds + claimed.busy,
+        )  # fmt: skip
         by = chunks.advance_of(claimed, ahead, counts)
         try:
             await self._pass_by(claimed, by, error, cause)
