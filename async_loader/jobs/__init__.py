@@ -30,12 +30,14 @@ A partition's chunk, from one position to the next, each line a transaction:
     worker.py, guard.py     who does it, and how the others know that he lives
     watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call
+    dry_run.py              the same, and all of it rolled back
     targets.py              finding a job by its name
     migrations/__init__.py  what a migration asks of jobs
 """
 
 from .control import cancel, list_runs, pause, status
 from .definition import Chunk
+from .dry_run import DryRun, Selection
 from .job import BatchJob
 from .migrations.require import require_job, require_job_async
 from .migrations.state_tables import create_state_tables
@@ -47,11 +49,13 @@ __all__ = [
     "ActiveBackends",
     "BatchJob",
     "Chunk",
+    "DryRun",
     "FlagFile",
     "JobStatus",
     "NiceRatio",
     "Pace",
     "PrepareContext",
+    "Selection",
     "ThrottleHook",
     "Wait",
     "cancel",

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ..errors import ConfigurationError
 from .applying import Fenced
 from .definition import Apply, Chunk, Definition, Sessions
-from .fence import Advance, Counts, values_of
+from .fence import Advance, Counts, Fence, values_of
 from .keyset import Keyset, encode
 from .moves import KeyWatch
 from .preparing import Prepared, Preparer
@@ -88,6 +88,8 @@ class Chunks:
     me: int
     arguments: dict[str, str]
     preparer: Preparer | None = None
+    dry_fence: Fence | None = None  # of chunks that are rolled back
+    calls_apply: bool = True
 
     def place(self, claimed: ClaimedPartition) -> dict[str, int]:
         """Return what identifies the chunk to the store, and fences it."""
@@ -113,8 +115,11 @@ class Chunks:
 
         Raises `TakenOver`, `Retry`, `ApplyFailed` or what the rows did to the database.
         """
-        fence, place = self.store.fence, self.place(claimed)
-        fenced = Fenced(self.sessions, fence, place, self.me, lambda: self.describe(claimed))
+        fence, place = self.dry_fence or self.store.fence, self.place(claimed)
+        fenced = Fenced(
+            self.sessions, fence, place, self.me, lambda: self.describe(claimed),
+            dry=self.dry_fence is not None,
+        )  # fmt: skip
         by = self.advance_of(claimed, ahead, Counts())
         rows: Sequence[Any] = ()
 
@@ -123,6 +128,8 @@ class Chunks:
         ) -> None:
             nonlocal rows  # they outlive the session: it lets go of all at once, not of each
             rows, keys, values = await self._look_at(session, claimed, read)
+            if not self.calls_apply:
+                return
             if rows or self.keyset is None:
                 chunk = Chunk(self.run, claimed.number, claimed.chunk + 1, self.arguments)
                 moves = self._watch_key(transaction, claimed)

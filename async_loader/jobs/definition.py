@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import SelectBase
+from sqlalchemy import Select, SelectBase
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -94,12 +94,15 @@ class Definition:
         """Return the pages to read; None for a job of one transaction."""
         if self.select is None:
             return None
-        with ends_told("select"):
-            select = self.select(arguments) if callable(self.select) else self.select
-        keyset = Keyset(require_select(select), self.key)
+        keyset = Keyset(self.select_of(arguments), self.key)
         if self.preparing is not None:
             keyset.lock_rows()
         return keyset
+
+    def select_of(self, arguments: Arguments) -> Select[Any]:
+        """Return the select of a run with these arguments."""
+        with ends_told("select"):
+            return require_select(self.select(arguments) if callable(self.select) else self.select)
 
 
 def check_apply(function: Callable[..., Awaitable[None]]) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -31,6 +31,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import delete as delete_
+from sqlalchemy import insert as insert_
 from sqlalchemy import update as update_
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
@@ -143,7 +144,34 @@ class Fence:
 _SET_BACK = select(*(func.set_config(name, bindparam(name), False) for name in _SETTINGS))
 
 
-def partition_fence(tables: Tables) -> Fence:
+class DryFence(Fence):
+    """The fence of a partition that is there within each of its transactions alone."""
+
+    tables: Tables
+
+    def enter(self, at: Connection, place: dict[str, Any], me: int) -> Entered:
+        """Begin, with a run that nobody ever sees."""
+        run, partition = self.tables.run, self.tables.partition
+        names = {"job": "", "arguments": "", "key": "", "state": "cancelled", "round": 1}
+        at.execute(insert_(run).values(id=place["in_run"], **names))
+        values = {"round": 1, "done": False, "chunk": place["in_chunk"], "owner": place["in_owner"]}
+        at.execute(
+            insert_(partition).values(run=place["in_run"], number=place["in_number"], **values)
+        )
+        return super().enter(at, place, me)
+
+
+def dry_fence(tables: Tables) -> DryFence:
+    """Return the fence of chunks that are all rolled back."""
+    fence = partition_fence(tables, DryFence)
+    fence.tables = tables
+    return fence
+
+
+F = TypeVar("F", bound=Fence)
+
+
+def partition_fence(tables: Tables, kind: type[F]) -> F:
     """Return the fence of a partition's chunks."""
     partition = tables.partition
     here = and_(
@@ -152,7 +180,7 @@ def partition_fence(tables: Tables) -> Fence:
         partition.c.owner == bindparam("in_owner"),
         partition.c.chunk == bindparam("in_chunk"),
     )
-    return Fence(partition, here, advancing(tables), tables.chunk_lock_class)
+    return kind(partition, here, advancing(tables), tables.chunk_lock_class)
 
 
 def error_fence(tables: Tables) -> Fence:

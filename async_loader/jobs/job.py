@@ -24,6 +24,7 @@ from .definition import (
     bound_apply,
     check_apply,
 )
+from .dry_run import DryRun, Selection, try_out
 from .prepare_policy import PrepareOptions, PreparePolicy, policy_of, with_context
 from .reader import Reader
 from .retry_errors import Retried, require_select, retry_errors
@@ -40,6 +41,7 @@ from .watchdog import watching
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 P = TypeVar("P", bound=Callable[..., Awaitable[Any]])
 NO_ARGUMENTS: Arguments = MappingProxyType({})
+EVERYTHING = Selection()
 
 
 class JobOptions(PrepareOptions, total=False):
@@ -177,6 +179,31 @@ class BatchJob:
                 arguments, resume_changed=resume_changed, idempotency_key=idempotency_key
             )
             return await part.work_on(run, workers=workers, stop=stop, on_progress=on_progress)
+
+    async def dry_run(
+        self,
+        sessions: Sessions,
+        *,
+        arguments: Mapping[str, str] = NO_ARGUMENTS,
+        selection: Selection = EVERYTHING,
+        prepare: bool = False,
+        state_schema: str = SCHEMA,
+        stop: Stop | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> DryRun:
+        """
+        Try the job on rows, each chunk in a transaction that is rolled back; return what it did.
+
+        `selection`: on which. `prepare`: call prepare, too; without, of a job that has one, rows
+        are read and nothing is applied to them. `setup` is not called. Rows that fail are noted,
+        up to `skip_limit`; the one behind that ends it (`stopped_at`).
+        """
+        stop = stop or Stop()
+        stop.heeded = True
+        async with self.taking_part(
+            sessions, workers=1, state_schema=state_schema, clock=clock
+        ) as part:
+            return await try_out(part, arguments, selection, stop, prepare=prepare)
 
     def taking_part(
         self,

@@ -164,9 +164,7 @@ class Keyset:
         which = lower is not None, upper is not None, keys
         if which not in self._pages:
             self._pages[which] = self._select_rows(*which)
-        ends = [
-            (name, end) for name, end in (("lower", lower), ("upper", upper)) if end is not None
-        ]
+        ends = [(n, end) for n, end in (("lower", lower), ("upper", upper)) if end is not None]
         return self._pages[which], {
             f"key_{name}_{n}": value for name, end in ends for n, value in enumerate(decode(end))
         }
@@ -174,8 +172,8 @@ class Keyset:
     def lock_rows(self) -> None:
         """Have the rows locked that are read: those of the class, or of the key's tables."""
         if lock_of(self.select) is None:
-            entity = self.select.column_descriptions[0]["entity"] if self.entities else None
-            of = [entity] if entity is not None else list({e.table for e in self.elements})
+            entities = [d["entity"] for d in self.select.column_descriptions if self.entities]
+            of = entities or list({element.table for element in self.elements})
             self.select = self.select.with_for_update(key_share=True, of=of)
 
     def _select_rows(self, lower: bool, upper: bool, keys: bool) -> Select[Any]:
@@ -268,8 +266,12 @@ class Keyset:
 
     def at(self, key: str, *, keys: bool = False) -> Page:
         """Return the select of the one row of a key, and no parameters; `keys`: as in `rows`."""
-        query = self.select.where(self._compare("=", self._bounds(key)))
-        return (self._with_keys(query) if keys else query), {}
+        row = self.select.where(self.is_at(key))
+        return (self._with_keys(row) if keys else row), {}
+
+    def is_at(self, key: str) -> ColumnElement[Any]:
+        """Return the condition that a row has a key."""
+        return self._compare("=", self._bounds(key))
 
     def _of(self, page: Any) -> list[ColumnElement[Any]]:
         """Return the key's columns as a subquery has them."""

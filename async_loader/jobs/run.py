@@ -80,7 +80,7 @@ class JobSession:
         if self.definition.setup is not None:
             with ends_told("setup"):
                 await self.definition.setup(self.sessions, arguments)
-        examined = await self._examine(arguments)
+        examined = await self.examine(arguments)
         with ends_told():
             return await self.reader.retry_transient(
                 lambda: _open_run(
@@ -89,19 +89,18 @@ class JobSession:
                 )
             )  # fmt: skip
 
-    async def _examine(self, arguments: Arguments) -> Examined:
+    async def examine(self, arguments: Arguments) -> Examined:
+        """Return what the job is in this database with these arguments."""
         known = canonical(arguments)
         if known not in self.examined:
             keyset = self.definition.keyset(arguments)
             if keyset is not None:
                 await check_binds(self.sessions, keyset.select)
             with ends_told():
+                policy = self.definition.preparing
                 found = await self.reader.retry_transient(
-                    lambda: examine(
-                        self.sessions, keyset,
-                        named=bool(arguments), preparing=self.definition.preparing,
-                    )
-                )  # fmt: skip
+                    lambda: examine(self.sessions, keyset, named=bool(arguments), preparing=policy)
+                )
             self.examined[known] = found
         return self.examined[known]
 
@@ -129,14 +128,14 @@ class JobSession:
             raise JobError(f"run {run} is one of {now['job']!r}, not of {self.definition.name!r}")
         if now["state"] == "running":
             arguments = json.loads(now["arguments"])
-            examined = await self._examine(arguments)
+            examined = await self.examine(arguments)
             refuse_another(now, examined.keyset, examined.selected)
             guard = Guard(
                 self.store, run, tasks=workers, lease=self.definition.lease,
                 heard=self.reader.watchdog.heard,
             )  # fmt: skip
             async with _joined(guard, self.reader):
-                chunks = self._chunks(run, guard.me, examined, arguments)
+                chunks = self.chunks_of(run, guard.me, examined, arguments)
                 group = WorkerGroup(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(group, workers, on_progress)
                 known = group.done
@@ -158,13 +157,14 @@ class JobSession:
         name, wanted = self.definition.name, canonical(arguments) if arguments else None
         for run in await self.reader.retry_transient(lambda: self.store.runs_of(name, wanted)):
             its = json.loads(run["arguments"])
-            examined = await self._examine(its)
+            examined = await self.examine(its)
             if run["target"] == examined.target.name:
                 refuse_another(run, examined.keyset, examined.selected)
-                return self._chunks(run["id"], 0, examined, its)
+                return self.chunks_of(run["id"], 0, examined, its)
         raise JobError(f"no run of {name!r} here: see `job list`")
 
-    def _chunks(self, run: int, me: int, examined: Examined, arguments: Arguments) -> Chunks:
+    def chunks_of(self, run: int, me: int, examined: Examined, arguments: Arguments) -> Chunks:
+        """Return what the chunks of a run have in common, for a worker's number."""
         preparer = preparer_of(self.definition, examined, arguments, self.sessions, self.reader)
         return Chunks(
             self.store, self.sessions, self.definition, self.apply, examined.keyset, run, me,

@@ -18,7 +18,7 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from .fence import Advance, advancing, partition_fence, values_of
+from .fence import Advance, Fence, advancing, partition_fence, values_of
 from .plan import Plan
 from .reader import reading, writing
 from .states import ACTIVE, State, check
@@ -39,7 +39,7 @@ class Store:
         self.direct = direct  # whether a session's lock is its worker's
         self.tables = tables
         self.has_advisory_locks = engine.dialect.name == "postgresql"
-        self.fence = partition_fence(tables)
+        self.fence = partition_fence(tables, Fence)
 
     # --- runs --------------------------------------------------------------------------
 

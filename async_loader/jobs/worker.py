@@ -278,7 +278,7 @@ class Worker:
         cause = error.__cause__ if isinstance(error, ApplyFailed) else error
         assert isinstance(cause, Exception)
         if keyset is None:
-            raise JobError(f"{self._chunks.definition.name} failed: {_told(cause)}") from cause
+            raise JobError(f"{self._chunks.definition.name} failed: {in_words(cause)}") from cause
         keys = [encode(k) for k in await self._party.keys(keyset.keys(claimed.cursor, end))]
         if not keys:
             return  # the rows have gone: the next attempt finds none
@@ -332,7 +332,7 @@ class Worker:
         keyset, definition = self._chunks.keyset, self._chunks.definition
         assert keyset is not None
         return (
-            f"{definition.name} stopped at the row {keyset.describe(key)}: {_told(cause)}; "
+            f"{definition.name} stopped at the row {keyset.describe(key)}: {in_words(cause)}; "
             f"repair it and run the job again, or raise skip_limit ({definition.skip_limit})"
         )
 
@@ -356,7 +356,8 @@ class Worker:
                     break
 
 
-def _told(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """Return an error with its class, on one line."""
     inner = getattr(error, "orig", None) or error
     with suppress(Exception):
         return f"{type(inner).__name__}: {first_line(error)}"

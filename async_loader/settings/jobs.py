@@ -9,7 +9,7 @@ from pydantic_settings import CliPositionalArg, NoDecode
 
 from ..jobs.states import SCHEMA
 from .option_group import GeneralOptions, Group
-from .option_types import Argument, Metavar, each_once, split_commas
+from .option_types import Argument, Metavar, each_once, parse_share, split_commas
 from .run import ServerOptions
 from .workers import WorkerOptions
 
@@ -84,6 +84,46 @@ class JobRunOptions(Group):
     )
 
 
+class DryRunOptions(Group):
+    """On which rows a job is tried, all of it rolled back."""
+
+    title: ClassVar[str] = "Dry run"
+
+    dry_run: bool = Field(False, description="try it: each chunk is rolled back")
+    dry_run_prepare: bool = Field(
+        False, description="call prepare, too, in a dry run of a job that has one"
+    )
+    only: Annotated[
+        list[str],
+        NoDecode,
+        BeforeValidator(split_commas),
+        Field(description="try the rows of these keys; implies --dry-run"),
+        Metavar("KEYS"),
+    ] = Field(default_factory=list)
+    where: Annotated[
+        str,
+        Field(description="try the rows that a condition in SQL holds for; implies --dry-run"),
+        Metavar("SQL"),
+    ] = ""
+    limit: Annotated[
+        int | None,
+        Field(ge=1, description="try so many rows, of the lowest keys; implies --dry-run"),
+        Metavar("N"),
+    ] = None
+    sample: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        BeforeValidator(parse_share),
+        Field(description="try a share of the rows, as 1%; implies --dry-run"),
+        Metavar("SHARE"),
+    ] = None
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether nothing is to be committed."""
+        some = self.only or self.where or self.limit or self.sample
+        return self.dry_run or self.dry_run_prepare or bool(some)
+
+
 class JobRequireOptions(Group):
     """When a job is taken for done."""
 
@@ -110,7 +150,13 @@ class JobRequireOptions(Group):
 
 
 class JobRunSettings(
-    GeneralOptions, WorkerOptions, ServerOptions, StateOptions, JobRunOptions, JobOptions
+    GeneralOptions,
+    WorkerOptions,
+    ServerOptions,
+    DryRunOptions,
+    StateOptions,
+    JobRunOptions,
+    JobOptions,
 ):
     """Start a job, or go on with it where it stands."""
 

@@ -15,7 +15,7 @@ from ...database.backends import SQLITE, backend_of
 from ...database.postgresql import closing, unreachable
 from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
-from ...jobs import BatchJob, JobStatus, control, report, require_job_async
+from ...jobs import BatchJob, JobStatus, Selection, control, report, require_job_async
 from ...jobs.migrations.state_tables import ddl
 from ...jobs.targets import load_job, place_of
 from ...load.run_database import server_url
@@ -41,7 +41,7 @@ from ..progress import HowFar, ProgressView, progress_view
 from .spread import SPARE_CONNECTIONS, Order, spread
 
 DONE = 0
-STILL_FAILING = 1
+STILL_FAILING = WOULD_STOP = 1
 STOPPED = 105
 
 
@@ -65,6 +65,8 @@ def _run(settings: JobRunSettings) -> int:
     job = load_job(settings.target)
     if not settings.debug:
         leave_errors_to_the_report()
+    if settings.is_dry:
+        return run_until_stopped(lambda stop: _dry_run(job, settings, stop), loop="auto")
     with progress_view(stderr(), settings.progress, _how_far) as view:
         status = run_until_stopped(
             lambda stop: _run_job(job, settings, stop, view), loop="auto", exits_stop=True
@@ -72,6 +74,29 @@ def _run(settings: JobRunSettings) -> int:
     stdout().write(report.summary(status))
     stdout().flush()
     return DONE if status.state == "done" else STOPPED
+
+
+async def _dry_run(job: BatchJob, settings: JobRunSettings, stop: Stop) -> int:
+    """Try a job, and say what it would do; 1 where a run would stop at a row."""
+    if settings.is_spread or settings.idempotency_key is not None or settings.workers > 1:
+        raise ConfigurationError(
+            "a dry run is one worker's, and no run: leave out --processes, --cluster, --workers "
+            "and --idempotency-key"
+        )
+    selection = Selection(settings.only, settings.where, settings.limit, settings.sample)
+    async with _engine(settings, 1 + SPARE_CONNECTIONS) as engine:
+        tried = await job.dry_run(
+            _sessions(engine),
+            arguments=settings.arguments,
+            selection=selection,
+            prepare=settings.dry_run_prepare,
+            state_schema=settings.state_schema,
+            stop=stop,
+        )
+    stdout().write(report.dry_summary(tried))
+    if tried.stopped_at is not None:
+        return WOULD_STOP
+    return STOPPED if tried.interrupted else DONE
 
 
 def _how_far(status: JobStatus) -> HowFar:
