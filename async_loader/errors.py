@@ -8,6 +8,7 @@ The errors a user can meet, each of which says what to do next::
      |    +-- SetupError           its set-up raised
      |    +-- TeardownError        its tear-down raised, after the run
      +-- JobError               a batch job stopped, or cannot go there   exit 1
+     |    +-- JobNotDoneError      a job that has to be done is not
      +-- WorkerLostError        a process of a run died                   exit 113
      +-- ClusterError           no scheduler, or a worker that is unfit   exit 114
      +-- DatabaseError          unreachable, refused or unusable          exit 110
@@ -67,6 +68,10 @@ class TeardownError(WorkloadError):
 
 class JobError(AsyncLoaderError):
     """A batch job stopped at a row, or a run of it is not where it was asked to go."""
+
+
+class JobNotDoneError(JobError):
+    """A job that has to be done before something else is not done."""
 
 
 class WorkerLostError(AsyncLoaderError):

@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from async_loader.jobs import BatchJob, Pace
+from async_loader.jobs import BatchJob, Pace, PrepareContext
 
 
 class Base(DeclarativeBase):
@@ -67,3 +67,28 @@ job = counting(
     patience=float(os.environ.get("COUNTING_PATIENCE", "300")),
     throttles=[_pause] if _PAUSE else [],
 )
+
+
+prepared = BatchJob(
+    "prepared",
+    select=select(Counter),
+    chunk=50,
+    prepare_concurrency=25,
+    prepare_retries={OSError: 3},
+)
+
+
+@prepared.prepare
+async def _next(counter: Counter, context: PrepareContext) -> int:
+    """Prepare what apply would add by itself; the first attempt at some of them fails."""
+    await asyncio.sleep(0.001)
+    if counter.id % 500 == 0 and context.attempt == 1:
+        raise OSError("no answer")
+    return counter.n + 1
+
+
+@prepared.apply
+async def _set(session: AsyncSession, counters: Sequence[Counter], values: Sequence[int]) -> None:
+    for counter, value in zip(counters, values, strict=True):
+        assert value == counter.n + 1, "it is what was prepared"
+        counter.n = value

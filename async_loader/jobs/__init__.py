@@ -24,17 +24,24 @@ A partition's chunk, from one position to the next, each line a transaction:
     rows.py, moves.py       a chunk's rows, and an apply that moves their key:
       movers.py, key_snapshot.py   what may do so unseen, and whether it did
     store.py                every statement to those tables
+    prepare_policy.py, preparing.py, versions.py   slow work on rows before their transaction
     chunks.py               one chunk, one transaction; statements.py: what ends it;
       limits.py             who cancelled a statement of it
     worker.py, guard.py     who does it, and how the others know that he lives
     watchdog.py, links.py   a server that is silent, or one connection to it
     run.py, job.py          one process's part, and what users call
+    dry_run.py              the same, and all of it rolled back
     targets.py              finding a job by its name
+    migrations/__init__.py  what a migration asks of jobs
 """
 
 from .control import cancel, list_runs, pause, status
 from .definition import Chunk
+from .dry_run import DryRun, Selection
 from .job import BatchJob
+from .migrations.require import require_job, require_job_async
+from .migrations.state_tables import create_state_tables
+from .prepare_policy import PrepareContext
 from .status import JobStatus
 from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
 
@@ -42,14 +49,20 @@ __all__ = [
     "ActiveBackends",
     "BatchJob",
     "Chunk",
+    "DryRun",
     "FlagFile",
     "JobStatus",
     "NiceRatio",
     "Pace",
+    "PrepareContext",
+    "Selection",
     "ThrottleHook",
     "Wait",
     "cancel",
+    "create_state_tables",
     "list_runs",
     "pause",
+    "require_job",
+    "require_job_async",
     "status",
 ]

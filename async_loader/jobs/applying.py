@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -47,6 +48,7 @@ class Fenced:
     place: dict[str, Any]
     me: int
     rows: Callable[[], str]
+    dry: bool = False  # rolled back where it would be committed
     applied: bool = False
     elsewhere: bool = False
     left: bool = False
@@ -70,7 +72,9 @@ class Fenced:
                         lambda _: self._enter(session, transaction, read)
                     )
                     await within(session, transaction, rows)
-                    if await transaction.commit(
+                    if self.dry:
+                        await self._roll_back(session, transaction, values, names)
+                    elif await transaction.commit(
                         session,
                         self.flush,
                         lambda at: self._leave(at, values(transaction.written), names),
@@ -104,6 +108,7 @@ class Fenced:
         rows: Sequence[Any],
         chunk: Chunk,
         *,
+        prepared: Sequence[Any] = (),
         moves: KeyWatch | None = None,
     ) -> None:
         """
@@ -118,7 +123,7 @@ class Fenced:
                 transaction.watching_elsewhere(),
                 transaction.hearing(None if moves is None else moves.hear),
             ):
-                await apply(session, rows, chunk)
+                await apply(session, rows, prepared, chunk)
         except AsyncLoaderError:
             raise  # no row is to blame
         except Exception as error:
@@ -146,6 +151,27 @@ class Fenced:
     def _leave(self, at: Connection, values: dict[str, Any], names: Names | None) -> bool:
         self.left = self.fence.leave(at, {**self.place, **values}, names)
         return self.left
+
+    async def _roll_back(
+        self,
+        session: AsyncSession,
+        transaction: ChunkTransaction,
+        values: Values,
+        names: Names | None,
+    ) -> None:
+        """Do all but commit, what is deferred to a COMMIT included."""
+
+        def end(sync: Session) -> None:
+            self.flush(sync)
+            transaction.check(session)
+            at = sync.connection()
+            if not self._leave(at, values(transaction.written), names):
+                raise ApplyRefusedError(NOT_YOURS, loose=True)
+            if at.dialect.name == "postgresql":
+                at.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+
+        await session.run_sync(end)
+        await session.rollback()
 
     def _standing(self) -> str:
         """Return what became of the rows, as far as that can be known here."""

@@ -40,10 +40,12 @@ from .identity import Target, meaning_of, target_of, translation
 from .keyset import Keyset
 from .movers import movers_of
 from .ordering import KeyTable, Ordering
+from .prepare_policy import PreparePolicy
 from .rows import read_rows
 from .selects import refuse_functions
 from .transient import is_cancelled, is_transient
 from .uniqueness import Facts, Graph, check_key, tables_of
+from .versions import give_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,13 @@ class Examined:
     selected: str
 
 
-async def examine(sessions: Sessions, keyset: Keyset | None, *, named: bool) -> Examined:
+async def examine(
+    sessions: Sessions,
+    keyset: Keyset | None,
+    *,
+    named: bool,
+    preparing: PreparePolicy | None = None,
+) -> Examined:
     """
     Return what a job is in this database, as its sessions see it; `named`: it has arguments.
 
@@ -67,6 +75,8 @@ async def examine(sessions: Sessions, keyset: Keyset | None, *, named: bool) -> 
         target = await connection.run_sync(_examine, keyset, named)
         if keyset is not None:
             keys = await _try(session, keyset)
+            if preparing is not None:
+                await give_version(session, keyset, preparing.compare)
         await session.rollback()
     return Examined(keyset, target, meaning_of(keys))
 

@@ -1,8 +1,8 @@
 """
 Runs seen and steered from elsewhere: list, status, pause, cancel.
 
-`patience`: seconds for which the server may be silent, before it is a `DatabaseError`. To wait
-for the chunks under way is no silence.
+`state_schema`: where the state is. `patience`: seconds for which the server may be silent, before
+it is a `DatabaseError`. To wait for the chunks under way is no silence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import JobError
 from .connections import kind_of
 from .definition import Arguments, canonical
 from .reader import raise_denied
-from .states import ACTIVE, State
+from .states import ACTIVE, SCHEMA, State
 from .status import JobStatus, status_of, statuses
 from .store import Store
 from .tables import make_tables, tables_if_any
@@ -28,10 +28,12 @@ from .watchdog import watching
 PATIENCE = 10.0
 
 
-async def list_runs(engine: AsyncEngine, *, patience: float = PATIENCE) -> list[JobStatus]:
+async def list_runs(
+    engine: AsyncEngine, *, state_schema: str = SCHEMA, patience: float = PATIENCE
+) -> list[JobStatus]:
     """Return all runs, the latest first; none where no job has ever run."""
     async with _watched(engine, patience):
-        store = await _store_if_any(engine)
+        store = await _store_if_any(engine, state_schema)
         return [] if store is None else await statuses(store)
 
 
@@ -40,6 +42,7 @@ async def status(
     name: str,
     arguments: Arguments | None = None,
     *,
+    state_schema: str = SCHEMA,
     patience: float = PATIENCE,
 ) -> JobStatus:
     """
@@ -48,7 +51,7 @@ async def status(
     `arguments`: of these arguments only. Raises `JobError` if there is none.
     """
     async with _watched(engine, patience):
-        store = await _store_if_any(engine)
+        store = await _store_if_any(engine, state_schema)
         runs = await _runs(store, name, arguments)
         if store is None or not runs:
             raise JobError(f"no run of {name!r} here: see `job list`")
@@ -60,11 +63,12 @@ async def pause(
     name: str,
     arguments: Arguments | None = None,
     *,
+    state_schema: str = SCHEMA,
     patience: float = PATIENCE,
 ) -> JobStatus:
     """Pause the active run: once this returns no chunk of it is committed until it is resumed."""
     async with _watched(engine, patience, _NOT_KNOWN.format(state="paused")):
-        return await _move(engine, name, arguments, "paused")
+        return await _move(engine, state_schema, name, arguments, "paused")
 
 
 async def cancel(
@@ -72,13 +76,14 @@ async def cancel(
     name: str,
     arguments: Arguments | None = None,
     *,
+    state_schema: str = SCHEMA,
     patience: float = PATIENCE,
 ) -> JobStatus:
     """Give the active run up for good; what was committed stays."""
     async with _watched(engine, patience, _NOT_KNOWN.format(state="cancelled")):
-        if await tables_if_any(engine, unfinished=True) is not None:
-            await make_tables(engine, unfinished=True)
-        return await _move(engine, name, arguments, "cancelled")
+        if await tables_if_any(engine, state_schema, unfinished=True) is not None:
+            await make_tables(engine, state_schema, unfinished=True)
+        return await _move(engine, state_schema, name, arguments, "cancelled")
 
 
 _NOT_KNOWN = "; whether the run is {state} is not known: see `job status`"
@@ -98,9 +103,9 @@ async def _watched(engine: AsyncEngine, patience: float, rest: str = "") -> Asyn
 
 
 async def _move(
-    engine: AsyncEngine, name: str, arguments: Arguments | None, after: State
+    engine: AsyncEngine, state_schema: str, name: str, arguments: Arguments | None, after: State
 ) -> JobStatus:
-    store = await _store_if_any(engine)
+    store = await _store_if_any(engine, state_schema)
     runs = await _runs(store, name, arguments, ACTIVE)
     if store is None or not runs:
         raise JobError(f"no active run of {name!r} here: see `job list`")
@@ -121,8 +126,8 @@ async def _who(engine: AsyncEngine) -> str:
         return f"user {await connection.scalar(text('SELECT session_user'))}"
 
 
-async def _store_if_any(engine: AsyncEngine) -> Store | None:
-    tables = await tables_if_any(engine)
+async def _store_if_any(engine: AsyncEngine, state_schema: str) -> Store | None:
+    tables = await tables_if_any(engine, state_schema)
     return None if tables is None else Store(engine, tables)
 
 

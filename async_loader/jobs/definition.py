@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import SelectBase
+from sqlalchemy import Select, SelectBase
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ..errors import ConfigurationError
 from .keyset import Keyset
 from .outcomes import ends_told
+from .prepare_policy import PreparePolicy
 from .selects import require_select
 from .throttles import ThrottleHook
 
@@ -46,9 +47,10 @@ class Chunk:
 
 
 # In bytes, of which an index of PostgreSQL's takes 2,704 in all.
-_LONGEST_NAME, _LONGEST_ARGUMENTS = 200, 1_500
+LONGEST_NAME, _LONGEST_ARGUMENTS = 200, 1_500
 
-Apply = Callable[[AsyncSession, Sequence[Any], Chunk], Awaitable[None]]
+# The session, the rows, what was prepared of each, and the chunk.
+Apply = Callable[[AsyncSession, Sequence[Any], Sequence[Any], Chunk], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ class Definition:
     grace: float = 30.0
     patience: float = 300.0
     setup: Setup | None = None
+    preparing: PreparePolicy | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name.isdigit():
             raise ConfigurationError("a job's name is a word: numbers name runs")
-        check_line("a job's name", self.name, _LONGEST_NAME)
+        check_line("a job's name", self.name, LONGEST_NAME)
         if self.chunk < 1 or self.chunk > 10_000:
             raise ConfigurationError("a job's chunk has 1 to 10,000 rows")
         if self.partitions < 0 or self.lease <= 0 or self.skip_limit < 0:
@@ -80,6 +83,8 @@ class Definition:
             )
         if self.until_empty and self.select is None:
             raise ConfigurationError("until_empty needs a select")
+        if self.preparing is not None and self.select is None:
+            raise ConfigurationError("prepare needs a select: it is called for each of its rows")
 
     def for_workers(self, workers: int) -> Definition:
         """Return it with a number of partitions: enough for all to be busy to the end."""
@@ -89,21 +94,42 @@ class Definition:
         """Return the pages to read; None for a job of one transaction."""
         if self.select is None:
             return None
+        keyset = Keyset(self.select_of(arguments), self.key)
+        if self.preparing is not None:
+            keyset.lock_rows()
+        return keyset
+
+    def select_of(self, arguments: Arguments) -> Select[Any]:
+        """Return the select of a run with these arguments."""
         with ends_told("select"):
-            select = self.select(arguments) if callable(self.select) else self.select
-        return Keyset(require_select(select), self.key)
+            return require_select(self.select(arguments) if callable(self.select) else self.select)
 
 
-def with_chunk(function: Callable[..., Awaitable[None]]) -> Apply:
-    """Return an apply that takes a chunk, of a function of (session, rows) or all three."""
+def check_apply(function: Callable[..., Awaitable[None]]) -> int:
+    """Return how many parameters an apply has; raises `ConfigurationError` for what is none."""
     wanted = len(inspect.signature(function).parameters)
-    if wanted not in (2, 3) or not inspect.iscoroutinefunction(function):
-        raise ConfigurationError("apply is `async def apply(session, rows)` or with a third: chunk")
-    if wanted == 3:
-        return function
+    if wanted not in (2, 3, 4) or not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            "apply is `async def apply(session, rows)`, with a third: chunk; or, with a prepare, "
+            "`async def apply(session, rows, prepared)`, with a fourth: chunk"
+        )
+    return wanted
 
-    async def apply(session: AsyncSession, rows: Sequence[Any], _chunk: Chunk) -> None:
-        await function(session, rows)
+
+def bound_apply(function: Callable[..., Awaitable[None]], *, prepared: bool) -> Apply:
+    """Return an apply of all four parameters, of a function of two or more."""
+    wanted = check_apply(function) - prepared
+    if wanted not in (2, 3):
+        raise ConfigurationError(
+            "apply takes what was prepared as its third parameter: (session, rows, prepared)"
+            if prepared
+            else "apply has four parameters, and there is no @job.prepare"
+        )
+
+    async def apply(
+        session: AsyncSession, rows: Sequence[Any], values: Sequence[Any], chunk: Chunk
+    ) -> None:
+        await function(session, rows, *[values] * prepared, *[chunk] * (wanted == 3))
 
     return apply
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -31,12 +31,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import delete as delete_
+from sqlalchemy import insert as insert_
 from sqlalchemy import update as update_
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from .outcomes import TakenOver
-from .tables import CHUNK_LOCK_CLASS, FENCE, Tables, lock_key
+from .tables import FENCE, Tables, lock_key
 from .transient import limit_of
 
 _SAVEPOINT = "async_loader_chunk"
@@ -53,6 +54,7 @@ class Counts:
     read: int = 0
     written: int = 0
     skipped: int = 0
+    prepared: int = 0
     busy: float = 0.0
 
 
@@ -88,7 +90,7 @@ def is_fenced(error: BaseException) -> bool:
 class Fence:
     """The statements about one row, a partition's or an error's, that fence what is applied."""
 
-    def __init__(self, row: Table, here: Any, leave: Update | Delete) -> None:
+    def __init__(self, row: Table, here: Any, leave: Update | Delete, lock_class: int) -> None:
         entering = update_(row).where(here)
         if row.metadata.schema is None:
             self._enter: Any = entering.values(under_way=0).returning(literal(0))
@@ -100,7 +102,7 @@ class Fence:
             # another service, and the lock that tells others which backend works for us.
             self._enter = entering.values(under_way=transaction).returning(
                 func.set_config("idle_in_transaction_session_timeout", "0", True),
-                func.pg_advisory_xact_lock_shared(CHUNK_LOCK_CLASS, bindparam("in_lock")),
+                func.pg_advisory_xact_lock_shared(lock_class, bindparam("in_lock")),
                 *map(func.current_setting, (*_SETTINGS, "statement_timeout")),
             )
             ours = row.c.under_way == transaction
@@ -142,7 +144,34 @@ class Fence:
 _SET_BACK = select(*(func.set_config(name, bindparam(name), False) for name in _SETTINGS))
 
 
-def partition_fence(tables: Tables) -> Fence:
+class DryFence(Fence):
+    """The fence of a partition that is there within each of its transactions alone."""
+
+    tables: Tables
+
+    def enter(self, at: Connection, place: dict[str, Any], me: int) -> Entered:
+        """Begin, with a run that nobody ever sees."""
+        run, partition = self.tables.run, self.tables.partition
+        names = {"job": "", "arguments": "", "key": "", "state": "cancelled", "round": 1}
+        at.execute(insert_(run).values(id=place["in_run"], **names))
+        values = {"round": 1, "done": False, "chunk": place["in_chunk"], "owner": place["in_owner"]}
+        at.execute(
+            insert_(partition).values(run=place["in_run"], number=place["in_number"], **values)
+        )
+        return super().enter(at, place, me)
+
+
+def dry_fence(tables: Tables) -> DryFence:
+    """Return the fence of chunks that are all rolled back."""
+    fence = partition_fence(tables, DryFence)
+    fence.tables = tables
+    return fence
+
+
+F = TypeVar("F", bound=Fence)
+
+
+def partition_fence(tables: Tables, kind: type[F]) -> F:
     """Return the fence of a partition's chunks."""
     partition = tables.partition
     here = and_(
@@ -151,14 +180,14 @@ def partition_fence(tables: Tables) -> Fence:
         partition.c.owner == bindparam("in_owner"),
         partition.c.chunk == bindparam("in_chunk"),
     )
-    return Fence(partition, here, advancing(tables))
+    return kind(partition, here, advancing(tables), tables.chunk_lock_class)
 
 
 def error_fence(tables: Tables) -> Fence:
     """Return the fence of a row that is tried again: its line in the error table."""
     error = tables.error
     here = and_(error.c.run == bindparam("in_run"), error.c.key == bindparam("in_key"))
-    return Fence(error, here, delete_(error))
+    return Fence(error, here, delete_(error), tables.chunk_lock_class)
 
 
 def advancing(tables: Tables) -> Update:
@@ -168,7 +197,7 @@ def advancing(tables: Tables) -> Update:
         name: column[name] + bindparam(f"more_{count}", type_=column[name].type)
         for name, count in (
             ("rows_read", "read"), ("rows_written", "written"), ("rows_skipped", "skipped"),
-            ("busy", "busy"),
+            ("rows_prepared", "prepared"), ("busy", "busy"),
         )
     }  # fmt: skip
     return update_(tables.partition).values(

@@ -39,7 +39,6 @@ from .connections import driver_of, kind_of
 from .links import GIVES_BACK
 from .states import SCHEMA
 from .store import Store
-from .tables import LOCK_CLASS
 
 BEATS_A_LEASE = 3  # the default lease of 30 s gives a heartbeat every 10 s
 _RECONNECT = 1.0
@@ -87,7 +86,7 @@ class Guard:
             "locks": self._locks,
         }  # fmt: skip
         # With its lock in the same statement: nobody sees the one without the other.
-        locked = func.pg_try_advisory_lock(*_lock_key(worker.c.id))
+        locked = func.pg_try_advisory_lock(*self._lock_key(worker.c.id))
         joining = insert(worker).values(row).returning(
             worker.c.id, locked if self._locks else true()
         )  # fmt: skip
@@ -174,12 +173,12 @@ class Guard:
     async def _lock(self) -> None:
         if self._locks:
             assert self._connection is not None
-            query = select(func.pg_try_advisory_lock(*_lock_key(literal(self.me))))
+            query = select(func.pg_try_advisory_lock(*self._lock_key(literal(self.me))))
             self._locked = bool(await self._connection.scalar(query))
 
     async def _unlock(self) -> bool:
         assert self._connection is not None
-        query = select(func.pg_advisory_unlock(*_lock_key(literal(self.me))))
+        query = select(func.pg_advisory_unlock(*self._lock_key(literal(self.me))))
         return bool(await self._connection.scalar(query))
 
     def _fresh_until(self) -> Any:
@@ -187,10 +186,10 @@ class Guard:
             return func.now()
         return literal_column(f"now() + interval '{self._lease:f} seconds'")
 
-
-def _lock_key(worker: Any) -> tuple[Any, Any]:
-    """Return the two halves of the key of a worker's lock: ours, and its number's low bits."""
-    return literal(LOCK_CLASS), cast(worker.bitwise_and(0x7FFFFFFF), Integer)
+    def _lock_key(self, worker: Any) -> tuple[Any, Any]:
+        """Return the two halves of the key of a worker's lock: ours, and its number's low bits."""
+        ours = literal(self._store.tables.lock_class)
+        return ours, cast(worker.bitwise_and(0x7FFFFFFF), Integer)
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnClause, Grouping
 from sqlalchemy.types import TypeEngine
 
-from ..database.sqlalchemy_private import with_condition, with_only_options, without_lock
+from ..database.sqlalchemy_private import lock_of, with_condition, with_only_options, without_lock
 from ..errors import ConfigurationError
 from .catalog import ColumnFacts
 from .movers import Movers
@@ -110,6 +110,7 @@ class Keyset:
         self.ordering = Ordering((), on_sqlite=False)
         self.tables: tuple[KeyTable, ...] = ()
         self.movers = Movers()
+        self.version: ColumnElement[Any] | None = None  # of a row, where it is asked for
         self._pages: dict[tuple[bool, bool, bool], Select[Any]] = {}
 
     def ordered(self, ordering: Ordering) -> Keyset:
@@ -126,6 +127,12 @@ class Keyset:
     def names(self) -> str:
         """The names of the key's columns, for people."""
         return ", ".join(str(column.key) for column in self.columns)
+
+    @property
+    def needs_settings(self) -> bool:
+        """Whether what is read as text depends on a session's settings."""
+        versioned = self.version is not None and not self.ordering.on_sqlite
+        return versioned or self.ordering.needs_settings
 
     @property
     def identity(self) -> list[Any]:
@@ -152,17 +159,22 @@ class Keyset:
         """
         Return the select of whole rows in (lower, upper], and its parameters.
 
-        `keys`: with the key, as it is kept, behind each row's own columns.
+        `keys`: with the key, as it is kept, behind each row's own columns, and then its version.
         """
         which = lower is not None, upper is not None, keys
         if which not in self._pages:
             self._pages[which] = self._select_rows(*which)
-        ends = [
-            (name, end) for name, end in (("lower", lower), ("upper", upper)) if end is not None
-        ]
+        ends = [(n, end) for n, end in (("lower", lower), ("upper", upper)) if end is not None]
         return self._pages[which], {
             f"key_{name}_{n}": value for name, end in ends for n, value in enumerate(decode(end))
         }
+
+    def lock_rows(self) -> None:
+        """Have the rows locked that are read: those of the class, or of the key's tables."""
+        if lock_of(self.select) is None:
+            entities = [d["entity"] for d in self.select.column_descriptions if self.entities]
+            of = entities or list({element.table for element in self.elements})
+            self.select = self.select.with_for_update(key_share=True, of=of)
 
     def _select_rows(self, lower: bool, upper: bool, keys: bool) -> Select[Any]:
         query = self.select
@@ -172,10 +184,13 @@ class Keyset:
                           for n, f in enumerate(self.ordering.columns)]  # fmt: skip
                 query = query.where(self._compare(symbol, bounds))
         query = query.order_by(*self._operands)
-        if keys:
-            kept = (self._kept(o).label(f"key_{n}") for n, o in enumerate(self._operands))
-            query = query.add_columns(*kept)
-        return query
+        return self._with_keys(query) if keys else query
+
+    def _with_keys(self, query: Select[Any]) -> Select[Any]:
+        kept = [self._kept(o).label(f"key_{n}") for n, o in enumerate(self._operands)]
+        return query.add_columns(
+            *kept, *([] if self.version is None else [self.version.label("key_version")])
+        )
 
     def keys(self, lower: str | None, upper: str | None) -> Select[Any]:
         """Return the select of the keys in (lower, upper], as they are kept."""
@@ -249,9 +264,14 @@ class Keyset:
         """Return the select of the keys of all rows, of one that a session has made of ours."""
         return _only(executed, self.columns).limit(None)
 
-    def at(self, key: str) -> Select[Any]:
-        """Return the select of the one row of a key."""
-        return self.select.where(self._compare("=", self._bounds(key)))
+    def at(self, key: str, *, keys: bool = False) -> Page:
+        """Return the select of the one row of a key, and no parameters; `keys`: as in `rows`."""
+        row = self.select.where(self.is_at(key))
+        return (self._with_keys(row) if keys else row), {}
+
+    def is_at(self, key: str) -> ColumnElement[Any]:
+        """Return the condition that a row has a key."""
+        return self._compare("=", self._bounds(key))
 
     def _of(self, page: Any) -> list[ColumnElement[Any]]:
         """Return the key's columns as a subquery has them."""

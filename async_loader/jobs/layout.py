@@ -2,26 +2,48 @@
 The layout of the state tables: which version is there, and from an earlier one to ours.
 
 A column that is added may be null or has a server default: then `bring_up_to_date` adds it, and
-nothing that a job has written is lost. Version 1 had no table that says so.
+nothing that a job has written is lost. Version 1 had no table that says so; version 2 counted no
+rows that were prepared.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Inspector, Table, delete, insert, inspect, select, text
+from sqlalchemy import Connection, Inspector, MetaData, Table, delete, insert, inspect, select, text
 from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, DropIndex
 
-from ..errors import JobError
+from ..errors import ConfigurationError, JobError
 from .states import ACTIVE
 
-VERSION = 2
-_THERE = text("SELECT to_regclass(:run) IS NOT NULL, to_regclass(:layout) IS NOT NULL")
+VERSION = 3
+KEYS_SINCE = 2  # runs of earlier versions have keys that we cannot read
+_OURS = ("job", "arguments", "state", "round", "started_at")  # of every version's runs
+# Whose it is, only where this snapshot sees it: a name is resolved by what is committed.
+_THERE = text(
+    "SELECT EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = to_regclass(:run) AND {} > ("
+    "SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped"
+    " AND a.attname IN ({}))),"
+    " to_regclass(:run) IS NOT NULL, to_regclass(:layout) IS NOT NULL".format(
+        len(_OURS), ", ".join(f"'{name}'" for name in _OURS)
+    )
+)
+_TAKEN = text(
+    "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(:schema)"
+    " AND relname = ANY(CAST(:names AS text[])) ORDER BY 1"
+)
+_OTHERS = "is somebody else's: give the jobs' state another schema than {} (state_schema)"
 
 
 def version_there(connection: Connection, run: Table, layout: Table) -> int | None:
-    """Return the version of the tables that are there; None where there are none."""
+    """
+    Return the version of the tables that are there; None where there are none.
+
+    Raises `ConfigurationError` where another's table has a name of ours.
+    """
     if connection.dialect.name == "postgresql":  # one statement, and none that is compiled
         names = {"run": run.fullname, "layout": layout.fullname}
-        there = list(connection.execute(_THERE, names).one())
+        others, *there = connection.execute(_THERE, names).one()
+        if others:
+            raise ConfigurationError(f"{run.fullname} {_OTHERS.format(run.schema)}")
     else:
         there = [inspect(connection).has_table(table.name) for table in (run, layout)]
     if not there[0]:
@@ -29,6 +51,14 @@ def version_there(connection: Connection, run: Table, layout: Table) -> int | No
     if not there[1]:
         return 1
     return int(connection.scalar(select(layout.c.version)) or 1)
+
+
+def refuse_others_tables(connection: Connection, metadata: MetaData) -> None:
+    """Raise `ConfigurationError` where some table has a name of ours, and there is no run's."""
+    names = [table.name for table in metadata.sorted_tables]
+    taken = connection.scalar(_TAKEN, {"schema": metadata.schema, "names": names})
+    if taken is not None:
+        raise ConfigurationError(f"{metadata.schema}.{taken} {_OTHERS.format(metadata.schema)}")
 
 
 def refuse_other(version: int) -> None:

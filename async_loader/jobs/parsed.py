@@ -48,6 +48,7 @@ _PARAMETER = re.compile(
     r"|(?P<parameter>\$\d+|%\([^)]*\)s)",
     re.DOTALL,
 )
+_NO_SCHEMA = ("3F000",)  # the state's is another
 _SKIP = "1"  # LockWaitPolicy
 
 Tree = dict[str, Any]
@@ -76,7 +77,7 @@ def parse(connection: Connection, select: Select[Any]) -> Parsed | None:
         except SQLAlchemyError as error:
             if is_transient(error) or is_cancelled(error):
                 raise
-            if sqlstate_of(error) != _NO_RIGHT:
+            if sqlstate_of(error) not in (_NO_RIGHT, *_NO_SCHEMA * (place == SCHEMA)):
                 return None  # its trial will tell
         finally:
             with suppress(Exception):  # the connection may be lost

@@ -75,7 +75,7 @@ class Reader:
     ) -> None:
         self.engine = reading(engine, direct=direct)
         self.watchdog = watchdog
-        self._clock = clock
+        self.clock = clock
         self._limit = limit
 
     async def all(self, select: Executable) -> list[Any]:
@@ -89,17 +89,17 @@ class Reader:
 
     async def retry_transient(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat what can be repeated; raises `DatabaseError` when patience is at its end."""
-        patience = RetryBudget(self._clock, self.watchdog.patience)
+        patience = RetryBudget(self.clock, self.watchdog.patience)
         while True:
             self.watchdog.check()
-            began = self._clock.now_ns()
+            began = self.clock.now_ns()
             try:
                 found = await attempt()
             except Exception as error:  # SQLAlchemy 2.0 passes some of asyncpg's on as they are
                 if isinstance(error, AsyncLoaderError):
                     raise
                 if is_cancelled(error):
-                    self._raise_too_slow(error, (self._clock.now_ns() - began) / 1e9)
+                    self._raise_too_slow(error, (self.clock.now_ns() - began) / 1e9)
                 elif not is_transient(error):
                     raise_denied(error, self.engine.url)
                     raise
@@ -119,7 +119,7 @@ class Reader:
 
     async def sleep(self, seconds: float) -> None:
         """Wait by this reader's clock."""
-        await self._clock.sleep(seconds)
+        await self.clock.sleep(seconds)
 
 
 def keys_reader(

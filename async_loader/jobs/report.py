@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..failures.redaction import printable
+from .dry_run import DryRun
 from .status import JobStatus
 
+_SHOWN = 10  # rows that failed
 _RESUME = "`job run` goes on with it"
 
 
@@ -18,8 +20,8 @@ def progress_line(status: JobStatus) -> str:
     parts += [
         f"{count:,} {name}"
         for count, name in (
-            (status.rows_written, "written"), (status.rows_skipped, "skipped"),
-            (status.retried, "retried"),
+            (status.rows_prepared, "prepared"), (status.rows_written, "written"),
+            (status.rows_skipped, "skipped"), (status.retried, "retried"),
         )
         if count
     ]  # fmt: skip
@@ -33,9 +35,10 @@ def progress_line(status: JobStatus) -> str:
 def summary(status: JobStatus) -> str:
     """Return a run's lines for a terminal."""
     state = "done already" if status.done_already else status.state
+    prepared = f"prepared {status.rows_prepared:,}, " if status.rows_prepared else ""
     lines = [
         f"{state}  {_title(status)}: {_rows(status)} in {status.chunks:,} chunks",
-        f"rows      read {status.rows_read:,}, written {status.rows_written:,}, "
+        f"rows      read {status.rows_read:,}, {prepared}written {status.rows_written:,}, "
         f"skipped {status.rows_skipped:,}, chunks retried {status.retried:,}",
     ]
     if status.rate is not None:
@@ -47,6 +50,31 @@ def summary(status: JobStatus) -> str:
     if status.state == "done" and status.message:
         lines.append(f"but       {_line(status.message)}")
     lines.append(f"run       {status.run}, {_standing(status)}")
+    return "\n".join(lines) + "\n"
+
+
+def dry_summary(tried: DryRun) -> str:
+    """Return the lines of a dry run for a terminal."""
+    arguments = ", ".join(f"{name}={value}" for name, value in tried.arguments.items())
+    title = _line(f"{tried.job} ({arguments})" if arguments else tried.job)
+    done = tried.rows_read + len(tried.failed)
+    state = "interrupted" if tried.interrupted else "dry run"
+    prepared = f"prepared {tried.rows_prepared:,}, " if tried.rows_prepared else ""
+    lines = [
+        f"{state}  {title}: {done:,} of {tried.selected:,} rows in {tried.chunks:,} chunks, each "
+        "rolled back",
+        f"rows      read {tried.rows_read:,}, {prepared}written {tried.rows_written:,}, "
+        f"failed {len(tried.failed):,}",
+        f"pace      busy {tried.busy_seconds:.1f} s, slowest chunk {tried.slowest_chunk:.2f} s",
+    ]
+    lines += [f"failed    the row {_line(row)}: {_line(why)}" for row, why in tried.failed[:_SHOWN]]
+    if len(tried.failed) > _SHOWN:
+        lines.append(f"          and {len(tried.failed) - _SHOWN:,} more")
+    lines.append("note      no chunk saw what the ones before it would have written")
+    if tried.without:
+        lines.append(f"note      not called: {', '.join(tried.without)}")
+    if tried.stopped_at:
+        lines.append(f"stops     a run would stop at {_line(tried.stopped_at)}")
     return "\n".join(lines) + "\n"
 
 

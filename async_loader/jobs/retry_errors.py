@@ -23,8 +23,9 @@ from .chunks import Chunks
 from .definition import Chunk
 from .fence import error_fence
 from .outcomes import ApplyFailed, ApplyRefusedError, Retry, TakenOver, again_elsewhere
+from .preparing import PrepareAgain, Prepared
 from .reader import Reader
-from .rows import read_rows
+from .rows import our_settings, read_rows, read_with_versions
 from .transaction import ChunkTransaction
 from .transient import RetryBudget
 
@@ -49,9 +50,12 @@ async def retry_errors(chunks: Chunks, reader: Reader, patience: RetryBudget) ->
 
 
 async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: RetryBudget) -> bool:
+    prepared = Prepared()
     while True:
         try:
-            await _apply_one(chunks, key)
+            await _apply_one(chunks, key, prepared)
+        except PrepareAgain:
+            continue
         except Retry as retry:  # the line, or its absence, tells what became of it
             await reader.sleep(patience.next_pause(retry.__cause__ or retry))
             continue
@@ -69,22 +73,32 @@ async def _retry_one(chunks: Chunks, reader: Reader, key: str, patience: RetryBu
         return True
 
 
-async def _apply_one(chunks: Chunks, key: str) -> None:
+async def _apply_one(chunks: Chunks, key: str, prepared: Prepared) -> None:
     keyset, store = chunks.keyset, chunks.store
     assert keyset is not None
+    if chunks.preparer is not None:
+        page = keyset.at(key, keys=True)
+        await chunks.preparer.prepare(page, prepared)
     place = {"in_run": chunks.run, "in_key": key}
     fence = error_fence(store.tables)
     fenced = Fenced(chunks.sessions, fence, place, 0, lambda: f"the row {keyset.describe(key)}")
 
     def read(session: AsyncSession) -> Sequence[Any]:
-        return read_rows(session, keyset, (keyset.at(key), {}))
+        return () if chunks.preparer else read_rows(session, keyset, keyset.at(key))
 
     async def within(
         session: AsyncSession, transaction: ChunkTransaction, rows: Sequence[Any]
     ) -> None:
         error = await _line(session, store.tables.error, place)
+        values: Sequence[Any] = ()
+        if chunks.preparer is not None:
+            async with our_settings(session, keyset):
+                found = await read_with_versions(session, keyset, keyset.at(key, keys=True))
+            rows = [row for _, row in found.values()]
+            values = prepared.values(found, chunks.preparer.policy)
         if rows:  # else it is gone, or not the select's any more
-            await fenced.call(chunks.apply, session, transaction, rows, _chunk_of(chunks, error))
+            chunk = _chunk_of(chunks, error)
+            await fenced.call(chunks.apply, session, transaction, rows, chunk, prepared=values)
 
     try:
         await fenced.run(within, lambda _written: {}, read)

@@ -47,12 +47,25 @@ def _execute(session: AsyncSession, page: Page) -> Result[Any]:
 
 async def read_with_keys(session: AsyncSession, keyset: Keyset, page: Page) -> dict[str, Any]:
     """Return by its key what a select yields that has the key's columns at its end."""
-    result = (await session.execute(*page)).unique()
-    own = len(result.keys()) - len(keyset.columns)
+    return {key: row for key, (_, row) in (await read_with_versions(session, keyset, page)).items()}
+
+
+async def read_with_versions(
+    session: AsyncSession, keyset: Keyset, page: Page
+) -> dict[str, tuple[str, Any]]:
+    """Return the same with each row's version, where the keyset has one."""
+    result = await session.execute(*page)
+    if keyset.entities:
+        result = result.unique()
+    names = len(keyset.columns) + (keyset.version is not None)
+    own = len(result.keys()) - names
     kept = result.freeze()
-    keys = map(encode, kept().columns(*range(own, own + len(keyset.columns))))
+    told = kept().columns(*range(own, own + names)).all()
     rows = kept().columns(*range(own))
-    return dict(zip(keys, rows.scalars() if keyset.entities else rows, strict=True))
+    found = zip(told, rows.scalars() if keyset.entities else rows, strict=True)
+    if keyset.version is None:
+        return {encode(key): ("", row) for key, row in found}
+    return {encode(key[:-1]): (str(key[-1]), row) for key, row in found}
 
 
 def _make_unique(keyset: Keyset) -> None:
@@ -94,7 +107,7 @@ def _not_its_own(keyset: Keyset, span: tuple[str | None, str | None]) -> str:
 @asynccontextmanager
 async def our_settings(session: AsyncSession, keyset: Keyset) -> AsyncIterator[None]:
     """Have keys written under our settings for a block, and under the session's behind it."""
-    if not keyset.ordering.needs_settings:
+    if not keyset.needs_settings:
         yield
         return
     theirs = (await session.execute(_ASKED)).one()

@@ -28,10 +28,12 @@ from .identity import refuse_another
 from .keyset import Keyset
 from .outcomes import LeaseLostError, ends_told, written
 from .plan import Plan, plan
+from .preparing import preparer_of
 from .reader import Reader, keys_reader, raise_denied
+from .states import SCHEMA
 from .status import JobStatus, status_of
 from .store import Names, Store
-from .tables import make_tables
+from .tables import check_schema, make_tables
 from .transaction import break_off_chunks, listening
 from .watchdog import watching
 from .worker import Worker, WorkerGroup
@@ -78,7 +80,7 @@ class JobSession:
         if self.definition.setup is not None:
             with ends_told("setup"):
                 await self.definition.setup(self.sessions, arguments)
-        examined = await self._examine(arguments)
+        examined = await self.examine(arguments)
         with ends_told():
             return await self.reader.retry_transient(
                 lambda: _open_run(
@@ -87,15 +89,17 @@ class JobSession:
                 )
             )  # fmt: skip
 
-    async def _examine(self, arguments: Arguments) -> Examined:
+    async def examine(self, arguments: Arguments) -> Examined:
+        """Return what the job is in this database with these arguments."""
         known = canonical(arguments)
         if known not in self.examined:
             keyset = self.definition.keyset(arguments)
             if keyset is not None:
                 await check_binds(self.sessions, keyset.select)
             with ends_told():
+                policy = self.definition.preparing
                 found = await self.reader.retry_transient(
-                    lambda: examine(self.sessions, keyset, named=bool(arguments))
+                    lambda: examine(self.sessions, keyset, named=bool(arguments), preparing=policy)
                 )
             self.examined[known] = found
         return self.examined[known]
@@ -124,14 +128,14 @@ class JobSession:
             raise JobError(f"run {run} is one of {now['job']!r}, not of {self.definition.name!r}")
         if now["state"] == "running":
             arguments = json.loads(now["arguments"])
-            examined = await self._examine(arguments)
+            examined = await self.examine(arguments)
             refuse_another(now, examined.keyset, examined.selected)
             guard = Guard(
                 self.store, run, tasks=workers, lease=self.definition.lease,
                 heard=self.reader.watchdog.heard,
             )  # fmt: skip
             async with _joined(guard, self.reader):
-                chunks = self._chunks(run, guard.me, examined.keyset, arguments)
+                chunks = self.chunks_of(run, guard.me, examined, arguments)
                 group = WorkerGroup(chunks, guard, self.reader, stop, self.clock)
                 await _take_part(group, workers, on_progress)
                 known = group.done
@@ -153,32 +157,41 @@ class JobSession:
         name, wanted = self.definition.name, canonical(arguments) if arguments else None
         for run in await self.reader.retry_transient(lambda: self.store.runs_of(name, wanted)):
             its = json.loads(run["arguments"])
-            examined = await self._examine(its)
+            examined = await self.examine(its)
             if run["target"] == examined.target.name:
                 refuse_another(run, examined.keyset, examined.selected)
-                return self._chunks(run["id"], 0, examined.keyset, its)
+                return self.chunks_of(run["id"], 0, examined, its)
         raise JobError(f"no run of {name!r} here: see `job list`")
 
-    def _chunks(self, run: int, me: int, keyset: Keyset | None, arguments: Arguments) -> Chunks:
+    def chunks_of(self, run: int, me: int, examined: Examined, arguments: Arguments) -> Chunks:
+        """Return what the chunks of a run have in common, for a worker's number."""
+        preparer = preparer_of(self.definition, examined, arguments, self.sessions, self.reader)
         return Chunks(
-            self.store, self.sessions, self.definition, self.apply, keyset, run, me,
-            dict(arguments),
+            self.store, self.sessions, self.definition, self.apply, examined.keyset, run, me,
+            dict(arguments), preparer,
         )  # fmt: skip
 
 
 @asynccontextmanager
 async def taking_part(
-    definition: Definition, apply: Apply, sessions: Sessions, clock: Clock, *, workers: int
+    definition: Definition,
+    apply: Apply,
+    sessions: Sessions,
+    clock: Clock,
+    *,
+    workers: int,
+    state_schema: str = SCHEMA,
 ) -> AsyncIterator[JobSession]:
     """Yield this process's part, for so many tasks; raises `ConfigurationError` without room."""
     engine = await engine_of(sessions)
     check_room(engine, workers)
+    check_schema(engine.dialect.name, state_schema)
     async with ours(), watching(engine, definition.patience) as watchdog:
         reader = Reader(engine, clock, watchdog)
         kind = await reader.retry_transient(lambda: check_transactions(sessions))
         watchdog.direct = kind.direct
         reader = Reader(engine, clock, watchdog, direct=kind.direct, limit=kind.limit)
-        tables = await reader.retry_transient(lambda: make_tables(engine))
+        tables = await reader.retry_transient(lambda: make_tables(engine, state_schema))
         store = Store(engine, tables, direct=kind.direct)
         async with alone(store):
             with listening():

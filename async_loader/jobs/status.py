@@ -23,6 +23,8 @@ class JobStatus:
     `total` and `eta_seconds` are None where nobody can know. `busy_seconds` is the time in
     chunks, of all tasks together; pauses and throttles are none of it, and `rate` and
     `eta_seconds` go by it. `done_already`: whoever asked for it to be run found it done.
+    `rows_prepared`: calls of prepare that returned, of rows that were passed since; more than
+    rows where some changed meanwhile.
     """
 
     run: int
@@ -43,6 +45,7 @@ class JobStatus:
     throttled_seconds: float
     throttled_why: str | None
     done_already: bool = False
+    rows_prepared: int = 0
 
     @property
     def rate(self) -> float | None:
@@ -89,7 +92,7 @@ async def statuses_on(
 
 def _sums(store: Store) -> Any:
     p = store.tables.partition
-    counters = ("rows_read", "rows_written", "rows_skipped", "retried", "busy")
+    counters = ("rows_read", "rows_written", "rows_skipped", "rows_prepared", "retried", "busy")
     return select(
         p.c.run,
         func.count().label("partitions"),
@@ -125,6 +128,7 @@ def _status(run: RowMapping, sums: RowMapping | None, workers: RowMapping | None
         rows_read=int(count.get("rows_read", 0)),
         rows_written=int(count.get("rows_written", 0)),
         rows_skipped=int(count.get("rows_skipped", 0)),
+        rows_prepared=int(count.get("rows_prepared", 0)),
         retried=int(count.get("retried", 0)),
         chunks=int(count.get("chunks", 0)),
         partitions=int(count.get("partitions", 0)),

@@ -18,11 +18,11 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from .fence import Advance, advancing, partition_fence, values_of
+from .fence import Advance, Fence, advancing, partition_fence, values_of
 from .plan import Plan
 from .reader import reading, writing
 from .states import ACTIVE, State, check
-from .tables import CHUNK_LOCK_CLASS, LOCK_CLASS, Tables, lock_key
+from .tables import Tables, lock_key
 
 Executor = AsyncConnection | AsyncSession
 Ended = Callable[[AsyncConnection], Awaitable[None]]
@@ -39,7 +39,7 @@ class Store:
         self.direct = direct  # whether a session's lock is its worker's
         self.tables = tables
         self.has_advisory_locks = engine.dialect.name == "postgresql"
-        self.fence = partition_fence(tables)
+        self.fence = partition_fence(tables, Fence)
 
     # --- runs --------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class Store:
             return literal_column("1") == 1
         claimed = text(
             "EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted"
-            f" AND l.classid = {LOCK_CLASS} AND l.objsubid = 2"
+            f" AND l.classid = {self.tables.lock_class} AND l.objsubid = 2"
             f" AND l.objid::bigint = {worker.fullname}.id & 2147483647"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
         )
@@ -294,7 +294,7 @@ class Store:
         leased = select(worker.c.id).where(worker.c.fresh_until > func.now())
         chunks = (
             "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
-            f" AND l.granted AND l.classid = {CHUNK_LOCK_CLASS} AND l.objsubid = 2"
+            f" AND l.granted AND l.classid = {self.tables.chunk_lock_class} AND l.objsubid = 2"
             " AND l.objid::bigint = :lock AND l.pid <> pg_backend_pid()"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         )

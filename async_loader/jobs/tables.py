@@ -1,5 +1,6 @@
 """
-The tables of all jobs, in a schema of their own, made on first use and never dropped.
+The tables of all jobs, in a schema of their own, made on first use and never dropped: which one,
+whoever runs a job may say (`state_schema`), and each schema's jobs know nothing of another's.
 
 A key is text: the JSON of `keyset.encode`, which keeps its types. SQLite has no schemas: there
 the name of the schema is a prefix.
@@ -7,8 +8,10 @@ the name of the schema is a prefix.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
+from zlib import crc32
 
 from sqlalchemy import (
     DDL,
@@ -31,25 +34,28 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
+from ..errors import ConfigurationError
 from ..failures.classification import sqlstate_of
 from . import layout
 from .reader import writing
 from .states import ACTIVE, SCHEMA
 
 LOCK_CLASS = 0x41534C4A  # "ASLJ": our half of the two-part advisory lock keys
-# Held by the transactions of a worker's chunks, so that they are found when it has died.
-CHUNK_LOCK_CLASS = LOCK_CLASS + 1
 FENCE = "only_the_job_commits"
 _MAKING = 0  # no worker has this id
 # A table, a schema, a type or a row of the catalog that is there by now; and a transaction
 # that the server has given up over it.
 _MADE_MEANWHILE = frozenset(("42P07", "42P06", "42710", "23505", "40001"))
 _ATTEMPTS = 10
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]*")
+_LONGEST_SCHEMA = 63
+_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in INTEGER only
 
@@ -80,6 +86,7 @@ class Tables:
     """Runs, the ranges of keys that they are cut into, who works on them, and what failed."""
 
     metadata: MetaData
+    lock_class: int  # our half of advisory lock keys: workers', each schema's
     never: Table | None  # PostgreSQL's alone
     run: Table
     partition: Table
@@ -87,14 +94,25 @@ class Tables:
     error: Table
     layout: Table
 
+    @property
+    def chunk_lock_class(self) -> int:
+        """The half that chunks' transactions hold, which are found by it when a worker has died."""
+        return self.lock_class + 1
+
 
 @cache
-def tables_of(dialect: str) -> Tables:
-    """Return the tables as they are on PostgreSQL or SQLite."""
-    schema, prefix = (None, f"{SCHEMA}_") if dialect == "sqlite" else (SCHEMA, "")
+def tables_of(dialect: str, state_schema: str = SCHEMA) -> Tables:
+    """
+    Return the tables as they are on PostgreSQL, in a schema, or on SQLite.
+
+    Raises `ConfigurationError` for a name that is none for them.
+    """
+    check_schema(dialect, state_schema)
+    schema, prefix = (None, f"{SCHEMA}_") if dialect == "sqlite" else (state_schema, "")
     metadata = MetaData(schema=schema)
     return Tables(
         metadata=metadata,
+        lock_class=_lock_class(state_schema),
         never=None if dialect == "sqlite" else _never(metadata),
         run=_run(metadata, prefix),
         partition=_partition(metadata, prefix),
@@ -106,6 +124,25 @@ def tables_of(dialect: str) -> Tables:
             Column("version", Integer, primary_key=True, autoincrement=False),
         ),
     )
+
+
+def check_schema(dialect: str, name: object) -> None:
+    """Raise `ConfigurationError` for what is no schema of state tables."""
+    if dialect == "sqlite" and name != SCHEMA:
+        raise ConfigurationError("SQLite has no schemas: leave state_schema out")
+    if not (
+        isinstance(name, str) and len(name) <= _LONGEST_SCHEMA
+        and _SCHEMA.fullmatch(name) and _quote(name) == name
+    ):  # fmt: skip
+        raise ConfigurationError(
+            f"{name!r} cannot be the state's schema: its name has small letters, digits and _, is "
+            "no word of SQL's and does not begin with pg_"
+        )
+
+
+def _lock_class(schema: str) -> int:
+    """Return a schema's half of the keys: two schemas count their workers each from one."""
+    return LOCK_CLASS if schema == SCHEMA else (crc32(schema.encode()) & 0x3FFFFFFE) | 0x40000000
 
 
 def _never(metadata: MetaData) -> Table:
@@ -182,7 +219,7 @@ def _partition(metadata: MetaData, prefix: str) -> Table:
         _under_way(metadata),
         *(
             Column(name, _Number, nullable=False, server_default=text("0"))
-            for name in ("rows_read", "rows_written", "rows_skipped", "retried")
+            for name in ("rows_read", "rows_written", "rows_skipped", "rows_prepared", "retried")
         ),
         Column("busy", Double, nullable=False, server_default=text("0")),  # seconds
     )
@@ -229,21 +266,23 @@ def _qualified(metadata: MetaData, prefix: str) -> str:
     return f"{metadata.schema}." if metadata.schema else prefix
 
 
-async def make_tables(engine: AsyncEngine, *, unfinished: bool = False) -> Tables:
+async def make_tables(
+    engine: AsyncEngine, state_schema: str = SCHEMA, *, unfinished: bool = False
+) -> Tables:
     """
     Return the tables, made if this database has none yet; another may be making them too.
 
     Those of an earlier version are brought up to date. Raises `JobError` where that cannot be:
     while its workers are at work, or with runs of it that are not over, unless `unfinished`.
     """
-    tables = tables_of(engine.dialect.name)
+    tables = tables_of(engine.dialect.name, state_schema)
     async with engine.connect() as connection:
         if await connection.run_sync(_version, tables) == layout.VERSION:
             return tables
     for attempt in range(_ATTEMPTS):
         try:
             async with writing(engine).begin() as connection:
-                await connection.run_sync(_make, tables, unfinished)
+                await connection.run_sync(make, tables, unfinished=unfinished)
             break
         except DBAPIError as error:
             # Another has made them, and a listener of the engine's has us see what was before.
@@ -252,13 +291,15 @@ async def make_tables(engine: AsyncEngine, *, unfinished: bool = False) -> Table
     return tables
 
 
-async def tables_if_any(engine: AsyncEngine, *, unfinished: bool = False) -> Tables | None:
+async def tables_if_any(
+    engine: AsyncEngine, state_schema: str = SCHEMA, *, unfinished: bool = False
+) -> Tables | None:
     """
     Return the tables where a job has ever run; make nothing.
 
     Raises `JobError` for those of another version, unless `unfinished` runs of it are looked for.
     """
-    tables = tables_of(engine.dialect.name)
+    tables = tables_of(engine.dialect.name, state_schema)
     async with engine.connect() as connection:
         version = await connection.run_sync(_version, tables)
     if version is not None and not unfinished:
@@ -270,13 +311,18 @@ def _version(connection: Connection, tables: Tables) -> int | None:
     return layout.version_there(connection, tables.run, tables.layout)
 
 
-def _make(connection: Connection, tables: Tables, unfinished: bool) -> None:
-    if tables.metadata.schema is not None:
+def make(connection: Connection, tables: Tables, *, unfinished: bool = False) -> None:
+    """Make the tables, or bring them up to date, within a transaction."""
+    schema = tables.metadata.schema
+    if schema is not None:
         # IF NOT EXISTS does not help two at the same time: the second one fails.
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {_MAKING})"))
-        if not inspect(connection).has_schema(SCHEMA):  # to make it takes CREATE on the database
-            connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+        making = f"SELECT pg_advisory_xact_lock({tables.lock_class}, {_MAKING})"
+        connection.execute(text(making))
+        if not inspect(connection).has_schema(schema):  # to make it takes CREATE on the database
+            connection.execute(CreateSchema(schema, if_not_exists=True))
     version = _version(connection, tables)
+    if version is None and schema is not None:
+        layout.refuse_others_tables(connection, tables.metadata)
     if version is not None:
         _check_earlier(connection, tables, version, unfinished)
     tables.metadata.create_all(connection)
@@ -290,5 +336,5 @@ def _check_earlier(connection: Connection, tables: Tables, version: int, unfinis
         layout.refuse_other(version)
     if version < layout.VERSION:
         layout.refuse_workers(connection, tables.worker, version)
-        if not unfinished:
+        if not unfinished and version < layout.KEYS_SINCE:
             layout.refuse_unfinished(connection, tables.run, version)

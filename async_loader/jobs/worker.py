@@ -25,6 +25,7 @@ from .guard import Guard
 from .keyset import encode
 from .outcomes import ApplyFailed, LeaseLostError, Retry, TakenOver, again_elsewhere, ends_told
 from .plan import Plan, plan
+from .preparing import PrepareAgain, RowFailed
 from .reader import Reader, keys_reader
 from .retry_errors import told
 from .status import JobStatus, statuses_on
@@ -177,22 +178,25 @@ class Worker:
             return (clock.now_ns() - began) / 1e9
 
         ahead = await self._look_ahead(claimed)
+        began_to_apply = busy()
         try:
+            await self._chunks.prepare_next(claimed)
+            began_to_apply = busy()
             claimed.passed(await self._chunks.commit_next(claimed, ahead, busy), busy())
             self._party.reader.watchdog.heard()
             self._patience = self._new_patience()
         except Retry as retry:
             claimed.busy = busy()
             await self._settle(claimed, retry)
-        except TakenOver:
-            raise
-        except AsyncLoaderError:
+        except PrepareAgain:
+            claimed.busy, claimed.retried = busy(), claimed.retried + 1
+        except (TakenOver, AsyncLoaderError):
             raise
         except Exception as error:
             claimed.busy = busy()
             self._check_elsewhere(claimed, error)
             await self._cut(claimed, ahead, error)
-        self._last_busy = busy()
+        self._last_busy = busy() - began_to_apply  # while rows are prepared the database rests
 
     def _new_patience(self) -> RetryBudget:
         return RetryBudget(self._party.clock, self._chunks.definition.patience)
@@ -245,6 +249,7 @@ class Worker:
             claimed.ends.append(now["ahead"])
         claimed.cursor, claimed.chunk, claimed.done = now["cursor"], now["chunk"], now["done"]
         claimed.retried, claimed.busy, claimed.unreported_seconds = 0, 0.0, 0.0
+        claimed.count_prepared()
         claimed.applied = claimed.elsewhere = False
 
     async def _check_lease(self, claimed: ClaimedPartition) -> None:
@@ -273,13 +278,15 @@ class Worker:
         cause = error.__cause__ if isinstance(error, ApplyFailed) else error
         assert isinstance(cause, Exception)
         if keyset is None:
-            raise JobError(f"{self._chunks.definition.name} failed: {_told(cause)}") from cause
+            raise JobError(f"{self._chunks.definition.name} failed: {in_words(cause)}") from cause
         keys = [encode(k) for k in await self._party.keys(keyset.keys(claimed.cursor, end))]
         if not keys:
             return  # the rows have gone: the next attempt finds none
         middle = keys[max(len(keys) // 2 - 1, 0)]
+        if isinstance(error, RowFailed) and error.key in keys:  # those before it, then it alone
+            middle = keys[max(keys.index(error.key) - 1, 0)]
         if middle != end:
-            claimed.ends.append(middle)
+            claimed.cut_at(middle)
             return
         await self._skip(claimed, ahead, cause)
 
@@ -293,7 +300,10 @@ class Worker:
             "chunk": claimed.chunk + 1,
             **told(cause),
         }
-        counts = Counts(skipped=1, busy=claimed.unreported_seconds + claimed.busy)
+        counts = Counts(
+            skipped=1, prepared=claimed.prepared.new,
+            busy=claimed.unreported_seconds + claimed.busy,
+        )  # fmt: skip
         by = chunks.advance_of(claimed, ahead, counts)
         try:
             await self._pass_by(claimed, by, error, cause)
@@ -322,7 +332,7 @@ class Worker:
         keyset, definition = self._chunks.keyset, self._chunks.definition
         assert keyset is not None
         return (
-            f"{definition.name} stopped at the row {keyset.describe(key)}: {_told(cause)}; "
+            f"{definition.name} stopped at the row {keyset.describe(key)}: {in_words(cause)}; "
             f"repair it and run the job again, or raise skip_limit ({definition.skip_limit})"
         )
 
@@ -346,7 +356,8 @@ class Worker:
                     break
 
 
-def _told(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """Return an error with its class, on one line."""
     inner = getattr(error, "orig", None) or error
     with suppress(Exception):
         return f"{type(inner).__name__}: {first_line(error)}"

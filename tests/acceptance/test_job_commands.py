@@ -179,3 +179,31 @@ async def test_status_and_pause_from_another_terminal(
         end(process)
     cancelled = command("job", "cancel", "counting", *url)
     assert cancelled.stdout.startswith("cancelled  counting: ")
+
+
+async def test_a_dry_run_says_what_a_run_would_do(
+    command: Command, database_url: str, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await fill(engine, 20)
+    (tmp_path / "mine.py").write_text(OWN_JOB)
+    (tmp_path / "bad").write_text("1")
+    (tmp_path / "limit").write_text("0")
+    run = ("job", "run", "mine:job", "--database-url", database_url)
+    tried = command(*run, "--dry-run")
+    assert tried.returncode == 1, tried.stderr
+    assert "stops     a run would stop at the row id=5: ValueError: five" in tried.stdout
+    tried = command(*run, "--only", "6,7")
+    assert tried.returncode == 0, tried.stderr
+    assert "2 of 2 rows in 1 chunks, each rolled back" in tried.stdout
+    tried = command(*run, "--sample", "50%", "--where", "id <> 5", "--limit", "3")
+    assert "3 of 3 rows" in tried.stdout
+    for wrong, said in (
+        (("--only", "x"), "with the rows that are selected"),
+        (("--sample", "200%"), "--sample"),
+        (("--dry-run", "--processes", "2"), "a dry run is one worker's"),
+    ):
+        refused = command(*run, *wrong)
+        assert refused.returncode == 104, refused.stderr
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert await tally(engine) == {0: 20}

@@ -27,11 +27,11 @@ FULL = pytest.param(200, 100_000, id="200", marks=pytest.mark.soak)
 CRASHES = pytest.param(20, 100_000, id="20", marks=pytest.mark.soak)
 
 
-def start(url: str, *argv: str, **extra: str) -> subprocess.Popen[str]:
+def start(url: str, *argv: str, job: str = TARGET, **extra: str) -> subprocess.Popen[str]:
     """Start `job run` on the counters."""
     return subprocess.Popen(
         [
-            sys.executable, "-m", "async_loader", "job", "run", TARGET, "--progress", "none",
+            sys.executable, "-m", "async_loader", "job", "run", job, "--progress", "none",
             "--database-url", url, *argv,
         ],
         stdout=subprocess.PIPE,
@@ -88,19 +88,61 @@ async def test_killed_at_random_points(
     assert (await status(engine, "counting")).rows_read == rows
 
 
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("kills", "rows"),
+    [
+        pytest.param(1, 500, id="1"),
+        pytest.param(200, 20_000, id="200", marks=pytest.mark.soak),
+    ],
+)
+async def test_killed_while_rows_are_prepared_and_changed_by_others(
+    database_url: str, engine: AsyncEngine, kills: int, rows: int
+) -> None:
+    """
+    Somebody adds a thousand to counters all the while; none of that is lost, and none of ours.
+
+    A value that was prepared of another version would take a thousand away.
+    """
+    await fill(engine, rows)
+    rng = random.Random(kills)
+    added = done = 0
+    adding = text("UPDATE counter SET n = n + 1000 WHERE id = :row")
+    while done < kills:
+        process = start(database_url, "--workers", "2", job="tests.counting:prepared")
+        if await at_work(engine, process):
+            until = time.monotonic() + rng.uniform(0, 0.4)
+            while time.monotonic() < until:
+                async with engine.begin() as connection:
+                    await connection.execute(adding, {"row": rng.randint(1, rows)})
+                added += 1
+        if process.poll() is None:
+            done += 1
+        else:
+            assert process.returncode == 0
+        end(process)
+    finish(start(database_url, "--workers", "2", job="tests.counting:prepared"))
+    passes = await runs_done(engine)
+    async with engine.connect() as connection:
+        sums = "SELECT sum(n / 1000), count(*) FILTER (WHERE n % 1000 <> :passes) FROM counter"
+        assert (await connection.execute(text(sums), {"passes": passes})).one() == (added, 0)
+
+
+@pytest.mark.parametrize("schema", ["async_loader_jobs", "mine"])
 async def test_no_wait_for_the_lease_of_a_killed_worker(
-    database_url: str, engine: AsyncEngine
+    database_url: str, engine: AsyncEngine, schema: str
 ) -> None:
     """The lease is an hour: whoever waited for it would never end."""
     await fill(engine, 10_000)
     lease = {"COUNTING_LEASE": "3600"}
-    process = start(database_url, "--workers", "4", **lease)
+    argv = ("--workers", "4", "--state-schema", schema)
+    process = start(database_url, *argv, **lease)
     assert await at_work(engine, process)
     while not (await tally(engine)).get(1):
         await asyncio.sleep(0.01)
     end(process)
     assert (await tally(engine)).get(0), "it was killed in the middle"
-    finish(start(database_url, "--workers", "4", **lease))
+    finish(start(database_url, *argv, **lease))
     assert await tally(engine) == {1: 10_000}
 
 

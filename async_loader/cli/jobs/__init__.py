@@ -15,15 +15,18 @@ from ...database.backends import SQLITE, backend_of
 from ...database.postgresql import closing, unreachable
 from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
-from ...jobs import BatchJob, JobStatus, control, report
+from ...jobs import BatchJob, JobStatus, Selection, control, report, require_job_async
+from ...jobs.migrations.state_tables import ddl
 from ...jobs.targets import load_job, place_of
 from ...load.run_database import server_url
 from ...runtime.process import leave_errors_to_the_report, run_until_stopped
 from ...runtime.streams import stderr, stdout
 from ...settings.jobs import (
     JobCancelSettings,
+    JobDdlSettings,
     JobListSettings,
     JobPauseSettings,
+    JobRequireSettings,
     JobRetryErrorsSettings,
     JobRunSettings,
     JobSettings,
@@ -38,7 +41,7 @@ from ..progress import HowFar, ProgressView, progress_view
 from .spread import SPARE_CONNECTIONS, Order, spread
 
 DONE = 0
-STILL_FAILING = 1
+STILL_FAILING = WOULD_STOP = 1
 STOPPED = 105
 
 
@@ -49,6 +52,11 @@ def run_job_command(settings: JobSettings) -> int:
             return _run(settings)
         case JobRetryErrorsSettings():
             return run_until_stopped(lambda _stop: _retry_errors(settings), loop="auto")
+        case JobDdlSettings():
+            stdout().write(ddl(settings.state_schema, role=settings.role))
+            return DONE
+        case JobRequireSettings():
+            return asyncio.run(_require(settings))
         case _:
             return asyncio.run(_look_or_steer(settings))
 
@@ -57,6 +65,8 @@ def _run(settings: JobRunSettings) -> int:
     job = load_job(settings.target)
     if not settings.debug:
         leave_errors_to_the_report()
+    if settings.is_dry:
+        return run_until_stopped(lambda stop: _dry_run(job, settings, stop), loop="auto")
     with progress_view(stderr(), settings.progress, _how_far) as view:
         status = run_until_stopped(
             lambda stop: _run_job(job, settings, stop, view), loop="auto", exits_stop=True
@@ -64,6 +74,29 @@ def _run(settings: JobRunSettings) -> int:
     stdout().write(report.summary(status))
     stdout().flush()
     return DONE if status.state == "done" else STOPPED
+
+
+async def _dry_run(job: BatchJob, settings: JobRunSettings, stop: Stop) -> int:
+    """Try a job, and say what it would do; 1 where a run would stop at a row."""
+    if settings.is_spread or settings.idempotency_key is not None or settings.workers > 1:
+        raise ConfigurationError(
+            "a dry run is one worker's, and no run: leave out --processes, --cluster, --workers "
+            "and --idempotency-key"
+        )
+    selection = Selection(settings.only, settings.where, settings.limit, settings.sample)
+    async with _engine(settings, 1 + SPARE_CONNECTIONS) as engine:
+        tried = await job.dry_run(
+            _sessions(engine),
+            arguments=settings.arguments,
+            selection=selection,
+            prepare=settings.dry_run_prepare,
+            state_schema=settings.state_schema,
+            stop=stop,
+        )
+    stdout().write(report.dry_summary(tried))
+    if tried.stopped_at is not None:
+        return WOULD_STOP
+    return STOPPED if tried.interrupted else DONE
 
 
 def _how_far(status: JobStatus) -> HowFar:
@@ -83,6 +116,7 @@ async def _run_job(
             arguments=settings.arguments,
             resume_changed=settings.resume_changed,
             idempotency_key=settings.idempotency_key,
+            state_schema=settings.state_schema,
             stop=stop,
             on_progress=_shown_on(view),
         )
@@ -109,10 +143,13 @@ async def _run_spread(
             settings.target,
             engine.url.render_as_string(hide_password=False),
             settings.workers,
+            state_schema=settings.state_schema,
             debug=settings.debug,
         )
         tasks = settings.workers * len(workers.names)
-        async with job.taking_part(_sessions(engine), workers=1, tasks=tasks) as part:
+        async with job.taking_part(
+            _sessions(engine), workers=1, tasks=tasks, state_schema=settings.state_schema
+        ) as part:
             return await spread(
                 part, workers, order,
                 begin=partial(
@@ -161,24 +198,43 @@ def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 async def _retry_errors(settings: JobRetryErrorsSettings) -> int:
     job = load_job(settings.target)
     async with _engine(settings, 2) as engine:
-        retried = await job.retry_errors(_sessions(engine), arguments=settings.arguments)
+        retried = await job.retry_errors(
+            _sessions(engine), arguments=settings.arguments, state_schema=settings.state_schema
+        )
     stdout().write(f"{job.name}: {retried.repaired:,} repaired, {retried.failing:,} failing\n")
     return STILL_FAILING if retried.failing else DONE
+
+
+async def _require(settings: JobRequireSettings) -> int:
+    async with _engine(settings, 1) as engine:
+        await require_job_async(
+            settings.target,
+            engine,
+            arguments=settings.arguments or None,
+            schema=settings.schema_of_tables,
+            allow_errors=settings.allow_errors,
+            recheck=settings.recheck,
+            state_schema=settings.state_schema,
+        )
+    stdout().write(f"{settings.target} is done\n")
+    return DONE
 
 
 async def _look_or_steer(
     settings: JobListSettings | JobStatusSettings | JobPauseSettings | JobCancelSettings,
 ) -> int:
+    schema = settings.state_schema
     async with _engine(settings, 2) as engine:
         if isinstance(settings, JobListSettings):
-            stdout().write(report.listing(await control.list_runs(engine)))
+            stdout().write(report.listing(await control.list_runs(engine, state_schema=schema)))
             return DONE
         act = {
             JobStatusSettings: control.status,
             JobPauseSettings: control.pause,
             JobCancelSettings: control.cancel,
         }[type(settings)]
-        stdout().write(report.summary(await act(engine, settings.target, settings.arguments)))
+        now = await act(engine, settings.target, settings.arguments, state_schema=schema)
+        stdout().write(report.summary(now))
     return DONE
 
 

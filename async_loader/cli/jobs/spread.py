@@ -23,6 +23,7 @@ from ...errors import JobError, WorkerLostError
 from ...jobs import JobStatus
 from ...jobs.definition import Sessions
 from ...jobs.run import PROGRESS_EVERY, JobSession, OnProgress
+from ...jobs.states import SCHEMA
 from ...jobs.targets import load_job
 from ...runtime.event_loop import LoopRunner
 from ...runtime.process import leave_errors_to_the_report, loop_factory
@@ -43,6 +44,7 @@ class Order:
     url: str = field(repr=False)
     workers: int
     run: int
+    state_schema: str = SCHEMA
     debug: bool = False
 
 
@@ -67,7 +69,7 @@ async def _work(link: Link, order: Order, stop: Stop) -> None:
     job = load_job(order.target)
     async with (
         _sessions(order) as sessions,
-        job.taking_part(sessions, workers=order.workers) as part,
+        job.taking_part(sessions, workers=order.workers, state_schema=order.state_schema) as part,
     ):
         await part.work_on(order.run, workers=order.workers, stop=stop, on_progress=None)
 

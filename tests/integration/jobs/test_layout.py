@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from async_loader.errors import JobError
 from async_loader.jobs import cancel, list_runs, status
 from async_loader.jobs.tables import FENCE
+from async_loader.testing import Interrupted, interrupt_after
 from tests.counting import counting, fill, tally
 
 # As version 1 made them.
@@ -123,6 +124,22 @@ async def test_tables_are_not_changed_under_workers_of_an_earlier_version(
     for act in (counting().run(async_sessionmaker(engine)), cancel(engine, "counting")):
         with pytest.raises(JobError, match="workers of an earlier async_loader are at work here"):
             await act
+
+
+async def test_a_run_that_version_2_began_goes_on(engine: AsyncEngine) -> None:
+    """It counted no rows that were prepared, and kept keys as we do."""
+    await fill(engine, 150)
+    sessions = async_sessionmaker(engine)
+    with pytest.raises(Interrupted), interrupt_after(1):
+        await counting(chunk=20, partitions=1).run(sessions)
+    await execute(
+        engine, "ALTER TABLE async_loader_jobs.partition DROP COLUMN rows_prepared",
+        "UPDATE async_loader_jobs.layout SET version = 2",
+        "UPDATE async_loader_jobs.worker SET fresh_until = now()",
+    )  # fmt: skip
+    done = await counting(chunk=20).run(sessions)
+    assert (done.run, done.state, done.rows_read, done.rows_prepared) == (1, "done", 150, 0)
+    assert await tally(engine) == {1: 150}
 
 
 async def test_tables_of_a_later_version_are_named(engine: AsyncEngine) -> None:

@@ -6,6 +6,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from async_loader.errors import ConfigurationError, DatabaseError, JobError
 from async_loader.jobs import BatchJob
 from async_loader.jobs.keyset import Keyset, decode, encode
 from async_loader.jobs.plan import plan
+from async_loader.jobs.prepare_policy import policy_of
+from async_loader.jobs.preparing import Preparer
 from async_loader.jobs.report import listing, progress_line, summary
 from async_loader.jobs.states import ACTIVE, TRANSITIONS, check
 from async_loader.jobs.status import JobStatus
@@ -247,3 +250,20 @@ def test_a_terminal_gets_nobody_s_escape_codes() -> None:
 def test_a_name_is_a_line_of_which_an_index_takes_all(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^a job's name (is one line|has at most 2)"):
         BatchJob(name)
+
+
+async def test_a_rate_lets_calls_in_at_even_distances_and_saves_none_up() -> None:
+    clock: Any = FakeClock()
+    reader: Any = SimpleNamespace(clock=clock, sleep=clock.sleep)
+    unused: Any = None
+    policy = policy_of(prepare_rate="10/s")
+    preparer = Preparer(policy, unused, unused, reader, [], {})
+    turns = []
+    for _ in range(3):
+        await preparer.await_turn()
+        turns.append(clock.now_ns() / 1e9)
+    clock.advance(5)
+    for _ in range(2):
+        await preparer.await_turn()
+        turns.append(clock.now_ns() / 1e9)
+    assert turns == pytest.approx([0, 0.1, 0.2, 5.2, 5.3])
