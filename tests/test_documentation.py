@@ -151,10 +151,26 @@ def test_the_example_is_what_the_files_have(snippet: str) -> None:
     assert (EXAMPLES / named[1]).read_text() == snippet
 
 
-@pytest.mark.parametrize("snippet", [s for s in blocks("python") if not is_of_the_example(s)])
+@pytest.mark.parametrize(
+    "snippet",
+    [s for s in blocks("python") if not is_of_the_example(s) and not s.startswith("# test_")],
+)
 def test_snippets_run(snippet: str, database_url: str, tmp_path: Path) -> None:
     script = re.sub(PLACEHOLDER, lambda _: database_url, snippet)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment())
+
+
+@pytest.mark.parametrize("snippet", [s for s in blocks("python") if s.startswith("# test_")])
+def test_tests_pass(snippet: str, database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(re.sub(PLACEHOLDER, lambda _: database_url, snippet))
+    env = environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    plugins = ("-p", "async_loader.testing.plugin", "-p", "pytest_asyncio.plugin")
+    options = ("-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", "/dev/null")
+    command = [sys.executable, "-m", "pytest", *plugins, *options, "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "test_it.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_line_of_a_console_block_is_a_command_that_is_tested() -> None:
