@@ -26,22 +26,28 @@ if TYPE_CHECKING:
         insert_rows,
         update_rows,
     )
+    from .load.arguments import Argument
+    from .load.context import OperationContext
+    from .load.feeds import Feed, FeedExhausted, feed
     from .load.metrics.snapshot import Snapshot
     from .load.pacing.limits import Limit
     from .load.pacing.schedules import Stage
     from .load.pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
     from .load.runner.library import run
-    from .load.workload import Operation, OperationContext, Workload
+    from .load.workload import Operation, Workload
     from .results.histogram import Histogram
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
 
 __all__ = [
+    "Argument",
     "ArrivalRate",
     "AsyncLoaderError",
     "Chunks",
     "ConfigurationError",
     "DatabaseError",
+    "Feed",
+    "FeedExhausted",
     "Histogram",
     "Limit",
     "MissingExtraError",
@@ -62,6 +68,7 @@ __all__ = [
     "delete_rows",
     "enable_batch_inserting",
     "enable_batching",
+    "feed",
     "insert_rows",
     "merge",
     "run",
@@ -83,7 +90,10 @@ _WHERE = {
     "load.pacing.schedules": "Stage",
     "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
     "load.runner.library": "run",
-    "load.workload": "Operation OperationContext Workload",
+    "load.arguments": "Argument",
+    "load.context": "OperationContext",
+    "load.feeds": "Feed FeedExhausted feed",
+    "load.workload": "Operation Workload",
     "results.parts": "OperationResult",
     "results.run": "RunResult merge",
     "results.histogram": "Histogram",

@@ -21,6 +21,7 @@ LAYERS = [
     {"results", "runtime", "database"},
     {"verdict", "inserts", "workers"},
     {"jobs"},
+    {"load.context", "load.arguments", "load.feeds"},
     {"load.workload", "load.effects", "load.__init__"},
     {"load.metrics", "load.pacing", "load.workloads", "load.loading"},
     {"load.instruments", "load.partition", "load.progress"},

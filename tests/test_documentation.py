@@ -78,6 +78,10 @@ def arguments(line: str, database_url: str) -> list[str]:
     return small
 
 
+# What the snippets have beside them.
+USERS = "email,age\n" + "".join(f"user{number}@example.org,30\n" for number in range(100))
+
+
 @pytest.fixture(scope="session")
 def result(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A saved result."""
@@ -93,6 +97,7 @@ def folder(tmp_path: Path, result: str) -> Path:
     for name in SAVED:
         (tmp_path / name).write_text(result)
     shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "users.csv").write_text(USERS)
     make_pairs(tmp_path / "music", 5, audio=3_000, side=60)
     for snippet in blocks("python"):
         if named := NAMED.match(snippet):
@@ -157,6 +162,7 @@ def test_the_example_is_what_the_files_have(snippet: str) -> None:
 )
 def test_snippets_run(snippet: str, database_url: str, tmp_path: Path) -> None:
     script = re.sub(PLACEHOLDER, lambda _: database_url, snippet)
+    (tmp_path / "users.csv").write_text(USERS)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment())
 
 

@@ -9,11 +9,14 @@ import sys
 import async_loader
 
 PUBLIC = {
+    "Argument",
     "ArrivalRate",
     "AsyncLoaderError",
     "Chunks",
     "ConfigurationError",
     "DatabaseError",
+    "Feed",
+    "FeedExhausted",
     "Histogram",
     "Limit",
     "MissingExtraError",
@@ -34,6 +37,7 @@ PUBLIC = {
     "delete_rows",
     "enable_batch_inserting",
     "enable_batching",
+    "feed",
     "insert_rows",
     "merge",
     "run",

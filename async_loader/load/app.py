@@ -188,13 +188,15 @@ def build_workload(spec: WorkloadSpec, database: Database | None = None) -> Work
     prefix = database.namespace.prefix if database else ""
     match spec.target:
         case "noop":
-            return noop.build()
+            workload = noop.build()
         case "sequences":
-            return sequences.build(prefix=prefix)
+            workload = sequences.build(prefix=prefix)
         case "mixed":
-            return mixed.build(read_via=spec.read_via, read_from=spec.read_from, prefix=prefix)
+            workload = mixed.build(read_via=spec.read_via, read_from=spec.read_from, prefix=prefix)
         case target:
-            return load_workload(target)
+            workload = load_workload(target)
+    workload.set_arguments(**spec.arguments)
+    return workload
 
 
 def check_workload(spec: LoadTestSpec) -> Workload:

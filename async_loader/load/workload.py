@@ -8,7 +8,6 @@ workers, processes or machines performs the same work.
 from __future__ import annotations
 
 import inspect
-import random
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
@@ -18,71 +17,18 @@ from itertools import accumulate
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from ..errors import ConfigurationError
+from .arguments import Argument, argument_of, give_all
+from .context import Claims, OperationContext, hash64
 
 Kind = Literal["read", "write"]
 AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]
 F = TypeVar("F", bound=AsyncFunction)
 S = TypeVar("S", bound=Callable[..., Any])
+T = TypeVar("T")
 P = ParamSpec("P")
 
 # How long whoever performed an operation waits before the next: seconds, at least and at most.
 Think = tuple[float, float]
-
-_MASK = (1 << 64) - 1
-
-
-def hash64(seed: int, index: int) -> int:
-    """
-    Return 64 well-mixed bits for one operation.
-
-    The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-    number generators", 2014): a counter goes in, so every index is reached at once.
-    """
-    z = (seed + index * 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-class OperationContext:
-    """
-    What an operation may know of itself.
-
-    `index`: its number in the stream (negative during the warm-up).
-    `shared`: what the workload's set-up returned.
-    """
-
-    __slots__ = ("_checks", "_rng", "_seed", "index", "shared")
-
-    def __init__(
-        self, index: int, seed: int, shared: Any, checks: Callable[[str, bool], None] | None = None
-    ) -> None:
-        self.index = index
-        self.shared = shared
-        self._seed = seed
-        self._checks = checks
-        self._rng: random.Random | None = None
-
-    @property
-    def rng(self) -> random.Random:
-        """A generator seeded by (seed, index); made when first used, as seeding costs 4 µs."""
-        if self._rng is None:
-            # Another stream than the one that chose the operation: equal bits would
-            # correlate what is done with how.
-            self._rng = random.Random(hash64(~self._seed, self.index))  # noqa: S311  load, not secrets
-        return self._rng
-
-    def check(self, name: str, condition: object) -> bool:
-        """
-        Count whether a condition holds, by name; return it.
-
-        A check that fails fails no operation; the thresholds `checks:rate` and `checks:count`
-        are there for it.
-        """
-        passed = bool(condition)
-        if self._checks is not None:
-            self._checks(name, passed)
-        return passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +115,7 @@ class Workload:
         self.name = name
         self.think = _think(f"workload {name!r}", think)
         self.operations: dict[str, Operation] = {}
+        self.arguments: dict[str, Argument[Any]] = {}
         self.sessions_hook: Callable[[], Any] | None = None
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
@@ -219,6 +166,31 @@ class Workload:
             return Registered(self, name, function)
 
         return register
+
+    def argument(
+        self,
+        name: str,
+        default: T | None = None,
+        *,
+        type: Callable[[str], T] | None = None,  # noqa: A002
+    ) -> Argument[T]:
+        """
+        Declare what whoever runs the workload may give, as `--arg page_size=50`::
+
+            page_size = workload.argument("page_size", 20)  # page_size.value is an int
+            tenant = workload.argument("tenant", type=str)  # without a default it must be given
+
+        It is read by the default's type, or by `type`.
+        """
+        if name in self.arguments:
+            raise ConfigurationError(f"workload {self.name!r} has two arguments named {name!r}")
+        declared = argument_of(name, default, type, f"workload {self.name!r}")
+        self.arguments[name] = declared
+        return declared
+
+    def set_arguments(self, /, **given: object) -> None:
+        """Give the arguments values, or the texts of values; those that are not given, defaults."""
+        give_all(self.arguments, given, f"workload {self.name!r}")
 
     def sessions(self, function: S) -> S:
         """
@@ -297,6 +269,7 @@ class Mix:
 
     operations: tuple[Operation, ...]
     seed: int
+    claims: Claims = field(default_factory=Claims, repr=False, compare=False)
     _bounds: list[int] = field(init=False, repr=False)
     _hash_seed: int = field(init=False, repr=False)
 
@@ -325,7 +298,7 @@ class Mix:
         self, index: int, shared: Any, checks: Callable[[str, bool], None] | None = None
     ) -> OperationContext:
         """Return a new context for this index; `checks` counts what it checks."""
-        return OperationContext(index, self._hash_seed, shared, checks)
+        return OperationContext(index, self._hash_seed, shared, checks, self.claims)
 
 
 def _with_write_ratio(

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, NoDecode
 
 from .option_group import GeneralOptions, Group
-from .option_types import Argument, Metavar, each_once, split_commas
+from .option_types import Argument, Metavar, arguments_of, each_once, split_commas
 from .run import ServerOptions
 from .workers import WorkerOptions
 
@@ -35,7 +35,7 @@ class JobOptions(Group):
     @property
     def arguments(self) -> dict[str, str]:
         """The job's arguments by name."""
-        return {name: value for name, _, value in (arg.partition("=") for arg in self.arg)}
+        return arguments_of(self.arg)
 
 
 class RunNameOptions(JobOptions):

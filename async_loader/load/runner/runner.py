@@ -14,6 +14,7 @@ from ...errors import ConfigurationError, TeardownError
 from ...results.run import RunResult
 from ...runtime.under_way import under_way
 from ...verdict.thresholds import check_names
+from ..context import Claims
 from ..effects import watched
 from ..instruments import attached
 from ..metrics.metrics import Metrics
@@ -73,7 +74,9 @@ class _Run:
         self._stop = stop
         self._lead = lead
         sampling = spec.sampling
-        self.mix = workload.mix(seed=sampling.seed, write_ratio=sampling.write_ratio)
+        mix = workload.mix(seed=sampling.seed, write_ratio=sampling.write_ratio)
+        part = lead.part if lead is not None else WHOLE
+        self.mix = replace(mix, claims=Claims(part.number, part.parts))
 
     async def set_up(
         self,
@@ -152,6 +155,8 @@ class _Run:
             pool=self._instruments.pool,
             process=meter.result(metrics.loop_lag),
         )
+        if (by := phase.ended_by) is not None:
+            result = result.ended_early(by)
         result = replace(
             result,
             stopped_by=self._stop.by if interrupted else None,

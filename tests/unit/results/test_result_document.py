@@ -84,6 +84,7 @@ def everything() -> RunResult:
         leaks=(Leak("create", "a.py:3", 2),),
         warm_up=WarmUpResult(1.5, 1, 2, histogram_of(7)),
         stopped_by="SIGTERM",
+        ended_by="a feed",
     )
 
 
