@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         update_rows,
     )
     from .load.arguments import Argument
+    from .load.asgi import Lifespan
     from .load.context import OperationContext
     from .load.feeds import Feed, FeedExhausted, feed
     from .load.metrics.snapshot import Snapshot
@@ -49,6 +50,7 @@ __all__ = [
     "Feed",
     "FeedExhausted",
     "Histogram",
+    "Lifespan",
     "Limit",
     "MissingExtraError",
     "Operation",
@@ -91,6 +93,7 @@ _WHERE = {
     "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
     "load.runner.library": "run",
     "load.arguments": "Argument",
+    "load.asgi": "Lifespan",
     "load.context": "OperationContext",
     "load.feeds": "Feed FeedExhausted feed",
     "load.workload": "Operation Workload",

@@ -18,6 +18,7 @@ PUBLIC = {
     "Feed",
     "FeedExhausted",
     "Histogram",
+    "Lifespan",
     "Limit",
     "MissingExtraError",
     "Operation",
