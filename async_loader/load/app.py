@@ -208,8 +208,8 @@ def check_workload(spec: LoadTestSpec) -> Workload:
     workload = build_workload(spec.workload)
     mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
     checks = (check.figure for check in spec.baseline.checks)
-    names = [operation.name for operation in mix.operations]
-    check_names([*spec.verdict.thresholds, *checks], names)
+    tags = {operation.name: operation.tags for operation in mix.operations}
+    check_names([*spec.verdict.thresholds, *checks], tags, len(spec.load_model.stages))
     if spec.strict and (sentences := without_effect(spec, workload)):
         raise ConfigurationError(sentences[0])
     if spec.load_model.mode in SYNC_MODES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import update_wrapper
@@ -48,6 +48,7 @@ class Operation:
     think: Think | None = None
     rolls_back: bool = False
     failing_status: int | None = 500
+    tags: Mapping[str, str] = field(default_factory=dict)
     isolated: bool = True
     """Whether each has a context and a task of its own: what has no user code needs none."""
 
@@ -129,6 +130,7 @@ class Workload:
         think: float | Think | None = None,
         rolls_back: bool = False,
         failing_status: int | None = 500,
+        tags: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, Any]]], Registered[P]]:
         """
         Register a coroutine function as an operation; weights are relative.
@@ -136,7 +138,8 @@ class Workload:
         `kind`, where it is not said, is what the operation does; `write_ratio` needs it said.
         `think` is the time after this operation, in place of the workload's. One that writes and
         commits nothing of it fails, unless it says that it `rolls_back`; so does one that returns
-        an HTTP response whose status is `failing_status` or more (None: none does).
+        an HTTP response whose status is `failing_status` or more (None: none does). `tags` are
+        what thresholds can be about besides its name: `{"team": "billing"}`.
         """
         name = _name(name)
         if name in self.operations:
@@ -149,6 +152,7 @@ class Workload:
         if not (isinstance(given, int | float) and 0 < given < float("inf")):
             raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
 
+        tagged = _tags(name, tags or {})
         thinks = self.think if think is None else _think(f"operation {name!r}", think)
 
         def register(function: Callable[P, Coroutine[Any, Any, Any]]) -> Registered[P]:
@@ -162,6 +166,7 @@ class Workload:
                 think=thinks,
                 rolls_back=rolls_back,
                 failing_status=failing_status,
+                tags=tagged,
             )
             return Registered(self, name, function)
 
@@ -334,6 +339,18 @@ def _name(name: object) -> str:
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
         raise ConfigurationError(f"the name of an operation is a line of text, not {name!r}")
     return str(text)
+
+
+def _tags(name: str, tags: Mapping[str, str]) -> dict[str, str]:
+    for key, value in tags.items():
+        given: object = value  # a caller may give anything
+        is_text = isinstance(given, str) and given.isprintable() and not set(given) & set(",{}")
+        if not (is_text and key.isidentifier()) or key in ("op", "stage"):
+            raise ConfigurationError(
+                f"operation {name!r}: a tag is a word, but op or stage, and a text without comma "
+                f"and braces, not {key!r}: {value!r}"
+            )
+    return dict(tags)
 
 
 def _think(whose: str, think: float | Think) -> Think | None:

@@ -103,6 +103,12 @@ class RunResult(Part):
     stopped_by: Annotated[
         str | None, Meta(description="by what it was interrupted: a signal's name"), LATER
     ] = None
+    stages: Annotated[
+        tuple[NotNegative, ...] | None,
+        Meta(description="the seconds of each stage of the load"),
+        LATER,
+        OMITTED,
+    ] = None
     ended_by: Annotated[
         str | None,
         Meta(description="what had no more work before the limit: a feed that is exhausted"),
@@ -231,6 +237,7 @@ class RunResult(Part):
             warm_up=optional(WarmUpResult.merged, self.warm_up, other.warm_up),
             stopped_by=self.stopped_by or other.stopped_by,
             ended_by=self.ended_by or other.ended_by,
+            stages=self.stages or other.stages,
         )
 
     @classmethod
