@@ -27,24 +27,32 @@ if TYPE_CHECKING:
         merge_all,
         update_rows,
     )
+    from .load.arguments import Argument
+    from .load.asgi import Lifespan
+    from .load.context import OperationContext
+    from .load.feeds import Feed, FeedExhausted, feed
     from .load.metrics.snapshot import Snapshot
     from .load.pacing.limits import Limit
     from .load.pacing.schedules import Stage
     from .load.pacing.throttles import ArrivalRate, Chunks, Ramp, Semaphore, Throttle
     from .load.runner.library import run
-    from .load.workload import Operation, OperationContext, Workload
+    from .load.workload import Operation, Workload
     from .reads import disable_fast_paths, enable_fast_paths
     from .results.histogram import Histogram
     from .results.parts import OperationResult
     from .results.run import RunResult, merge
 
 __all__ = [
+    "Argument",
     "ArrivalRate",
     "AsyncLoaderError",
     "Chunks",
     "ConfigurationError",
     "DatabaseError",
+    "Feed",
+    "FeedExhausted",
     "Histogram",
+    "Lifespan",
     "Limit",
     "MissingExtraError",
     "Operation",
@@ -66,6 +74,7 @@ __all__ = [
     "enable_batch_inserting",
     "enable_batching",
     "enable_fast_paths",
+    "feed",
     "insert_rows",
     "merge",
     "merge_all",
@@ -89,7 +98,11 @@ _WHERE = {
     "load.pacing.schedules": "Stage",
     "load.pacing.throttles": "ArrivalRate Chunks Ramp Semaphore Throttle",
     "load.runner.library": "run",
-    "load.workload": "Operation OperationContext Workload",
+    "load.arguments": "Argument",
+    "load.asgi": "Lifespan",
+    "load.context": "OperationContext",
+    "load.feeds": "Feed FeedExhausted feed",
+    "load.workload": "Operation Workload",
     "reads": "disable_fast_paths enable_fast_paths",
     "results.parts": "OperationResult",
     "results.run": "RunResult merge",

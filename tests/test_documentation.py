@@ -78,6 +78,10 @@ def arguments(line: str, database_url: str) -> list[str]:
     return small
 
 
+# What the snippets have beside them.
+USERS = "email,age\n" + "".join(f"user{number}@example.org,30\n" for number in range(100))
+
+
 @pytest.fixture(scope="session")
 def result(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A saved result."""
@@ -93,6 +97,7 @@ def folder(tmp_path: Path, result: str) -> Path:
     for name in SAVED:
         (tmp_path / name).write_text(result)
     shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "users.csv").write_text(USERS)
     make_pairs(tmp_path / "music", 5, audio=3_000, side=60)
     for snippet in blocks("python"):
         if named := NAMED.match(snippet):
@@ -109,6 +114,8 @@ LASTING = [line for line in COMMAND_LINES if "--config-dir" in line]
 )
 def test_commands_run(line: str, database_url: str, folder: Path, forking: Forks) -> None:
     env = environment(SHOP_DATABASE_URL=database_url)
+    if line.endswith(" init"):  # nobody has one who asks for it
+        (folder / "loadtest.py").unlink()
     done = forking.run(arguments(line, database_url), cwd=folder, env=env, timeout=100)
     # With less to do, a part of what is asked may rest on too little to be measured.
     assert done.returncode in (0, 112), done.stderr
@@ -151,10 +158,27 @@ def test_the_example_is_what_the_files_have(snippet: str) -> None:
     assert (EXAMPLES / named[1]).read_text() == snippet
 
 
-@pytest.mark.parametrize("snippet", [s for s in blocks("python") if not is_of_the_example(s)])
+@pytest.mark.parametrize(
+    "snippet",
+    [s for s in blocks("python") if not is_of_the_example(s) and not s.startswith("# test_")],
+)
 def test_snippets_run(snippet: str, database_url: str, tmp_path: Path) -> None:
     script = re.sub(PLACEHOLDER, lambda _: database_url, snippet)
+    (tmp_path / "users.csv").write_text(USERS)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment())
+
+
+@pytest.mark.parametrize("snippet", [s for s in blocks("python") if s.startswith("# test_")])
+def test_tests_pass(snippet: str, database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(re.sub(PLACEHOLDER, lambda _: database_url, snippet))
+    env = environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    plugins = ("-p", "async_loader.testing.plugin", "-p", "pytest_asyncio.plugin")
+    options = ("-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", "/dev/null")
+    command = [sys.executable, "-m", "pytest", *plugins, *options, "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "test_it.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_line_of_a_console_block_is_a_command_that_is_tested() -> None:

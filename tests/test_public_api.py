@@ -9,12 +9,16 @@ import sys
 import async_loader
 
 PUBLIC = {
+    "Argument",
     "ArrivalRate",
     "AsyncLoaderError",
     "Chunks",
     "ConfigurationError",
     "DatabaseError",
+    "Feed",
+    "FeedExhausted",
     "Histogram",
+    "Lifespan",
     "Limit",
     "MissingExtraError",
     "Operation",
@@ -36,6 +40,7 @@ PUBLIC = {
     "enable_batch_inserting",
     "enable_batching",
     "enable_fast_paths",
+    "feed",
     "insert_rows",
     "merge",
     "merge_all",

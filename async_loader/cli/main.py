@@ -41,6 +41,7 @@ from ..runtime.streams import give_up, kept_streams, stderr, stdout, tell
 from ..runtime.under_way import under_way
 from ..service.command import run_serve_command
 from ..settings.ingest import IngestSettings
+from ..settings.init import InitSettings
 from ..settings.jobs import JOB_COMMANDS
 from ..settings.report import ReportSettings, SchemaSettings
 from ..settings.run import CompareSettings, InsertsSettings, RunSettings
@@ -54,6 +55,7 @@ from ..workers.supervision import Ended, Line, Lost, ended, supervise, watched_b
 from .calibrate import calibrate
 from .compare import check, compare
 from .ingest import run_ingest_command
+from .init import run_init
 from .inserts import measure
 from .jobs import run_job_command
 from .report import print_schema, run_report, summary
@@ -285,6 +287,7 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     InsertsSettings.command: _inserts,
     ReportSettings.command: run_report,
     SchemaSettings.command: print_schema,
+    InitSettings.command: run_init,
     IngestSettings.command: run_ingest_command,
     ServeSettings.command: run_serve_command,
     **{model.command: run_job_command for model in JOB_COMMANDS},

@@ -186,13 +186,15 @@ def build_workload(spec: WorkloadSpec, database: Database | None = None) -> Work
     prefix = database.namespace.prefix if database else ""
     match spec.target:
         case "noop":
-            return noop.build()
+            workload = noop.build()
         case "sequences":
-            return sequences.build(prefix=prefix)
+            workload = sequences.build(prefix=prefix)
         case "mixed":
-            return mixed.build(read_via=spec.read_via, read_from=spec.read_from, prefix=prefix)
+            workload = mixed.build(read_via=spec.read_via, read_from=spec.read_from, prefix=prefix)
         case target:
-            return load_workload(target)
+            workload = load_workload(target)
+    workload.set_arguments(**spec.arguments)
+    return workload
 
 
 def check_workload(spec: LoadTestSpec) -> Workload:
@@ -204,8 +206,8 @@ def check_workload(spec: LoadTestSpec) -> Workload:
     workload = build_workload(spec.workload)
     mix = workload.mix(seed=spec.sampling.seed, write_ratio=spec.sampling.write_ratio)
     checks = (check.figure for check in spec.baseline.checks)
-    names = [operation.name for operation in mix.operations]
-    check_names([*spec.verdict.thresholds, *checks], names)
+    tags = {operation.name: operation.tags for operation in mix.operations}
+    check_names([*spec.verdict.thresholds, *checks], tags, len(spec.load_model.stages))
     if spec.strict and (sentences := without_effect(spec, workload)):
         raise ConfigurationError(sentences[0])
     if spec.load_model.mode in SYNC_MODES:

@@ -8,9 +8,8 @@ workers, processes or machines performs the same work.
 from __future__ import annotations
 
 import inspect
-import random
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import update_wrapper
@@ -18,71 +17,18 @@ from itertools import accumulate
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from ..errors import ConfigurationError
+from .arguments import Argument, argument_of, give_all
+from .context import Claims, OperationContext, hash64
 
 Kind = Literal["read", "write"]
 AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]
 F = TypeVar("F", bound=AsyncFunction)
 S = TypeVar("S", bound=Callable[..., Any])
+T = TypeVar("T")
 P = ParamSpec("P")
 
 # How long whoever performed an operation waits before the next: seconds, at least and at most.
 Think = tuple[float, float]
-
-_MASK = (1 << 64) - 1
-
-
-def hash64(seed: int, index: int) -> int:
-    """
-    Return 64 well-mixed bits for one operation.
-
-    The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-    number generators", 2014): a counter goes in, so every index is reached at once.
-    """
-    z = (seed + index * 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-class OperationContext:
-    """
-    What an operation may know of itself.
-
-    `index`: its number in the stream (negative during the warm-up).
-    `shared`: what the workload's set-up returned.
-    """
-
-    __slots__ = ("_checks", "_rng", "_seed", "index", "shared")
-
-    def __init__(
-        self, index: int, seed: int, shared: Any, checks: Callable[[str, bool], None] | None = None
-    ) -> None:
-        self.index = index
-        self.shared = shared
-        self._seed = seed
-        self._checks = checks
-        self._rng: random.Random | None = None
-
-    @property
-    def rng(self) -> random.Random:
-        """A generator seeded by (seed, index); made when first used, as seeding costs 4 µs."""
-        if self._rng is None:
-            # Another stream than the one that chose the operation: equal bits would
-            # correlate what is done with how.
-            self._rng = random.Random(hash64(~self._seed, self.index))  # noqa: S311  load, not secrets
-        return self._rng
-
-    def check(self, name: str, condition: object) -> bool:
-        """
-        Count whether a condition holds, by name; return it.
-
-        A check that fails fails no operation; the thresholds `checks:rate` and `checks:count`
-        are there for it.
-        """
-        passed = bool(condition)
-        if self._checks is not None:
-            self._checks(name, passed)
-        return passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +48,7 @@ class Operation:
     think: Think | None = None
     rolls_back: bool = False
     failing_status: int | None = 500
+    tags: Mapping[str, str] = field(default_factory=dict)
     isolated: bool = True
     """Whether each has a context and a task of its own: what has no user code needs none."""
 
@@ -169,6 +116,7 @@ class Workload:
         self.name = name
         self.think = _think(f"workload {name!r}", think)
         self.operations: dict[str, Operation] = {}
+        self.arguments: dict[str, Argument[Any]] = {}
         self.sessions_hook: Callable[[], Any] | None = None
         self.setup_hook: Hook | None = None
         self.teardown_hook: Hook | None = None
@@ -182,6 +130,7 @@ class Workload:
         think: float | Think | None = None,
         rolls_back: bool = False,
         failing_status: int | None = 500,
+        tags: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, Any]]], Registered[P]]:
         """
         Register a coroutine function as an operation; weights are relative.
@@ -189,7 +138,8 @@ class Workload:
         `kind`, where it is not said, is what the operation does; `write_ratio` needs it said.
         `think` is the time after this operation, in place of the workload's. One that writes and
         commits nothing of it fails, unless it says that it `rolls_back`; so does one that returns
-        an HTTP response whose status is `failing_status` or more (None: none does).
+        an HTTP response whose status is `failing_status` or more (None: none does). `tags` are
+        what thresholds can be about besides its name: `{"team": "billing"}`.
         """
         name = _name(name)
         if name in self.operations:
@@ -202,6 +152,7 @@ class Workload:
         if not (isinstance(given, int | float) and 0 < given < float("inf")):
             raise ConfigurationError(f"operation {name!r}: weight must be above 0, not {weight!r}")
 
+        tagged = _tags(name, tags or {})
         thinks = self.think if think is None else _think(f"operation {name!r}", think)
 
         def register(function: Callable[P, Coroutine[Any, Any, Any]]) -> Registered[P]:
@@ -215,10 +166,36 @@ class Workload:
                 think=thinks,
                 rolls_back=rolls_back,
                 failing_status=failing_status,
+                tags=tagged,
             )
             return Registered(self, name, function)
 
         return register
+
+    def argument(
+        self,
+        name: str,
+        default: T | None = None,
+        *,
+        type: Callable[[str], T] | None = None,  # noqa: A002
+    ) -> Argument[T]:
+        """
+        Declare what whoever runs the workload may give, as `--arg page_size=50`::
+
+            page_size = workload.argument("page_size", 20)  # page_size.value is an int
+            tenant = workload.argument("tenant", type=str)  # without a default it must be given
+
+        It is read by the default's type, or by `type`.
+        """
+        if name in self.arguments:
+            raise ConfigurationError(f"workload {self.name!r} has two arguments named {name!r}")
+        declared = argument_of(name, default, type, f"workload {self.name!r}")
+        self.arguments[name] = declared
+        return declared
+
+    def set_arguments(self, /, **given: object) -> None:
+        """Give the arguments values, or the texts of values; those that are not given, defaults."""
+        give_all(self.arguments, given, f"workload {self.name!r}")
 
     def sessions(self, function: S) -> S:
         """
@@ -297,6 +274,7 @@ class Mix:
 
     operations: tuple[Operation, ...]
     seed: int
+    claims: Claims = field(default_factory=Claims, repr=False, compare=False)
     _bounds: list[int] = field(init=False, repr=False)
     _hash_seed: int = field(init=False, repr=False)
 
@@ -325,7 +303,7 @@ class Mix:
         self, index: int, shared: Any, checks: Callable[[str, bool], None] | None = None
     ) -> OperationContext:
         """Return a new context for this index; `checks` counts what it checks."""
-        return OperationContext(index, self._hash_seed, shared, checks)
+        return OperationContext(index, self._hash_seed, shared, checks, self.claims)
 
 
 def _with_write_ratio(
@@ -361,6 +339,18 @@ def _name(name: object) -> str:
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
         raise ConfigurationError(f"the name of an operation is a line of text, not {name!r}")
     return str(text)
+
+
+def _tags(name: str, tags: Mapping[str, str]) -> dict[str, str]:
+    for key, value in tags.items():
+        given: object = value  # a caller may give anything
+        is_text = isinstance(given, str) and given.isprintable() and not set(given) & set(",{}")
+        if not (is_text and key.isidentifier()) or key in ("op", "stage"):
+            raise ConfigurationError(
+                f"operation {name!r}: a tag is a word, but op or stage, and a text without comma "
+                f"and braces, not {key!r}: {value!r}"
+            )
+    return dict(tags)
 
 
 def _think(whose: str, think: float | Think) -> Think | None:

@@ -26,6 +26,8 @@ _OWNERS = {
 
 def accounting_lines(result: RunResult) -> Iterator[str]:
     """Yield what of the work asked for was not done, or not wholly, beside what failed."""
+    if result.ended_by is not None:
+        yield f"the run was over early: {result.ended_by}"
     if missing := result.not_started:
         yield f"{missing:,} of the {result.planned:,} operations asked for were never started"
     if kept := result.after_commit:

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 from msgspec import Meta
 
 from .annotations import Count, Milliseconds, NotNegative, Share
-from .notes import Rounded, shown
+from .notes import LATER, OMITTED, Rounded, shown
 from .part import Part
 from .parts import optional
 
@@ -124,6 +124,12 @@ class ServerSide(Part):
         Annotated[NotNegative, Rounded(3)] | None,
         Meta(description="milliseconds of all statements, shown or not"),
     ] = None
+    rows: Annotated[
+        Count | None,
+        Meta(description="returned or written by all statements, shown or not"),
+        LATER,
+        OMITTED,
+    ] = None
     waits: Annotated[
         Mapping[str, Count],
         Meta(description="how often connections were seen waiting for what, or running"),
@@ -144,6 +150,7 @@ class ServerSide(Part):
             statements=optional(_merged_statements, self.statements, other.statements),
             calls=optional(max, self.calls, other.calls),
             total_ms=optional(max, self.total_ms, other.total_ms),
+            rows=optional(max, self.rows, other.rows),
             waits={n: self.waits.get(n, 0) + other.waits.get(n, 0) for n in names},
             samples=self.samples + other.samples,
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),

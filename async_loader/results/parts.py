@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Annotated, Any
@@ -46,6 +47,12 @@ class OperationResult(Part):
     ] = 0
     share: Annotated[
         Share | None, Meta(description="of the mix, by its weight; null: not known"), LATER
+    ] = None
+    tags: Annotated[
+        Mapping[str, str] | None,
+        Meta(description="what the workload says of it, which thresholds can be about"),
+        LATER,
+        OMITTED,
     ] = None
 
     @property
@@ -99,6 +106,7 @@ class OperationResult(Part):
             retried=self.retried + other.retried,
             after_commit=self.after_commit + other.after_commit,
             share=self.share if other.share is None else other.share,
+            tags=self.tags or other.tags,
         )
 
 

@@ -18,7 +18,7 @@ from .errors import ErrorResult, merged_errors
 from .findings import RepeatedStatement, ServerSide, merged_repeats
 from .histogram import Histogram, sum_of
 from .loop_profile import Leak, LoopProfile
-from .notes import LATER, After, Rebuilt, Stored, shown
+from .notes import LATER, OMITTED, After, Rebuilt, Stored, shown
 from .part import Part
 from .parts import CheckResult, OperationResult, PoolResult, ProcessResult, Series, optional
 from .schedule import ScheduleResult
@@ -103,6 +103,18 @@ class RunResult(Part):
     stopped_by: Annotated[
         str | None, Meta(description="by what it was interrupted: a signal's name"), LATER
     ] = None
+    stages: Annotated[
+        tuple[NotNegative, ...] | None,
+        Meta(description="the seconds of each stage of the load"),
+        LATER,
+        OMITTED,
+    ] = None
+    ended_by: Annotated[
+        str | None,
+        Meta(description="what had no more work before the limit: a feed that is exhausted"),
+        LATER,
+        OMITTED,
+    ] = None
 
     @property
     @shown
@@ -181,6 +193,11 @@ class RunResult(Part):
         bad = self.failed + self.indeterminate
         return bad / (bad + self.completed) if bad else 0.0
 
+    def ended_early(self, by: str) -> RunResult:
+        """Return it as that of a run which was over before its limit, as it should be."""
+        planned = None if self.planned is None else self.planned - self.not_started
+        return replace(self, planned=planned, ended_by=by)
+
     def count_of(self, kind: str) -> int:
         """Return how many operations of one kind ended well."""
         return sum(o.count for o in self.by_operation.values() if o.kind == kind)
@@ -219,6 +236,8 @@ class RunResult(Part):
             stalls=(*self.stalls, *other.stalls),
             warm_up=optional(WarmUpResult.merged, self.warm_up, other.warm_up),
             stopped_by=self.stopped_by or other.stopped_by,
+            ended_by=self.ended_by or other.ended_by,
+            stages=self.stages or other.stages,
         )
 
     @classmethod

@@ -9,7 +9,14 @@ from pydantic_settings import CliPositionalArg, NoDecode
 
 from ..jobs.states import SCHEMA
 from .option_group import GeneralOptions, Group
-from .option_types import Argument, Metavar, each_once, parse_share, split_commas
+from .option_types import (
+    Argument,
+    Metavar,
+    arguments_of,
+    each_once,
+    parse_share,
+    split_commas,
+)
 from .run import ServerOptions
 from .workers import WorkerOptions
 
@@ -36,7 +43,7 @@ class JobOptions(Group):
     @property
     def arguments(self) -> dict[str, str]:
         """The job's arguments by name."""
-        return {name: value for name, _, value in (arg.partition("=") for arg in self.arg)}
+        return arguments_of(self.arg)
 
 
 class StateOptions(Group):

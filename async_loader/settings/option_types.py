@@ -164,6 +164,11 @@ def each_once(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def arguments_of(arguments: list[str]) -> dict[str, str]:
+    """Return arguments by name."""
+    return {name: value for name, _, value in (one.partition("=") for one in arguments)}
+
+
 def parse_stage(text: str) -> Stage:
     """Return the stage for `30s:40` or, of a rate, `30s:40/s`; else `ValueError`."""
     time, _, target = text.partition(":")

@@ -23,11 +23,14 @@ from .baseline import BaselineOptions
 from .load import LoadOptions, ModeOptions, VerdictOptions
 from .option_group import GeneralOptions, Group
 from .option_types import (
+    Argument,
     CompareMode,
     Metavar,
     Output,
     Seconds,
     Share,
+    arguments_of,
+    each_once,
     file_to_write,
     split_commas,
     workload_target,
@@ -84,6 +87,14 @@ class WorkloadOptions(Group):
         Field(description=f"{', '.join(BUILT_IN)}, or your own: package.module:NAME, file.py:NAME"),
         Metavar("WORKLOAD"),
     ] = "mixed"
+    arg: Annotated[
+        list[Argument],
+        NoDecode,
+        BeforeValidator(split_commas),
+        AfterValidator(each_once),
+        Field(description="an argument that the workload declares; may be repeated"),
+        Metavar("NAME=VALUE"),
+    ] = Field(default_factory=list)
     write_ratio: Annotated[
         Share | None,
         Field(description="share of writes, 0 to 1 (default: the workload's own weights)"),
@@ -139,6 +150,11 @@ class WorkloadOptions(Group):
         from ..reads.enable import is_available  # noqa: PLC0415  what reads is heavy
 
         return is_available()
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The workload's arguments by name."""
+        return arguments_of(self.arg)
 
     @property
     def is_built_in(self) -> bool:

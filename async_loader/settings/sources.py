@@ -27,6 +27,7 @@ from pydantic_settings.exceptions import SettingsError
 from ..errors import ConfigurationError
 from ..runtime.streams import stdout
 from .ingest import IngestSettings
+from .init import InitSettings
 from .jobs import JOB_COMMANDS
 from .mistakes import closest, in_our_words, value_hint, with_flags
 from .option_group import ENV_PREFIX, GeneralOptions, Group
@@ -47,6 +48,7 @@ _MODELS: list[type[GeneralOptions]] = [
     InsertsSettings,
     ReportSettings,
     SchemaSettings,
+    InitSettings,
     IngestSettings,
     ServeSettings,
 ]

@@ -26,7 +26,10 @@ def spec_of(settings: RunSettings) -> LoadTestSpec:
     """Return the load test that the settings ask for."""
     return LoadTestSpec(
         workload=WorkloadSpec(
-            target=settings.workload, read_via=settings.read_via, read_from=settings.read_from
+            target=settings.workload,
+            read_via=settings.read_via,
+            read_from=settings.read_from,
+            arguments=settings.arguments,
         ),
         load=LoadSpec(limit=settings.limit, warmup=settings.warmup, max_tries=settings.max_tries),
         load_model=settings.load_model,

@@ -1,75 +1,60 @@
-"""What a user's own tests need."""
+"""
+What a user's own tests need.
+
+Importing this imports none of it: `plugin.py` is loaded by every pytest of an environment.
+
+    plugin.py      the fixtures and the marker, as pytest finds them
+    fixture.py     a load in a test: what the fixture `load_test` is
+    budgets.py     what a test may ask of its database: `query_budget`
+    statements.py  the statements of a test, seen while it runs
+    carrying.py    threads that a test starts, which are its own
+    fake_clock.py  a clock that jumps
+    interrupts.py  cutting a job off where a kill would
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ..jobs.checkpoints import WATCHER, Cut, Place
-
-with suppress(ModuleNotFoundError):  # where there is no pytest the rest is of use all the same
-    from .fixture import LoadTest, LoadTestResult, load_test
+if TYPE_CHECKING:
+    from .budgets import Budget, QueryBudget, QueryBudgetExceeded
+    from .fake_clock import FakeClock
+    from .fixture import LoadTest, LoadTestFailed, LoadTestResult
+    from .interrupts import Interrupted, interrupt_after
+    from .plugin import load_test, query_budget
 
 __all__ = [
+    "Budget",
     "FakeClock",
     "Interrupted",
     "LoadTest",
+    "LoadTestFailed",
     "LoadTestResult",
+    "QueryBudget",
+    "QueryBudgetExceeded",
     "interrupt_after",
     "load_test",
+    "query_budget",
 ]
 
-
-class FakeClock:
-    """A clock that stands still, and jumps when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self._now_ns = 0
-        self.slept: list[float] = []
-
-    def now_ns(self) -> int:
-        """Return the time of this clock."""
-        return self._now_ns
-
-    def advance(self, seconds: float) -> None:
-        """Be that much later, as after a pause of the whole loop."""
-        self._now_ns += round(max(seconds, 0.0) * 1e9)
-
-    async def sleep(self, seconds: float) -> None:
-        """Let others run, and be that much later."""
-        self.slept.append(seconds)
-        self.advance(seconds)
-        await asyncio.sleep(0)
+_WHERE = {
+    "budgets": "Budget QueryBudget QueryBudgetExceeded",
+    "fake_clock": "FakeClock",
+    "interrupts": "Interrupted interrupt_after",
+    "fixture": "LoadTest LoadTestFailed LoadTestResult",
+    "plugin": "load_test query_budget",
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 
-class Interrupted(Cut):
-    """Stands for a kill: no `except Exception` of the job or of yours sees it."""
+def __getattr__(name: str) -> Any:
+    """Import a name where it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
 
 
-@contextmanager
-def interrupt_after(chunks: int, place: Place = "before commit") -> Iterator[None]:
-    """
-    Cut the jobs run in this block off at a chunk, as a kill would: `Interrupted` is raised.
-
-    `chunks` are committed, and the next is cut off when it is applied and not yet committed;
-    or, with "after commit", when it is committed and nobody knows yet::
-
-        with pytest.raises(Interrupted), interrupt_after(3):
-            await job.run(Session)
-        await job.run(Session)  # goes on behind the third chunk
-    """
-    reached = 0
-
-    def watch(here: Place) -> None:
-        nonlocal reached
-        if here == place:
-            reached += 1
-            if reached > chunks:
-                raise Interrupted(f"interrupted {place} of chunk {reached}")
-
-    token = WATCHER.set(watch)
-    try:
-        yield
-    finally:
-        WATCHER.reset(token)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,14 +1,13 @@
-"""The pytest fixture `load_test`: a load in a test, and figures to assert."""
+"""What the pytest fixture `load_test` is: a load in a test, and figures to assert."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from typing import Unpack
 
-import pytest
 from sqlalchemy.engine import URL
 
 from ..concurrency.clock import SYSTEM_CLOCK, Clock
@@ -24,7 +23,7 @@ from ..load.runner.phase import OnProgress
 from ..load.specs.run import RunOptions
 from ..load.workload import Workload
 from ..results.run import RunResult
-from ..verdict.criteria import Criterion, hold
+from ..verdict.criteria import Criterion, criteria_of, hold
 from ..verdict.thresholds import parse
 
 # How long an operation waits for a connection is its own timeout's business.
@@ -72,6 +71,23 @@ class LoadTestResult(RunResult):
         )
 
 
+class LoadTestFailed(AssertionError):  # noqa: N818  what it says of the test, in its report
+    """A load in a test that was not performed, or of which a threshold does not hold."""
+
+    def __init__(self, result: LoadTestResult, criteria: Iterable[Criterion]) -> None:
+        lines = [f"{result!r}"]
+        for one in criteria:
+            found = f": found {one.found}" if one.found else ""
+            # A broken threshold's reason is the figure that was found.
+            why = f" ({one.reason})" if one.reason and one.outcome != "failed" else ""
+            told = found or (f": {one.reason}" if one.reason else "")
+            lines.append(f"  {one.name} {_WORDS[one.outcome]}{told}{why}")
+        for name, error in result.errors.items():
+            lines.append(f"  {error.count:,} {name}: {error.sample}")
+        super().__init__("\n".join(lines))
+        self.result = result
+
+
 class LoadTest:
     """What the fixture is: a coroutine function, and the server that it may have started."""
 
@@ -100,8 +116,10 @@ class LoadTest:
         a schema of its own in `database_url` or in an embedded PostgreSQL, which is started
         once and stopped with the test session; there `batch_inserts` and `read_autocommit` are
         as with the command. `options` are those of `async_loader.run`, with a concurrency
-        of 8, and its errors are raised; what operations raise is counted.
+        of 8, and its errors are raised; what operations raise is counted. Where `thresholds` are
+        given, one that does not hold, or is not measured, fails the test: `LoadTestFailed`.
         """
+        __tracebackhide__ = True
         options.setdefault("concurrency", _CONCURRENCY)
         async with AsyncExitStack() as stack:
             if sessions is None and workload.sessions_hook is not None:
@@ -127,7 +145,12 @@ class LoadTest:
                 clock=clock,
                 **options,
             )
-        return LoadTestResult(**{f.name: getattr(result, f.name) for f in fields(result)})
+        found = LoadTestResult(**{f.name: getattr(result, f.name) for f in fields(result)})
+        if thresholds := options.get("thresholds"):
+            criteria = [*criteria_of(found), *hold(found, map(parse, thresholds))]
+            if not all(one.passed for one in criteria):
+                raise LoadTestFailed(found, criteria)
+        return found
 
     def _embedded(self) -> str:
         if self._server is None:
@@ -156,14 +179,3 @@ async def _own_schema(
 
 def _uses_database(workload: Workload) -> bool:
     return any("session" in operation.wants for operation in workload.operations.values())
-
-
-@pytest.fixture(scope="session")
-def load_test() -> Iterator[LoadTest]:
-    """
-    Run a workload in a test; import it into a `conftest.py` or a test's module.
-
-    It takes no part in how a test's coroutine is run: pytest-asyncio and anyio both will do.
-    """
-    with ExitStack() as stack:
-        yield LoadTest(stack)

@@ -26,6 +26,7 @@ from ..results.part import Part
 from ..results.run import Outcome, RunResult
 from .figures import TRENDS, figure_of, figure_text
 from .hidden import Hidden, at_worst, hidden_of
+from .over_time import why_none
 from .thresholds import Threshold, parse
 from .validity import Bias, Doubt, doubts, few_samples
 
@@ -190,7 +191,8 @@ def _judged(
     result: RunResult, threshold: Threshold, figure: float | None, found: Iterable[Doubt]
 ) -> tuple[Judgement, str]:
     if figure is None:
-        return "failed", "there is no such figure"
+        why = None if threshold.when.is_always else why_none(result, threshold.when)
+        return ("not measured", why) if why else ("failed", "there is no such figure")
     if (few := few_samples(result, threshold)) is not None:
         return "not measured", f"the measurement is not good: {few.about}"
     bent = [doubt for doubt in found if _bends(doubt.bias, result, threshold)]
@@ -242,7 +244,7 @@ def _hidden(result: RunResult, threshold: Threshold) -> str | None:
     worst = at_worst(result, threshold)
     if worst is None or threshold.holds(worst):
         return None
-    hidden = hidden_of(result, threshold.operation)
+    hidden = hidden_of(result, threshold)
     return (
         f"the measurement is not good: {_what(hidden)} in no figure, and with them it may not hold"
     )

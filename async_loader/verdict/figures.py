@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..results.histogram import Histogram, sum_of
 from ..results.parts import OperationResult
 from ..results.run import RunResult
+from .over_time import When, figure_over, samples_over
 
 Operations = list[OperationResult]
 
 # Metrics whose rate is a share, from 0 to 1: only these are written and shown in %.
-SHARES = ("errors", "checks", "dropped")
+SHARES = ("errors", "checks", "dropped", "retries", "after_commit", "late")
+# Metrics of the whole run, of which no operation has a part of its own.
+OF_ALL = {
+    "schedule_lag": "the schedule is one for all operations",
+    "server_time": "the server's account is of all operations",
+    "server_rows": "the server's account is of all operations",
+}
 PERCENTILE = re.compile(r"p\((\d+(?:\.\d+)?)\)")
 
 
@@ -25,6 +32,13 @@ class Figure:
     metric: str
     operation: str | None
     aggregate: str
+    tags: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    when: When = field(default=When(), kw_only=True)
+
+    @property
+    def is_high_worse(self) -> bool:
+        """Whether a figure gets worse upwards, by what is asked of it."""
+        return True
 
 
 def _durations(part: str) -> Callable[[Operations], Histogram]:
@@ -47,10 +61,16 @@ TRENDS: dict[str, Callable[[Operations], Histogram]] = {
     "elsewhere_time": _durations("elsewhere"),
     "loop_queue": _durations("loop_queue"),
 }
-DURATIONS = (*TRENDS, "schedule_lag")
+DURATIONS = (*TRENDS, "schedule_lag", "server_time")
 AGGREGATES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(DURATIONS, ("p(N)", "avg", "med", "min", "max", "count")),
+    "server_time": ("avg",),
+    "server_rows": ("avg", "count"),
     "statements": ("avg", "max", "count"),
+    "n_plus_one": ("max", "count"),
+    "retries": ("rate", "count"),
+    "after_commit": ("rate", "count"),
+    "late": ("rate", "count"),
     "errors": ("rate", "count"),
     "checks": ("rate", "count"),
     "ops": ("rate", "count"),
@@ -62,10 +82,15 @@ def figure_of(result: RunResult, threshold: Figure) -> float | None:
     """Return the figure that a threshold is about, None where there is none."""
     if threshold.metric == "checks":
         return _of_checks(result, threshold)
-    operations = operations_of(result, threshold.operation)
+    operations = operations_of(result, threshold)
     if not any(o.due for o in operations):
         return None  # of nothing there is no figure, not even a 0
     metric, aggregate = threshold.metric, threshold.aggregate
+    if not threshold.when.is_always:
+        names, high = names_of(result, threshold), threshold.is_high_worse
+        return figure_over(result, names, metric, aggregate, threshold.when, high=high)
+    if metric == "n_plus_one":
+        return _of_repeats(result, threshold, operations)
     if metric in TRENDS:
         return _of_trend(TRENDS[metric](operations), aggregate)
     return _OTHERS[metric](result, operations, aggregate)
@@ -90,23 +115,33 @@ def percentile_in(aggregate: str) -> float | None:
 
 def samples_of(result: RunResult, figure: Figure) -> int | None:
     """Return how many durations a figure of durations is of, None where it is of none."""
-    histogram = durations_of(result, figure)
-    return None if histogram is None else histogram.count
+    if figure.metric not in TRENDS:
+        return None
+    if not figure.when.is_always:
+        return samples_over(result, names_of(result, figure), figure.when)
+    return TRENDS[figure.metric](operations_of(result, figure)).count
 
 
 def durations_of(result: RunResult, figure: Figure) -> Histogram | None:
     """Return the durations that a figure is of, None where it is of none of an operation's."""
     if figure.metric not in TRENDS:
         return None
-    return TRENDS[figure.metric](operations_of(result, figure.operation))
+    return TRENDS[figure.metric](operations_of(result, figure))
 
 
-def operations_of(result: RunResult, name: str | None) -> Operations:
-    """Return the operation of that name, all of them for None."""
-    if name is None:
-        return list(result.by_operation.values())
-    named = result.by_operation.get(name)
-    return [] if named is None else [named]
+def names_of(result: RunResult, figure: Figure) -> list[str]:
+    """Return the names of the operations that a figure is about."""
+    wanted = set(figure.tags)
+    return [
+        name
+        for name, operation in result.by_operation.items()
+        if figure.operation in (None, name) and wanted <= set((operation.tags or {}).items())
+    ]
+
+
+def operations_of(result: RunResult, figure: Figure) -> Operations:
+    """Return the operations that a figure is about."""
+    return [result.by_operation[name] for name in names_of(result, figure)]
 
 
 def _of_trend(histogram: Histogram, aggregate: str) -> float | None:
@@ -165,8 +200,71 @@ def _of_dropped(result: RunResult, operations: Operations, aggregate: str) -> fl
     return dropped / due if due else None
 
 
+def _share_or_count(
+    count: Callable[[OperationResult], int],
+) -> Callable[[RunResult, Operations, str], float | None]:
+    """Return what counts something of operations, or its share of those that began."""
+
+    def figure(_result: RunResult, operations: Operations, aggregate: str) -> float | None:
+        counted = sum(count(operation) for operation in operations)
+        started = sum(operation.started for operation in operations)
+        if aggregate == "count":
+            return float(counted)
+        return counted / started if started else None
+
+    return figure
+
+
+def _of_retries(result: RunResult, operations: Operations, aggregate: str) -> float | None:
+    """Return the tries after the first, or the share of operations that took more than one."""
+    count = _RETRIES if aggregate == "count" else _RETRIED
+    return count(result, operations, aggregate)
+
+
+_RETRIES = _share_or_count(lambda operation: operation.retries)
+_RETRIED = _share_or_count(lambda operation: operation.retried)
+
+
+def _of_late(result: RunResult, operations: Operations, aggregate: str) -> float | None:
+    if result.settings and result.settings.get("latency_limit") is None:
+        return None  # nothing was ever late
+    return _LATE(result, operations, aggregate)
+
+
+_LATE = _share_or_count(lambda operation: operation.late)
+
+
+def _of_server_time(result: RunResult, operations: Operations, _aggregate: str) -> float | None:
+    side, started = result.server_side, sum(operation.started for operation in operations)
+    return side.total_ms / started if side and side.total_ms is not None and started else None
+
+
+def _of_server_rows(result: RunResult, operations: Operations, aggregate: str) -> float | None:
+    side, started = result.server_side, sum(operation.started for operation in operations)
+    if side is None or side.rows is None or not started:
+        return None
+    return float(side.rows) if aggregate == "count" else side.rows / started
+
+
+def _of_repeats(result: RunResult, figure: Figure, operations: Operations) -> float | None:
+    """Return how many statements are an N+1, or how often one operation sent the worst."""
+    looked = any(operation.split is not None for operation in operations)
+    if not looked or result.settings.get("n_plus_one") == 0:
+        return None
+    names = names_of(result, figure)
+    found = [one for one in result.repeated_statements if one.operation in names]
+    if figure.aggregate == "count":
+        return float(len(found))
+    return float(max((one.most for one in found), default=0))
+
+
 _OTHERS: dict[str, Callable[[RunResult, Operations, str], float | None]] = {
     "statements": _of_statements,
+    "retries": _of_retries,
+    "after_commit": _share_or_count(lambda operation: operation.after_commit),
+    "late": _of_late,
+    "server_time": _of_server_time,
+    "server_rows": _of_server_rows,
     "errors": _of_errors,
     "ops": _of_ops,
     "schedule_lag": _of_lag,

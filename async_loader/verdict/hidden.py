@@ -14,7 +14,15 @@ from dataclasses import dataclass
 
 from ..results.parts import OperationResult
 from ..results.run import RunResult
-from .figures import TRENDS, Figure, durations_of, figure_of, operations_of, percentile_in
+from .figures import (
+    TRENDS,
+    Figure,
+    durations_of,
+    figure_of,
+    names_of,
+    operations_of,
+    percentile_in,
+)
 
 # No operation ended for so many medians, and half a second (which is what a run notes).
 _MEDIANS = 10
@@ -31,12 +39,15 @@ class Hidden:
     stalled: float = 0.0
 
 
-def hidden_of(result: RunResult, operation: str | None = None) -> Hidden:
-    """Return what is hidden of a run, or of one of its operations."""
-    operations = operations_of(result, operation)
-    lost = sum(o.dropped for o in operations) + _unseen(result, operation)
+_ALL = Figure("", "ops", None, "count")
+
+
+def hidden_of(result: RunResult, figure: Figure = _ALL) -> Hidden:
+    """Return what is hidden of a run, or of the operations that a figure is about."""
+    operations = operations_of(result, figure)
+    lost = sum(o.dropped for o in operations) + _unseen(result, names_of(result, figure))
     missing, stalled = _missing(result)
-    if operation is not None and missing:
+    if missing and len(operations) < len(result.by_operation):
         missing = round(missing * _share(result, operations))
     return Hidden(lost, missing, stalled)
 
@@ -44,9 +55,11 @@ def hidden_of(result: RunResult, operation: str | None = None) -> Hidden:
 def at_worst(result: RunResult, figure: Figure) -> float | None:
     """Return a figure with what is hidden counted at its worst, None where there is no figure."""
     found = figure_of(result, figure)
-    hidden = hidden_of(result, figure.operation)
+    hidden = hidden_of(result, figure)
     if found is None or not (hidden.lost or hidden.missing):
         return found
+    if not figure.when.is_always and figure.metric in ("op_duration", "errors"):
+        return math.inf  # nobody knows when those were
     if figure.metric == "errors":
         return _errors_at_worst(result, figure, found)
     if figure.metric in TRENDS and figure.aggregate not in ("count", "min"):
@@ -54,12 +67,9 @@ def at_worst(result: RunResult, figure: Figure) -> float | None:
     return found
 
 
-def _unseen(result: RunResult, operation: str | None) -> int:
-    return sum(
-        error.count if operation is None else error.by_operation.get(operation, 0)
-        for name, error in result.errors.items()
-        if (error.kind or name) in _UNSEEN
-    )
+def _unseen(result: RunResult, names: Iterable[str]) -> int:
+    unseen = [e for name, e in result.errors.items() if (e.kind or name) in _UNSEEN]
+    return sum(error.by_operation.get(name, 0) for error in unseen for name in names)
 
 
 def _missing(result: RunResult) -> tuple[int, float]:
@@ -85,7 +95,7 @@ def _share(result: RunResult, operations: Iterable[OperationResult]) -> float:
 
 def _errors_at_worst(result: RunResult, figure: Figure, found: float) -> float:
     """Return the errors if what was dropped had failed; what was abandoned has."""
-    operations = operations_of(result, figure.operation)
+    operations = operations_of(result, figure)
     dropped = sum(o.dropped for o in operations)
     if figure.aggregate == "count":
         return found + dropped

@@ -110,6 +110,8 @@ def parse_check(text: str, *, fails: bool = True) -> Check:
     if not colon or tolerance is None:
         raise wrong(text, len(left) + len(colon), "expected a tolerance in %, such as 10%")
     figure = parse_figure(text, left)
+    if figure.tags or not figure.when.is_always:
+        raise wrong(text, 0, "what is compared with a baseline is of an operation, or of all")
     percentile = percentile_in(figure.aggregate)
     if figure.metric == "op_duration":
         comparable = figure.aggregate == "avg" or (percentile is not None and percentile < 100)

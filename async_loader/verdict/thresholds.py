@@ -4,7 +4,8 @@ Thresholds on a result, in the grammar of k6: `metric{op:name}:aggregate<value`.
     op_duration{op:checkout}:p(95)<50ms      errors:rate<0.1%      ops:rate>=500
 
 Durations take us, ms (the default) or s; shares take %. Without `{op:...}` a threshold is
-about all operations together.
+about all operations together; `{team:billing}` are those of a tag, `{stage:2}` is a stage. Behind
+the bound may stand `after 30s`, a warm-up of its own, and `for 10s`: so long it has to be broken.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..results.run import RunResult
-from .figures import AGGREGATES, DURATIONS, PERCENTILE, SHARES, Figure, figure_of
+from .figures import AGGREGATES, DURATIONS, OF_ALL, PERCENTILE, SHARES, Figure, figure_of
+from .over_time import METRICS, When
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -31,7 +33,13 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 _UNITS = {"": 1.0, "us": 1e3, "µs": 1e3, "ms": 1.0, "s": 1e-3, "%": 1e2}
 _OF_DURATIONS = {"us", "µs", "ms", "s"}
 _TOKENS = re.compile(r"(<=|>=|==|<|>)")
-_VALUE = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|%)?")
+_VALUE = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|%)?"
+    r"(?:\s+after\s+(\d+(?:\.\d+)?)\s*(ms|s|m|h))?(?:\s+for\s+(\d+(?:\.\d+)?)\s*(ms|s|m|h))?"
+)
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+# `op:` is the last but for a stage: a name may hold commas and colons.
+_SELECTORS = re.compile(r"(?P<before>(?:(?!op:)\w+:[^,]*,)*)(?P<last>.*)", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,11 @@ class Threshold(Figure):
         """Whether it bounds the figure from below, and from above not."""
         return self.comparison in (">", ">=")
 
+    @property
+    def is_high_worse(self) -> bool:
+        """Whether a figure gets worse upwards: what bounds it from above says so."""
+        return not self.is_lower
+
     def holds(self, figure: float) -> bool:
         """Return whether a figure keeps to it."""
         return _OPERATORS[self.comparison](figure, self.value)
@@ -64,23 +77,37 @@ def parse(text: str) -> Threshold:
         raise wrong(text, len(text), f"expected a comparison, one of {' '.join(_OPERATORS)}")
     comparison, right = rest
     figure = parse_figure(text, text[:named] + left)
-    value = _value(text, right, figure.metric, figure.aggregate)
-    return Threshold(text, figure.metric, figure.operation, figure.aggregate, comparison, value)
+    value, when = _value(text, right, figure)
+    if when.lasting and comparison == "==":
+        raise wrong(text, len(text) - len(right), "what lasts is above or below a bound")
+    return Threshold(
+        text,
+        figure.metric,
+        figure.operation,
+        figure.aggregate,
+        comparison,
+        value,
+        tags=figure.tags,
+        when=when,
+    )
 
 
 def parse_figure(text: str, left: str) -> Figure:
     """Return the figure that `left`, the beginning of the text, names; raises as `parse`."""
     selector, _, aggregate = left.partition(":") if "{" not in left else _after_brace(left)
-    metric, operation = _selector(text, selector.strip())
+    metric, operation, tags, stage = _selector(text, selector.strip())
     aggregate = aggregate.strip()
     if metric not in AGGREGATES:
-        raise wrong(
-            text, 0, f"unknown metric {metric!r}; the metrics are {_listed(AGGREGATES, metric)}"
-        )
-    if metric == "schedule_lag" and operation is not None:
-        raise wrong(text, len(metric), "the schedule is one for all operations")
+        known = _listed(AGGREGATES, metric)
+        raise wrong(text, 0, f"unknown metric {metric!r}; the metrics are {known}")
+    if metric in OF_ALL and (operation is not None or tags):
+        raise wrong(text, len(metric), OF_ALL[metric])
+    if metric == "checks" and tags:
+        raise wrong(text, len(metric), "a check has a name, and no tags")
     _check_aggregate(text, left, metric, aggregate)
-    return Figure(text, metric, operation, aggregate)
+    if stage is not None and metric not in METRICS:
+        raise wrong(text, len(metric), _OVER_TIME)
+    return Figure(text, metric, operation, aggregate, tags=tags, when=When(stage))
 
 
 def broken_so_far(result: RunResult, thresholds: Iterable[Threshold]) -> list[Threshold]:
@@ -95,10 +122,21 @@ def broken_so_far(result: RunResult, thresholds: Iterable[Threshold]) -> list[Th
     return [t for t, figure in figures if figure is not None and not t.holds(figure)]
 
 
-def check_names(thresholds: Iterable[Figure], operations: Iterable[str]) -> None:
-    """Raise `ConfigurationError` for one that is about an operation that there is not."""
+def check_names(
+    thresholds: Iterable[Figure], operations: Mapping[str, Mapping[str, str]], stages: int = 0
+) -> None:
+    """
+    Raise `ConfigurationError` for one that is about an operation, tag or stage that there is not.
+
+    `operations` are their tags by their names.
+    """
     known = list(operations)
     for threshold in thresholds:
+        _check_tags(threshold, operations)
+        if (threshold.when.stage or 0) > stages:
+            there_are = f"there are {stages}" if stages else "the load has no stages"
+            place = max(threshold.text.find("stage:"), 0)
+            raise wrong(threshold.text, place, f"no stage {threshold.when.stage}: {there_are}")
         name = threshold.operation
         # A check gets its name when it is made: nobody knows it before.
         if name is not None and threshold.metric != "checks" and name not in known:
@@ -110,6 +148,16 @@ def check_names(thresholds: Iterable[Figure], operations: Iterable[str]) -> None
             )
 
 
+def _check_tags(figure: Figure, operations: Mapping[str, Mapping[str, str]]) -> None:
+    wanted = set(figure.tags)
+    if wanted and not any(wanted <= set(tags.items()) for tags in operations.values()):
+        known = dict.fromkeys(f"{k}:{v}" for tags in operations.values() for k, v in tags.items())
+        there_are = f"The tags are {', '.join(known)}" if known else "no operation has tags"
+        first = f"{figure.tags[0][0]}:{figure.tags[0][1]}"
+        place = max(figure.text.find(first), 0)
+        raise wrong(figure.text, place, f"no operation is tagged so: {there_are}")
+
+
 def _after_brace(left: str) -> tuple[str, str, str]:
     """Split behind the last brace: a name may have its own, as in `GET /orders/{order_id}`."""
     if "}" not in left:
@@ -118,16 +166,44 @@ def _after_brace(left: str) -> tuple[str, str, str]:
     return selector + brace, ":", rest.lstrip().removeprefix(":")
 
 
-def _selector(text: str, selector: str) -> tuple[str, str | None]:
-    metric, brace, tag = selector.partition("{")
+_Selector = tuple[str, str | None, tuple[tuple[str, str], ...], int | None]
+
+
+def _selector(text: str, selector: str) -> _Selector:
+    """Return the metric, and which operation, tags and stage of it are meant."""
+    metric, brace, inner = selector.partition("{")
     if not brace:
-        return metric, None
-    if not tag.endswith("}"):
+        return metric, None, (), None
+    if not inner.endswith("}"):
         raise wrong(text, len(selector), "expected } after the operation's name")
-    key, colon, name = tag[:-1].partition(":")
-    if key.strip() != "op" or not colon or not name.strip():
-        raise wrong(text, len(metric) + 1, "expected op:NAME between the braces")
-    return metric.strip(), name.strip()
+    operation, stage, tags = None, None, []
+    for key, value in _pairs(inner[:-1]):
+        if not key or not value or (key == "stage" and not re.fullmatch("[1-9]\\d*", value)):
+            raise wrong(
+                text, len(metric) + 1, "expected op:NAME, stage:NUMBER or TAG:VALUE in the braces"
+            )
+        if key == "op":
+            operation = value
+        elif key == "stage":
+            stage = int(value)
+        else:
+            tags.append((key, value))
+    return metric.strip(), operation, tuple(tags), stage
+
+
+def _pairs(inner: str) -> Iterator[tuple[str, str]]:
+    """Yield what is between braces: tags and a stage by commas, an operation's name as it is."""
+    found = _SELECTORS.fullmatch(inner.strip())
+    assert found is not None
+    for pair in filter(None, found["before"].split(",")):
+        key, _, value = pair.partition(":")
+        yield key.strip(), value.strip()
+    last, staged = found["last"], re.fullmatch(r"(.*),\s*stage:(\d+)", found["last"], re.S)
+    if staged is not None and last.lstrip().startswith("op:"):
+        last = staged[1]
+        yield "stage", staged[2]
+    key, colon, value = last.strip().partition(":")
+    yield (key.strip(), value.strip()) if colon else ("", "")
 
 
 def _check_aggregate(text: str, left: str, metric: str, aggregate: str) -> None:
@@ -141,7 +217,12 @@ def _check_aggregate(text: str, left: str, metric: str, aggregate: str) -> None:
         raise wrong(text, place, f"{metric} has the aggregates {choices}")
 
 
-def _value(text: str, right: str, metric: str, aggregate: str) -> float:
+_OVER_TIME = f"over time and by stages there are {', '.join(sorted(METRICS))}"
+
+
+def _value(text: str, right: str, figure: Figure) -> tuple[float, When]:
+    """Return the bound, and of which time the figure is to be."""
+    metric, aggregate = figure.metric, figure.aggregate
     match = _VALUE.fullmatch(right.strip())
     place = len(text) - len(right)
     if match is None:
@@ -150,7 +231,13 @@ def _value(text: str, right: str, metric: str, aggregate: str) -> float:
     timed = metric in DURATIONS and aggregate != "count"
     if (unit in _OF_DURATIONS and not timed) or (unit == "%" and metric not in SHARES):
         raise wrong(text, place, f"{metric}:{aggregate} is not measured in {unit}")
-    return float(match[1]) / _UNITS[unit]
+    after, lasting = (
+        float(number) * _SECONDS[unit] if number else 0.0
+        for number, unit in ((match[3], match[4]), (match[5], match[6]))
+    )
+    if (after or lasting) and metric not in METRICS:
+        raise wrong(text, place, _OVER_TIME)
+    return float(match[1]) / _UNITS[unit], When(figure.when.stage, after, lasting)
 
 
 def wrong(text: str, place: int, problem: str) -> ConfigurationError:

@@ -17,7 +17,7 @@ from ..results.histogram import Histogram
 from ..results.run import RunResult
 from ..results.shards import ShardResult
 from .diagnosis import BUSY, SHORTEST, starvation
-from .figures import durations_of, percentile_in
+from .figures import durations_of, percentile_in, samples_of
 from .hidden import hidden_of
 from .thresholds import Threshold, parse
 
@@ -205,14 +205,15 @@ def few_samples(result: RunResult, threshold: Threshold) -> Doubt | None:
     Ten are to lie beyond it. Half as many show a breach, where ten samples are over the bound.
     """
     percentile = percentile_in(threshold.aggregate)
-    durations = durations_of(result, threshold)
-    if percentile is None or percentile == 100 or durations is None or not durations.count:
+    samples = samples_of(result, threshold)
+    if percentile is None or percentile == 100 or not samples:
         return None
-    samples = durations.count
     needed = math.ceil(round(_LEAST_BEYOND * 100 / (100 - percentile), 6))
     if samples >= needed:
         return None
-    if threshold.is_upper and 2 * samples >= needed:
+    durations = durations_of(result, threshold)
+    assert durations is not None
+    if threshold.is_upper and 2 * samples >= needed and threshold.when.is_always:
         tenth = 100 * (1 - _LEAST_BEYOND / samples) if samples > _LEAST_BEYOND else 0.0
         if tenth and not threshold.holds(durations.percentiles_ns([tenth])[tenth] / 1e6):
             return None

@@ -103,6 +103,31 @@ def test_the_library_alone(tmp_path: Path, wheel: Path) -> None:
     said = ran(str(python), "-m", "async_loader", "--ops", "10", cwd=tmp_path, status=104)
     assert "async_loader[cli]" in said
     assert "Traceback" not in said
+    ran(str(python), "-m", "pip", "install", "-q", "pytest", cwd=tmp_path)
+    (tmp_path / "test_it.py").write_text(BUDGET)
+    test = [
+        str(python),
+        "-m",
+        "pytest",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(tmp_path),
+        "test_it.py",
+    ]
+    said = ran(*test, cwd=tmp_path, status=1)
+    assert "1 statement, max_statements=0" in said, "pytest finds the plugin by itself"
+
+
+BUDGET = """
+import pytest
+from sqlalchemy import create_engine, text
+
+@pytest.mark.query_budget(max_statements=0)
+def test_it():
+    with create_engine("sqlite://").connect() as connection:
+        connection.execute(text("SELECT 1"))
+"""
 
 
 # What each extra adds, and what says that another one is missing.

@@ -51,7 +51,9 @@ class Metrics:
         operations = tuple(operations)
         weight = sum(operation.weight for operation in operations)
         self._operations = {
-            o.name: OperationTally(o.kind, share=o.weight / weight if weight else None)
+            o.name: OperationTally(
+                o.kind, share=o.weight / weight if weight else None, tags=o.tags or None
+            )
             for o in operations
         }
         self._stalls = StallTally()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -139,6 +139,7 @@ class OperationTally:
     undone: int = 0
     split: SplitTally | None = None
     share: float | None = None
+    tags: Mapping[str, str] | None = None
 
     def result(self, *, look: Look = as_it_is) -> OperationResult:
         """Return the counts so far; `look` as for a split's."""
@@ -156,4 +157,5 @@ class OperationTally:
             retried=self.retried,
             after_commit=self.after_commit,
             share=self.share,
+            tags=self.tags,
         )

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ...concurrency.clock import SECOND_NS
 from ...errors import ConfigurationError
-from ..workload import hash64
+from ..context import hash64
 
 Arrivals = Literal["uniform", "poisson"]
 

@@ -311,6 +311,12 @@ def _check_shard(shard: int, shards: int) -> None:
         raise ConfigurationError(f"there is no shard {shard} of {shards}")
 
 
+def stage_seconds(throttle: Throttle) -> tuple[float, ...] | None:
+    """Return how long each stage of a load is, None where it has none."""
+    stages: tuple[Stage, ...] = getattr(throttle, "stages", ())
+    return tuple(stage.seconds for stage in stages) or None
+
+
 def check_stages(stages: tuple[Stage, ...]) -> None:
     """Raise `ConfigurationError` for stages that start nothing."""
     if not any(stage.seconds for stage in stages) or not any(stage.target for stage in stages):

@@ -14,6 +14,7 @@ from ...failures.classification import Failure
 from ...failures.source_lines import user_line
 from ...failures.tracebacks import Sample
 from ..effects import Effects, current_effects
+from ..feeds import FeedEnded
 from ..instruments import Instruments
 from ..metrics.metrics import Metrics
 from ..workload import Operation
@@ -38,8 +39,10 @@ class Performer:
         op_timeout: float,
         stop: Stop,
         clock: Clock,
+        on_ended: Callable[[str], None],
     ) -> None:
         self._calls = calls
+        self._on_ended = on_ended
         self._instruments = instruments
         self._stop = stop
         self._now = clock.now_ns
@@ -84,14 +87,7 @@ class Performer:
                 metrics.wrote(name)
             check_work(operation, value, effects_so_far())
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                self._stop.request("a KeyboardInterrupt")
-            flight.failure = self._failure_of(flight, error)
-            if not flight.let_go:
-                committed = effects_so_far().committed
-                metrics.failed(name, flight.failure, error, after_commit=committed)
-                if operation.kind is None and effects_so_far().wrote:
-                    metrics.wrote(name)
+            self._raised(flight, operation, error)
         else:
             if not flight.let_go:
                 metrics.succeeded(name, flight.started_ns, ended, times, due_ns)
@@ -101,6 +97,20 @@ class Performer:
             if not flight.let_go:  # else the garbage collector may end it, in anybody's context
                 effects_so_far().end(rolls_back=operation.rolls_back)
             self.in_flight.ended(flight)
+
+    def _raised(self, flight: Flight, operation: Operation, error: BaseException) -> None:
+        """Count an operation that failed; what found no work to do is none."""
+        effects, metrics, name = effects_so_far(), flight.metrics, flight.name
+        if isinstance(error, KeyboardInterrupt):
+            self._stop.request("a KeyboardInterrupt")
+        if isinstance(error, FeedEnded) and not effects.committed:
+            self._on_ended(str(error))
+            return
+        flight.failure = self._failure_of(flight, error)
+        if not flight.let_go:
+            metrics.failed(name, flight.failure, error, after_commit=effects.committed)
+            if operation.kind is None and effects.wrote:
+                metrics.wrote(name)
 
     def _failure_of(self, flight: Flight, error: BaseException) -> Failure:
         if (ours := self.in_flight.why_ended(flight)) is not None:

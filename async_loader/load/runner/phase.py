@@ -83,6 +83,7 @@ class Phase:
         self._closed.set()
         self._over = asyncio.Event()  # by ourselves, before the limit
         self.outcome: Outcome = "done"
+        self.ended_by: str | None = None  # what said that it has no more work
         by_kind = sessions_by_kind(sessions, read_sessions)
         calls = {
             o.name: retrying(
@@ -98,6 +99,7 @@ class Phase:
             op_timeout=spec.timeouts.op_timeout,
             stop=stop,
             clock=clock,
+            on_ended=self._no_more,
         )
         self._in_flight = self._performer.in_flight
         self._metrics = Metrics(mix.operations, clock)
@@ -213,7 +215,8 @@ class Phase:
 
     def drop(self, index: int) -> None:
         """Count an operation that was due and cannot start."""
-        self._metrics.dropped(self._mix.choose(index).name)
+        if self.ended_by is None:  # else it was not due any more
+            self._metrics.dropped(self._mix.choose(index).name)
 
     async def perform(self, index: int, due_ns: int | None = None) -> None:
         """Perform one operation from the opening of its session to its close, and count it."""
@@ -221,6 +224,11 @@ class Phase:
         failure = await self._performer.perform(operation, index, self._metrics, due_ns)
         if due_ns is None:  # else whoever arrives next does not wait for us
             await self._before_next(operation, index, failure)
+
+    def _no_more(self, what: str) -> None:
+        """Let no more operations in: there is no work for them."""
+        self.ended_by = what
+        self._closed.set()
 
     async def _before_next(self, operation: Operation, index: int, failure: Failure | None) -> None:
         """Wait as the user of the application would, and as a failing server wants."""

@@ -14,10 +14,12 @@ from ...errors import ConfigurationError, TeardownError
 from ...results.run import RunResult
 from ...runtime.under_way import under_way
 from ...verdict.thresholds import check_names
+from ..context import Claims
 from ..effects import watched
 from ..instruments import attached
 from ..metrics.metrics import Metrics
 from ..metrics.process_meter import ProcessMeter
+from ..pacing.throttles import Throttle, stage_seconds
 from ..partition import WHOLE, ShardCoordinator
 from ..server.statistics import server_watch
 from ..specs.run import RunSpec, VerdictSpec
@@ -48,7 +50,7 @@ async def perform(
     stop = stop or Stop()
     stop.heeded = True
     run = _Run(workload, spec, stop, lead)
-    _check(workload, run.mix, sessions, spec.verdict)
+    _check(workload, run.mix, sessions, spec.verdict, spec.throttle)
     result = None
     under_way.enter("set-up")
     try:
@@ -73,7 +75,9 @@ class _Run:
         self._stop = stop
         self._lead = lead
         sampling = spec.sampling
-        self.mix = workload.mix(seed=sampling.seed, write_ratio=sampling.write_ratio)
+        mix = workload.mix(seed=sampling.seed, write_ratio=sampling.write_ratio)
+        part = lead.part if lead is not None else WHOLE
+        self.mix = replace(mix, claims=Claims(part.number, part.parts))
 
     async def set_up(
         self,
@@ -152,9 +156,12 @@ class _Run:
             pool=self._instruments.pool,
             process=meter.result(metrics.loop_lag),
         )
+        if (by := phase.ended_by) is not None:
+            result = result.ended_early(by)
         result = replace(
             result,
             stopped_by=self._stop.by if interrupted else None,
+            stages=stage_seconds(self._spec.throttle),
             server_side=await self._server.end(),
             loop_profile=self._instruments.profile(),
             leaks=self._instruments.leaks(),
@@ -183,9 +190,16 @@ class _Run:
         return metrics, seconds, meter
 
 
-def _check(workload: Workload, mix: Mix, sessions: Sessions | None, verdict: VerdictSpec) -> None:
+def _check(
+    workload: Workload,
+    mix: Mix,
+    sessions: Sessions | None,
+    verdict: VerdictSpec,
+    throttle: Throttle,
+) -> None:
     """Raise `ConfigurationError` for what could only go wrong."""
-    check_names(verdict.thresholds, [operation.name for operation in mix.operations])
+    tags = {operation.name: operation.tags for operation in mix.operations}
+    check_names(verdict.thresholds, tags, len(stage_seconds(throttle) or ()))
     if sessions is None and any("session" in o.wants for o in mix.operations):
         raise ConfigurationError(f"workload {workload.name!r} needs `sessions`")
     if sessions is not None and (why := why_unusable(sessions)) is not None:

@@ -24,6 +24,7 @@ from ...results.run import Outcome, RunResult
 from ...runtime.under_way import under_way
 from ...verdict.thresholds import broken_so_far
 from ..effects import Effects, current_effects, watched
+from ..feeds import FeedEnded
 from ..instruments import Instruments, attached, current_times, holder
 from ..metrics.machine_meter import thread_times
 from ..metrics.metrics import Metrics
@@ -137,7 +138,8 @@ def _measured(
         pool=instruments.pool,
         process=meter.result(metrics.loop_lag, busy),
     )
-    return replace(result, warm_up=warm_up)
+    result = replace(result, warm_up=warm_up)
+    return result if crew.ended_by is None else result.ended_early(crew.ended_by)
 
 
 def _mode(threads: int | None) -> str:
@@ -195,6 +197,7 @@ class _ThreadedRunner:
         self.failed = False
         self.aborted = False  # as none succeeds any more
         self.asked = False  # by an operation that raised KeyboardInterrupt
+        self.ended_by: str | None = None  # what said that it has no more work
         self._metrics = Metrics(mix.operations, SYSTEM_CLOCK)
         self._instruments = instruments
         self._pool = instruments.pool
@@ -302,7 +305,8 @@ class _ThreadedRunner:
             self.failed = late_enough and bool(broken_so_far(interim, self._verdict.thresholds))
 
     def _is_closed(self) -> bool:
-        return self.failed or self.aborted or self.asked or self.stop.requested.is_set()
+        over = self.failed or self.aborted or self.asked or self.ended_by is not None
+        return over or self.stop.requested.is_set()
 
     def _work(self, feed: Iterator[int]) -> None:
         started = thread_times()
@@ -342,6 +346,8 @@ class _ThreadedRunner:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 self.asked = True
+            if isinstance(error, FeedEnded) and not effects_so_far().committed:
+                return self._no_more(flight, operation, str(error))
             return self._failed(flight, operation, error)
         with self._lock:
             if self._is_let_go(flight, operation):
@@ -350,6 +356,12 @@ class _ThreadedRunner:
             if flight.undone is not None:
                 flight.metrics.undone(name, *flight.undone)
         return True
+
+    def _no_more(self, flight: ThreadFlight, operation: Operation, what: str) -> bool:
+        """Let no more operations in: there is no work for them, and this one has not begun."""
+        with self._lock:
+            self.ended_by = what
+            return not self._is_let_go(flight, operation)
 
     def _failed(self, flight: ThreadFlight, operation: Operation, error: BaseException) -> bool:
         with self._lock:

@@ -143,6 +143,7 @@ class ServerWatch:
             statements=tuple(statements[:_KEPT]),
             calls=sum(statement.calls for statement in statements),
             total_ms=sum(statement.total_ms for statement in statements),
+            rows=sum(statement.rows for statement in statements),
         )
 
     def _account(self, **counted: Any) -> ServerSide:

@@ -210,13 +210,14 @@ class Split:
         """Return the results of all shards as one, of which each is told apart too."""
         results = [self._results[index] for index in sorted(self._results)]
         total = merge(results)
-        return replace(
+        total = replace(
             total,
             outcome=self._cause or total.outcome,
             mode=self._spec.load_model.throttle(Partition(0, len(self._workers.names))).mode,
             planned=self._spec.load.limit.ops,
             shards=tuple(self._shard(index, result) for index, result in enumerate(results)),
         )
+        return total if total.ended_by is None else total.ended_early(total.ended_by)
 
     def _shard(self, index: int, result: RunResult) -> ShardResult:
         lost = self._lost.get(index)

@@ -83,6 +83,7 @@ class WorkloadSpec:
     target: str
     read_via: ReadVia
     read_from: ReadFrom
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_built_in(self) -> bool:

@@ -35,7 +35,8 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
-from async_loader.load.workload import OperationContext, Workload
+from async_loader.load.context import OperationContext
+from async_loader.load.workload import Workload
 
 ReadVia = Literal["execute", "stream"]
 ReadFrom = Literal["first", "uniform"]

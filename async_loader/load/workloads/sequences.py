@@ -28,7 +28,8 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
-from async_loader.load.workload import OperationContext, Workload
+from async_loader.load.context import OperationContext
+from async_loader.load.workload import Workload
 
 SEQUENCES = 1_000
 ANNOTATIONS = 6

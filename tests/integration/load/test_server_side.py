@@ -72,6 +72,7 @@ async def test_it_equals_what_we_counted(watched: AsyncEngine, autocommit: bool)
     ]
     assert all(s.total_ms > 0 for s in inserts)
     assert side.total_ms == pytest.approx(sum(s.total_ms for s in side.statements))
+    assert side.rows == sum(s.rows for s in side.statements)
     assert side.notes == ()
 
 

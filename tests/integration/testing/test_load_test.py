@@ -45,6 +45,7 @@ WORKLOAD = """
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A user's test suite with the fixture in its conftest.py and a workload in shop.py."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others' take long to load
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(pytester.path))))
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function")
     pytester.makeconftest("from async_loader.testing import load_test")
@@ -54,7 +55,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 def run(suite: pytest.Pytester, tests: str, **urls: str) -> pytest.RunResult:
     suite.makepyfile(test_it="from shop import *\n" + _dedented(tests.format(**urls)))
-    return suite.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist", timeout=100)
+    plugins = ("-p", "async_loader.testing.plugin", "-p", "pytest_asyncio.plugin")
+    return suite.runpytest_subprocess(*plugins, "-p", "no:cacheprovider", timeout=100)
 
 
 def _dedented(text: str) -> str:
@@ -172,6 +174,41 @@ def test_no_database_is_no_matter_to_operations_without_one(suite: pytest.Pytest
     run(suite, tests).assert_outcomes(passed=1)
 
 
-def test_it_is_no_plugin_that_every_pytest_loads() -> None:
-    """An application that has the package installed does not pay for it in all its tests."""
-    assert "pytest11" not in (ROOT / "pyproject.toml").read_text()
+def test_thresholds_fail_the_test_by_themselves(suite: pytest.Pytester) -> None:
+    """With the fixture of the plugin, and no line of a conftest.py."""
+    suite.path.joinpath("conftest.py").unlink()
+    tests = """
+    from async_loader.testing import LoadTestFailed
+    import pytest
+
+    plain = Workload("plain")
+
+    @plain.operation("nothing", kind="read")
+    async def nothing() -> None: ...
+
+    @plain.operation("wrong", kind="read")
+    async def wrong() -> None:
+        raise KeyError("wrong")
+
+    async def test_holds(load_test):
+        await load_test(plain, ops=40, thresholds=["ops:count==20"])
+
+    async def test_fails(load_test):
+        await load_test(plain, ops=40, thresholds=["errors:rate<1%", "ops{{op:wrong}}:count>=1"])
+
+    async def test_nothing_was_done(load_test):
+        with pytest.raises(LoadTestFailed, match="no operation was performed"):
+            await load_test(plain, ops=0, thresholds=["errors:rate<1%"])
+    """
+    done = run(suite, tests)
+    done.assert_outcomes(passed=2, failed=1)
+    done.stdout.re_match_lines(
+        [
+            r"E .*LoadTestFailed: <plain: done, \d+ operations in \S+ s, .*failed: \d+ KeyError>",
+            r"E +the run holds",
+            r"E +errors:rate<1% FAILS: found \d+",
+            r"E +ops\{op:wrong\}:count>=1 FAILS: found 0.*",
+            r"E +\d+ KeyError: 'wrong'",
+        ]
+    )
+    assert "fixture.py" not in done.stdout.str(), "its own frames are left out"

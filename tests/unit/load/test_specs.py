@@ -158,6 +158,7 @@ ARRIVES: dict[str, tuple[Any, str, Any]] = {
     "latency_limit": (0.5, "verdict.latency_limit", 0.5),
     "threshold": (["errors:rate<1%"], "verdict.thresholds", (parse("errors:rate<1%"),)),
     "seed": (8, "sampling.seed", 8),
+    "arg": (["a=b=c"], "workload.arguments", {"a": "b=c"}),
     "write_ratio": (0.25, "sampling.write_ratio", 0.25),
     "time_split": (False, "instruments.time_split", False),
     "n_plus_one": (9, "instruments.n_plus_one", 9),

@@ -53,7 +53,9 @@ def everything() -> RunResult:
     split = TimeSplit(histogram_of(1), histogram_of(2), histogram_of(3), 2, 2)
     return replace(
         result_of(5, 70, failed=2),
-        by_operation={"create": OperationResult("write", 1, 2, 1, histogram_of(6), split)},
+        by_operation={
+            "create": OperationResult("write", 1, 2, 1, histogram_of(6), split, tags={"a": "b"})
+        },
         checks={"seen": CheckResult(1, 0)},
         baseline=Comparison(
             ("main.json",),
@@ -67,6 +69,7 @@ def everything() -> RunResult:
             (ServerStatement("SELECT", 1, 1.5, 1),),
             calls=1,
             total_ms=1.5,
+            rows=1,
             waits={"running": 1},
             samples=1,
             notes=("none",),
@@ -84,6 +87,8 @@ def everything() -> RunResult:
         leaks=(Leak("create", "a.py:3", 2),),
         warm_up=WarmUpResult(1.5, 1, 2, histogram_of(7)),
         stopped_by="SIGTERM",
+        ended_by="a feed",
+        stages=(0.5, 1.0),
     )
 
 

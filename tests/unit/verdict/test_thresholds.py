@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from async_loader import ConfigurationError, OperationResult, RunResult
+from async_loader.results.findings import RepeatedStatement, ServerSide
 from async_loader.results.parts import CheckResult
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.time_split import TimeSplit
@@ -24,12 +25,33 @@ def result() -> RunResult:
     split = TimeSplit(histogram_of(*[MS] * 100), reads, histogram_of(*[2 * MS] * 100), 210, 12)
     operations = {
         "read": OperationResult("read", 100, 0, 0, reads, split),
-        "create": OperationResult("write", 8, 1, 1, histogram_of(*[5 * MS] * 8), dropped=20),
+        "create": OperationResult(
+            "write",
+            8,
+            1,
+            1,
+            histogram_of(*[5 * MS] * 8),
+            dropped=20,
+            late=2,
+            retries=6,
+            retried=4,
+            after_commit=1,
+            tags={"team": "billing", "tier": "1"},
+        ),
     }
     checks = {"total": CheckResult(9, 1), "stock": CheckResult(10, 0)}
     schedule = ScheduleResult(23, 20, histogram_of(MS, 2 * MS, 4 * MS))
     found = result_of(1, seconds=4.0)
-    return replace(found, by_operation=operations, checks=checks, schedule=schedule)
+    repeats = [RepeatedStatement("read", text, None, None, 1, 9, 9) for text in ("a", "b")]
+    return replace(
+        found,
+        by_operation=operations,
+        checks=checks,
+        schedule=schedule,
+        repeated_statements=tuple(repeats),
+        settings={"latency_limit": 0.1},
+        server_side=ServerSide(total_ms=55.0, rows=220),
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,6 +82,19 @@ def result() -> RunResult:
         ("dropped:count<=20", 20),
         ("dropped{op:create}:rate<=67%", 2 / 3),
         ("ops{op:create}:count>=8", 8),
+        ("retries:count<7", 6),
+        ("retries{op:create}:rate<=40%", 0.4),
+        ("after_commit{team:billing}:rate<=10%", 0.1),
+        ("after_commit:count==1", 1),
+        ("late{op:create}:count<3", 2),
+        ("late:rate<2%", 2 / 110),
+        ("n_plus_one:count<3", 2),
+        ("n_plus_one{op:read}:max<10", 9),
+        ("server_time:avg<=0.5ms", 0.5),
+        ("server_rows:count==220", 220),
+        ("server_rows:avg<=2", 2),
+        ("ops{tier:1,team:billing}:count==8", 8),
+        ("ops{team:billing,op:create}:count==8", 8),
     ],
 )
 def test_each_figure_is_found_and_compared(text: str, figure: float) -> None:
@@ -133,6 +168,16 @@ def test_what_only_the_end_can_tell_is_not_broken_yet(text: str, broken: bool) -
         ("dropped:rate<5ms", "not measured in ms"),
         ("dropped:p(95)<5", "dropped:▶p(95)<5: dropped has the aggregates rate, count"),
         ("schedule_lag{op:read}:max<5", "schedule_lag▶{op:read}:max<5: the schedule is one"),
+        ("server_time{team:a}:avg<5", "server_time▶{team:a}:avg<5: the server's account is of all"),
+        ("checks{team:a}:rate<5", "checks▶{team:a}:rate<5: a check has a name, and no tags"),
+        ("op_duration{stage:0}:avg<1", "op_duration{▶stage:0}:avg<1: expected op:NAME, stage:"),
+        ("op_duration{stage:two}:avg<1", "op_duration{▶stage:two}"),
+        ("op_duration{team:}:avg<1", "op_duration{▶team:}"),
+        ("db_time{stage:1}:avg<1", "db_time▶{stage:1}:avg<1: over time and by stages there are"),
+        ("db_time:avg<1ms for 3s", "db_time:avg<▶1ms for 3s: over time and by stages there are"),
+        ("op_duration:avg<1ms for ever", "op_duration:avg<▶1ms for ever: expected a number"),
+        ("op_duration:avg<1ms for 3s after 2s", "op_duration:avg<▶1ms for 3s after"),
+        ("errors:count==0 for 3s", "errors:count==▶0 for 3s: what lasts is above or below"),
         ("", "expected a comparison"),
     ],
 )

@@ -138,7 +138,7 @@ def test_names_have_braces_of_their_own() -> None:
     text = "op_duration{op:GET /orders/{order_id}}:p(95)<5s"
     assert parse(text).operation == "GET /orders/{order_id}"
     with pytest.raises(ConfigurationError, match=r"are checkout, browse.*did you mean checkout"):
-        check_names([parse("errors{op:chekout}:rate<1%")], ["checkout", "browse"])
+        check_names([parse("errors{op:chekout}:rate<1%")], {"checkout": {}, "browse": {}})
 
 
 @pytest.mark.parametrize("option", ["threshold", "compare-fail", "baseline", "out"])
