@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-from ..jobs.checkpoints import WATCHER, Cut, Place
+from .exactly_once import NotExactlyOnceError, assert_exactly_once
+from .interrupting import Interrupted, interrupt_after
 
 with suppress(ModuleNotFoundError):  # where there is no pytest the rest is of use all the same
     from .fixture import LoadTest, LoadTestResult, load_test
@@ -16,6 +16,8 @@ __all__ = [
     "Interrupted",
     "LoadTest",
     "LoadTestResult",
+    "NotExactlyOnceError",
+    "assert_exactly_once",
     "interrupt_after",
     "load_test",
 ]
@@ -41,35 +43,3 @@ class FakeClock:
         self.slept.append(seconds)
         self.advance(seconds)
         await asyncio.sleep(0)
-
-
-class Interrupted(Cut):
-    """Stands for a kill: no `except Exception` of the job or of yours sees it."""
-
-
-@contextmanager
-def interrupt_after(chunks: int, place: Place = "before commit") -> Iterator[None]:
-    """
-    Cut the jobs run in this block off at a chunk, as a kill would: `Interrupted` is raised.
-
-    `chunks` are committed, and the next is cut off when it is applied and not yet committed;
-    or, with "after commit", when it is committed and nobody knows yet::
-
-        with pytest.raises(Interrupted), interrupt_after(3):
-            await job.run(Session)
-        await job.run(Session)  # goes on behind the third chunk
-    """
-    reached = 0
-
-    def watch(here: Place) -> None:
-        nonlocal reached
-        if here == place:
-            reached += 1
-            if reached > chunks:
-                raise Interrupted(f"interrupted {place} of chunk {reached}")
-
-    token = WATCHER.set(watch)
-    try:
-        yield
-    finally:
-        WATCHER.reset(token)
