@@ -192,14 +192,11 @@ async def test_a_dry_run_says_what_a_run_would_do(
     tried = command(*run, "--dry-run")
     assert tried.returncode == 1, tried.stderr
     assert "stops     a run would stop at the row id=5: ValueError: five" in tried.stdout
-    tried = command(*run, "--only", "6,7")
-    assert tried.returncode == 0, tried.stderr
-    assert "2 of 2 rows in 1 chunks, each rolled back" in tried.stdout
     tried = command(*run, "--sample", "50%", "--where", "id <> 5", "--limit", "3")
-    assert "3 of 3 rows" in tried.stdout
+    assert tried.returncode == 0, tried.stderr
+    assert "3 of 3 rows in 1 chunks, each rolled back" in tried.stdout
     for wrong, said in (
         (("--only", "x"), "with the rows that are selected"),
-        (("--sample", "200%"), "--sample"),
         (("--dry-run", "--processes", "2"), "a dry run is one worker's"),
     ):
         refused = command(*run, *wrong)
