@@ -9,7 +9,7 @@ from pydantic_settings import CliPositionalArg, NoDecode
 
 from ..jobs.states import SCHEMA
 from .option_group import GeneralOptions, Group
-from .option_types import Argument, Metavar, each_once, parse_share, split_commas
+from .option_types import Argument, Metavar, Seconds, each_once, parse_share, split_commas
 from .run import ServerOptions
 from .workers import WorkerOptions
 
@@ -78,6 +78,10 @@ class JobRunOptions(Group):
         str | None,
         Field(description="one run for each key: once it is done, a start changes nothing"),
         Metavar("KEY"),
+    ] = None
+    max_runtime: Annotated[
+        Seconds | None,
+        Field(gt=0, description="pause the run after so long, behind its chunk"),
     ] = None
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"

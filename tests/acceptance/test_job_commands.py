@@ -204,3 +204,19 @@ async def test_a_dry_run_says_what_a_run_would_do(
         assert said in refused.stderr
         assert "Traceback" not in refused.stderr
     assert await tally(engine) == {0: 20}
+
+
+async def test_a_run_is_paused_when_its_time_is_up(
+    command: Command, database_url: str, engine: AsyncEngine
+) -> None:
+    await fill(engine, 2_000)
+    slow = {"COUNTING_CHUNK": "20", "COUNTING_PAUSE": "0.05"}
+    run = ("job", "run", TARGET, "--database-url", database_url)
+    stopped = command(*run, "--max-runtime", "500ms", **slow)
+    assert stopped.returncode == 105, stopped.stderr
+    assert "paused by --max-runtime: `job run` goes on with it" in stopped.stdout
+    assert (await tally(engine)).get(0), "it is not done"
+    assert command(*run, "--max-runtime", "10h").returncode == 0
+    assert await tally(engine) == {1: 2_000}
+    refused = command(*run, "--max-runtime", "0s")
+    assert (refused.returncode, refused.stderr.count("\n")) == (104, 1)
