@@ -43,7 +43,17 @@ from .migrations.require import require_job, require_job_async
 from .migrations.state_tables import create_state_tables
 from .prepare_policy import PrepareContext
 from .status import JobStatus
-from .throttles import ActiveBackends, FlagFile, NiceRatio, Pace, ThrottleHook, Wait
+from .throttles import (
+    ActiveBackends,
+    FlagFile,
+    LockWaits,
+    NiceRatio,
+    Pace,
+    ThrottleHook,
+    TimeOfDay,
+    Wait,
+    WalRate,
+)
 
 __all__ = [
     "ActiveBackends",
@@ -52,12 +62,15 @@ __all__ = [
     "DryRun",
     "FlagFile",
     "JobStatus",
+    "LockWaits",
     "NiceRatio",
     "Pace",
     "PrepareContext",
     "Selection",
     "ThrottleHook",
+    "TimeOfDay",
     "Wait",
+    "WalRate",
     "cancel",
     "create_state_tables",
     "list_runs",

@@ -45,15 +45,13 @@ def _execute(session: AsyncSession, page: Page) -> Result[Any]:
     return await_only(session.execute(*page))  # a class of the application's has its own
 
 
-async def read_with_keys(session: AsyncSession, keyset: Keyset, page: Page) -> dict[str, Any]:
-    """Return by its key what a select yields that has the key's columns at its end."""
-    return {key: row for key, (_, row) in (await read_with_versions(session, keyset, page)).items()}
-
-
 async def read_with_versions(
     session: AsyncSession, keyset: Keyset, page: Page
 ) -> dict[str, tuple[str, Any]]:
-    """Return the same with each row's version, where the keyset has one."""
+    """
+    Return by its key what a select yields that has the key's columns at its end: each row, and
+    its version where the keyset has one.
+    """
     result = await session.execute(*page)
     if keyset.entities:
         result = result.unique()

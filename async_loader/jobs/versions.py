@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, column, func, inspect, literal_column
+from sqlalchemy import (
+    Alias,
+    ColumnElement,
+    Table,
+    Text,
+    cast,
+    column,
+    func,
+    inspect,
+    literal_column,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -46,12 +56,12 @@ def _version_of(keyset: Keyset, compare: Compare) -> ColumnElement[Any]:
 
 
 def _xmin(keyset: Keyset) -> ColumnElement[Any]:
-    tables = {element.table for element in keyset.elements}
-    if keyset.ordering.on_sqlite or len(tables) != 1:
+    read = keyset.only_keys.get_final_froms()
+    if keyset.ordering.on_sqlite or len(read) != 1 or not isinstance(read[0], Table | Alias):
         raise ConfigurationError(
-            "prepare_compare='xmin' is for the one table of a key, on PostgreSQL: say 'columns'"
+            "prepare_compare='xmin' is for a select of one table, on PostgreSQL: say 'columns'"
         )
-    return cast(column("xmin", _selectable=tables.pop()), Text)
+    return cast(column("xmin", _selectable=read[0]), Text)
 
 
 def _digest(columns: list[Any], *, on_sqlite: bool) -> ColumnElement[Any]:

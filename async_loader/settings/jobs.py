@@ -12,6 +12,7 @@ from .option_group import GeneralOptions, Group
 from .option_types import (
     Argument,
     Metavar,
+    Seconds,
     arguments_of,
     each_once,
     parse_share,
@@ -85,6 +86,10 @@ class JobRunOptions(Group):
         str | None,
         Field(description="one run for each key: once it is done, a start changes nothing"),
         Metavar("KEY"),
+    ] = None
+    max_runtime: Annotated[
+        Seconds | None,
+        Field(gt=0, description="pause the run after so long, behind its chunk"),
     ] = None
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="on stderr: a bar on a terminal, else a line every 5 s"

@@ -9,7 +9,7 @@ Importing this imports none of it: `plugin.py` is loaded by every pytest of an e
     statements.py  the statements of a test, seen while it runs
     carrying.py    threads that a test starts, which are its own
     fake_clock.py  a clock that jumps
-    interrupts.py  cutting a job off where a kill would
+    interrupts.py  cutting a job off where a kill would; exactly_once.py: at each of its commits
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .budgets import Budget, QueryBudget, QueryBudgetExceeded
+    from .exactly_once import NotExactlyOnceError, assert_exactly_once
     from .fake_clock import FakeClock
     from .fixture import LoadTest, LoadTestFailed, LoadTestResult
     from .interrupts import Interrupted, interrupt_after
@@ -31,8 +32,10 @@ __all__ = [
     "LoadTest",
     "LoadTestFailed",
     "LoadTestResult",
+    "NotExactlyOnceError",
     "QueryBudget",
     "QueryBudgetExceeded",
+    "assert_exactly_once",
     "interrupt_after",
     "load_test",
     "query_budget",
@@ -40,6 +43,7 @@ __all__ = [
 
 _WHERE = {
     "budgets": "Budget QueryBudget QueryBudgetExceeded",
+    "exactly_once": "NotExactlyOnceError assert_exactly_once",
     "fake_clock": "FakeClock",
     "interrupts": "Interrupted interrupt_after",
     "fixture": "LoadTest LoadTestFailed LoadTestResult",

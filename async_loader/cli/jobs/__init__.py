@@ -69,7 +69,7 @@ def _run(settings: JobRunSettings) -> int:
         return run_until_stopped(lambda stop: _dry_run(job, settings, stop), loop="auto")
     with progress_view(stderr(), settings.progress, _how_far) as view:
         status = run_until_stopped(
-            lambda stop: _run_job(job, settings, stop, view), loop="auto", exits_stop=True
+            lambda stop: _run_in_time(job, settings, stop, view), loop="auto", exits_stop=True
         )
     stdout().write(report.summary(status))
     stdout().flush()
@@ -102,6 +102,24 @@ async def _dry_run(job: BatchJob, settings: JobRunSettings, stop: Stop) -> int:
 def _how_far(status: JobStatus) -> HowFar:
     done = status.rows_read + status.rows_skipped
     return HowFar(done, status.total, report.progress_line(status), status.job)
+
+
+async def _run_in_time(
+    job: BatchJob, settings: JobRunSettings, stop: Stop, view: ProgressView[JobStatus]
+) -> JobStatus:
+    """Run a job, and ask it to stop when its time is up: whoever runs it again goes on."""
+    if settings.max_runtime is None:
+        return await _run_job(job, settings, stop, view)
+
+    def end() -> None:
+        if not stop.requested.is_set():  # a second request would cut its chunks off
+            stop.request("--max-runtime")
+
+    timer = asyncio.get_running_loop().call_later(settings.max_runtime, end)
+    try:
+        return await _run_job(job, settings, stop, view)
+    finally:
+        timer.cancel()
 
 
 async def _run_job(

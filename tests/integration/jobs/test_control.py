@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -26,9 +27,12 @@ from async_loader.jobs import (
     ActiveBackends,
     BatchJob,
     FlagFile,
+    LockWaits,
     NiceRatio,
     Pace,
+    TimeOfDay,
     Wait,
+    WalRate,
     cancel,
     list_runs,
     pause,
@@ -222,6 +226,82 @@ async def test_active_backends(database_url: str, engine: AsyncEngine) -> None:
         assert await ActiveBackends(1)(Pace(0.0, engine)) is None
         await lock.execute(text("SELECT pg_advisory_unlock(5)"))
         await busy
+
+
+async def test_who_waits_for_locks_is_waited_for_by_a_role_of_no_privilege(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    pace = Pace(0.0, engine)
+    assert await LockWaits()(pace) is None
+    async with engine.connect() as lock, engine.connect() as waiting:
+        await lock.execute(text("SELECT pg_advisory_lock(5)"))
+        busy = asyncio.ensure_future(waiting.execute(text("SELECT pg_advisory_lock(5)")))
+        while (wait := await LockWaits()(pace)) is None:
+            await asyncio.sleep(0.01)
+        assert wait.why == "1 wait for locks, more than 0"
+        assert await LockWaits(1)(pace) is None
+        await lock.execute(text("SELECT pg_advisory_unlock(5)"))
+        await busy
+    assert await LockWaits()(pace) is None
+
+
+async def test_wal_is_waited_for_by_its_rate(engine: AsyncEngine) -> None:
+    """A megabyte and more within a second, of which half of one is let in."""
+    clock = FakeClock()
+    rate = WalRate(500_000, clock=lambda: clock.now_ns() / 1e9)
+    pace = Pace(0.0, engine)
+    assert await rate(pace) is None
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE wide AS SELECT generate_series(1, 40000) AS n"))
+    clock.advance(1)
+    wait = await rate(pace)
+    assert wait is not None
+    assert wait.again
+    assert re.fullmatch(r"[\d.]+ MB/s of WAL, more than 0\.5", wait.why)
+    clock.advance(5)
+    generous = WalRate(1e12, clock=lambda: clock.now_ns() / 1e9)
+    assert await generous(pace) is None
+    clock.advance(1)
+    assert await generous(pace) is None
+    clock.advance(100)
+    assert await rate(pace) is None, "what was long ago is no rate"
+
+
+@pytest.mark.parametrize(
+    ("span", "zone", "now", "rest"),
+    [
+        ("22:00-06:00", "UTC", "2026-02-03T23:00", None),
+        ("22:00-06:00", "UTC", "2026-02-03T05:59", None),
+        ("22:00-06:00", "UTC", "2026-02-03T06:00", 60),
+        ("22:00-06:00", "UTC", "2026-02-03T21:59:30", 30),
+        ("09:00-17:00", "Europe/Berlin", "2026-07-03T07:00", None),
+        ("09:00-17:00", "Europe/Berlin", "2026-07-03T06:59:50", 10),
+        ("09:00-17:00", "Europe/Berlin", "2026-07-03T15:00", 60),
+    ],
+)
+async def test_a_time_of_day(
+    engine: AsyncEngine, span: str, zone: str, now: str, rest: int | None
+) -> None:
+    hook = TimeOfDay(span, zone, now=lambda: datetime.fromisoformat(f"{now}+00:00"))
+    wait = await hook(Pace(0.0, engine))
+    assert (wait and wait.seconds) == rest
+    assert wait is None or wait.why == f"it is not {span} ({zone})"
+
+
+async def test_a_throttle_that_is_none_is_refused(tmp_path: Path) -> None:
+    for wrong in ("22-6", "25:00-01:00", "10:00-10:00", ""):
+        with pytest.raises(ConfigurationError, match="say 22:00-06:00"):
+            TimeOfDay(wrong)
+    with pytest.raises(ConfigurationError, match="no time zone 'Mars/North'"):
+        TimeOfDay("22:00-06:00", "Mars/North")
+    with pytest.raises(ConfigurationError, match="above 0"):
+        WalRate(0)
+    file = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'file.sqlite'}")
+    await fill(file, 10)
+    with pytest.raises(ConfigurationError, match="LockWaits asks PostgreSQL"):
+        await counting(throttles=[LockWaits()]).run(async_sessionmaker(file))
+    assert await tally(file) == {0: 10}
+    await file.dispose()
 
 
 async def test_a_flag_file_holds_a_job_and_its_status_says_so(

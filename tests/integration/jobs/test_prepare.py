@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import ForeignKey, select, text, update
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, load_only, mapped_column
 
 from async_loader.errors import ConfigurationError, JobError
 from async_loader.jobs import BatchJob, Chunk, PrepareContext, status
 from async_loader.jobs import preparing as preparing_module
+from async_loader.jobs.connections import engine_of
 from async_loader.testing import Interrupted, interrupt_after
 from tests.counting import Counter, fill, tally
 
@@ -387,6 +388,35 @@ async def test_a_mapped_version_is_what_counts(engine: AsyncEngine, sessions: Se
 
     await job.run(sessions)
     assert sorted(calls) == [1, 2, 2]
+
+
+async def test_xmin_is_refused_where_it_would_miss_a_table(sessions: Sessions) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Whole(Base):
+        __tablename__ = "whole"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Part(Whole):
+        __tablename__ = "part"
+        id: Mapped[int] = mapped_column(ForeignKey(Whole.id), primary_key=True)
+        body: Mapped[str]
+
+    engine = await engine_of(sessions)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    with pytest.raises(ConfigurationError, match="for a select of one table"):
+        await Prepared(select=select(Part), prepare_compare="xmin").run(sessions)
+
+
+async def test_what_is_not_loaded_is_the_rows_failure_and_says_so(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await fill(engine, 5)
+    job = Prepared(select=select(Counter).options(load_only(Counter.id)))
+    with pytest.raises(JobError, match="stopped at the row id=1: DetachedInstanceError"):
+        await job.run(sessions)
 
 
 async def test_on_sqlite(tmp_path: Path) -> None:
