@@ -29,6 +29,7 @@ def plan_lines(result: RunResult) -> Iterator[str]:
         yield (
             f"{plan.operation}: {plan.statement}: {plan.mean_ms:,.1f} ms on average of "
             f"{plan.calls:,}, at most {plan.slowest_ms:,.1f} ms"
+            f"{f', at {plan.source}' if plan.source else ''}"
         )
         yield from (f"  ! {finding}" for finding in plan.findings)
         if plan.note is not None:

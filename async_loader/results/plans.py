@@ -46,6 +46,7 @@ class StatementPlan(Part):
     note: Annotated[str | None, Meta(description="why it was not executed, or has no plan")] = None
     findings: Annotated[tuple[str, ...], Meta(description="what is to be looked at")] = ()
     parameters: Annotated[str | None, Meta(description="only where they were asked for")] = None
+    source: Annotated[str | None, Meta(description="the user's line that sent it first")] = None
 
     @property
     def shape(self) -> tuple[tuple[int, str], ...]:

@@ -178,8 +178,8 @@ class OutputOptions(Group):
         NoDecode,
         BeforeValidator(split_commas),
         Field(
-            description="also write html=FILE, json=FILE, junit=FILE or markdown=FILE "
-            "(-: stdout); may be repeated"
+            description="also write html=FILE, json=FILE, junit=FILE, markdown=FILE, sarif=FILE "
+            "or codequality=FILE (-: stdout); may be repeated"
         ),
         Metavar("FORM=FILE"),
     ] = Field(default_factory=list)

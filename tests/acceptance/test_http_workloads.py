@@ -170,6 +170,7 @@ def test_in_process_each_route_has_its_statements_waits_and_n_plus_one(
         "--threshold", "errors{area:orders}:rate==0",
         "--threshold", f"errors{{op:{BROKEN}}}:rate==100%",
         "--threshold", f"checks{{op:{LINES} is 200}}:rate==100%",
+        "--out", "sarif=gate.sarif", "--out", "codequality=gate.json",
         "--junit", "gate.xml", "--html", "gate.html", "--out", "markdown=gate.md",
     )  # fmt: skip
     lines, every = found["by_operation"][LINES], found["by_operation"]["GET /lines"]
@@ -180,6 +181,10 @@ def test_in_process_each_route_has_its_statements_waits_and_n_plus_one(
     number = next(n for n, line in enumerate(APP.splitlines(), 1) if "session.get(Order" in line)
     assert (repeat["operation"], repeat["most"]) == ("GET /lines", 10)
     assert repeat["source"].startswith(f"app.py:{number} in ")
+    (quality,) = json.loads((folder / "gate.json").read_text())
+    assert quality["location"] == {"path": "app.py", "lines": {"begin": number}}
+    (sarif,) = json.loads((folder / "gate.sarif").read_text())["runs"][0]["results"]
+    assert sarif["partialFingerprints"]["asyncLoader/v1"] == quality["fingerprint"]
     assert found["by_operation"][BROKEN]["failed"] == found["operations"]["failed"] > 0
     assert found["by_operation"]["GET /broken/{kind}, 404"]["failed"] == 0, "an answer all the same"
     assert found["errors"]["HTTP 503"]["by_operation"] == {BROKEN: found["operations"]["failed"]}

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
+from ...failures.source_lines import user_place_here, written
 from .times import current_times
 
 # Distinct statements that are watched: values written into SQL make a new one each time.
@@ -22,6 +23,7 @@ class SlowStatement:
     """How often a statement was sent, and its slowest call."""
 
     operation: str
+    source: str | None = None
     calls: int = 0
     total_ns: int = 0
     slowest_ns: int = -1
@@ -87,7 +89,9 @@ class SlowStatements:
         if found is None:
             if len(self._found) >= _MOST:
                 return
-            found = self._found[statement] = SlowStatement(times.operation)
+            place = user_place_here()
+            source = None if place is None else written(place)
+            found = self._found[statement] = SlowStatement(times.operation, source)
         found.calls += 1
         found.total_ns += taken
         if taken > found.slowest_ns:

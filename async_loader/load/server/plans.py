@@ -60,6 +60,7 @@ async def plans_of(
             mean_ms=slow.mean_ns / 1e6,
             slowest_ms=slow.slowest_ns / 1e6,
             parameters=repr(slow.parameters)[:1000] if parameters else None,
+            source=slow.source,
         )
         found.append(await _explained(engine, statement, slow.parameters, plan, shown=parameters))
     return tuple(found)

@@ -71,6 +71,7 @@ async def test_a_read_is_executed_again_and_its_values_are_hidden(shop: AsyncEng
     sent = "SELECT count(*) FROM song WHERE artist_id = :id AND code <> :secret"
     (plan,) = await plans_of(shop, sent)
     assert (plan.operation, plan.calls, plan.executed, plan.note) == ("all", 3, True, None)
+    assert str(plan.source).startswith("tests/integration/load/test_plans.py:")
     assert [node.what for node in plan.nodes] == ["Aggregate", "Seq Scan on song"]
     scan = plan.nodes[1]
     assert (scan.depth, scan.rows, scan.loops) == (1, 100, 1)
