@@ -35,7 +35,7 @@ from ..reports.comparison import group
 from ..reports.forms import COMPARE_FORMS, RUN_FORMS, SWEEP_FORMS, Forms
 from ..results.run import RunResult
 from ..runtime.event_loop import told_left
-from ..runtime.outputs import DONE, check_outputs, complain, show, write_outputs
+from ..runtime.outputs import DONE, check_outputs, complain, show, write_job_summary, write_outputs
 from ..runtime.process import Signals, Work, leave_errors_to_the_report, run_until_stopped
 from ..runtime.streams import give_up, kept_streams, stderr, stdout, tell
 from ..runtime.under_way import under_way
@@ -177,6 +177,7 @@ def _report(
 ) -> int:
     result = held_against(baselines, result, spec.baseline)
     code = write_outputs(settings.outputs, RUN_FORMS, result, _say_verdict(result))
+    write_job_summary(settings.outputs, RUN_FORMS, result)
     shown = show(summary(console_report.render, result), settings.outputs)
     return code or shown
 
@@ -218,6 +219,7 @@ def _compare(settings: CompareSettings) -> int:
         judged = STOPPED
     compared = group(runs)
     code = write_outputs(settings.outputs, COMPARE_FORMS, compared, code or judged)
+    write_job_summary(settings.outputs, COMPARE_FORMS, compared)
     shown = show(summary(comparison_report.render, compared), settings.outputs)
     return code or shown
 
@@ -245,6 +247,7 @@ def _sweep(settings: SweepSettings) -> int:
         return code or STOPPED
     code = code or _code_of_steps(steps, settings.latency_limit)
     code = write_outputs(settings.outputs, SWEEP_FORMS, steps, code)
+    write_job_summary(settings.outputs, SWEEP_FORMS, steps)
     shown = show(summary(sweep_report.render, steps), settings.outputs)
     return code or shown
 

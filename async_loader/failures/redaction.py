@@ -77,10 +77,15 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def masked(text: str) -> str:
+    """Return SQL with its literals masked."""
+    return _LITERAL.sub("?", text)
+
+
 @lru_cache(maxsize=1024)
 def shortened(statement: str) -> str:
     """Return SQL in one line: literals masked as they may be anybody's, long columns left out."""
-    text = " ".join(_LITERAL.sub("?", statement).split())
+    text = " ".join(masked(statement).split())
     text = _COLUMNS.sub(r"\1...\2", text)
     return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 4]} ..."
 

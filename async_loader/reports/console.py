@@ -29,6 +29,7 @@ from .findings import (
 )
 from .narrow import is_too_wide, one_below_another
 from .next_command import next_lines
+from .plans import plan_parts
 from .shards import headings, rows
 
 _DURABILITY = ("fsync", "synchronous_commit", "journal_mode", "synchronous")
@@ -54,6 +55,7 @@ def render(result: RunResult, *, width: int = 80, color: bool = False) -> str:
     if result.shards:
         parts.append(_shards(result))
     parts += _repeats(result)
+    parts += plan_parts(result)
     parts += _errors(result)
     parts += _checks(result)
     parts += _thresholds(verdict)

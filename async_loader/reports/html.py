@@ -95,7 +95,12 @@ def _page(
 def _findings(result: RunResult) -> list[str]:
     command = next_command(result)
     following = [] if command is None else [f"Latencies at 70 % of that throughput: {command}"]
-    return [*sentences(result), *following]
+    plans = [
+        f"{plan.operation}: {plan.statement}: {finding}"
+        for plan in result.plans or ()
+        for finding in plan.findings
+    ]
+    return [*sentences(result), *plans, *following]
 
 
 # --- what the page says --------------------------------------------------------------------

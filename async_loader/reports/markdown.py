@@ -16,6 +16,7 @@ from .comparison import RunsByMode, base_of, ratios
 from .console import milliseconds, sentences, service_times
 from .findings import repeat_lines, server_lines
 from .next_command import next_command
+from .plans import plan_lines
 from .sweep import advice_lines, advice_of, headline, latency_limit, level_text
 
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99_9", "max")
@@ -187,6 +188,10 @@ def _findings(result: RunResult) -> Iterator[str]:
     if result.repeated_statements:
         yield from ("", "Repeated statements (N+1):", "")
         yield from (f"- {_plain(line)}" for line in repeat_lines(result))
+    if lines := list(plan_lines(result)):
+        yield from ("", "Plans of the slowest statements:", "", "```text")
+        yield from (line.replace("`", "'") for line in lines)
+        yield "```"
     if result.server_side is not None:
         yield from ("", "Server:", "")
         yield from (f"- {_plain(text)}" for _, text in server_lines(result.server_side))

@@ -21,6 +21,7 @@ from .loop_profile import Leak, LoopProfile
 from .notes import LATER, OMITTED, After, Rebuilt, Stored, shown
 from .part import Part
 from .parts import CheckResult, OperationResult, PoolResult, ProcessResult, Series, optional
+from .plans import StatementPlan, merged_plans
 from .schedule import ScheduleResult
 from .shards import ShardResult
 from .slices import Slices
@@ -102,6 +103,12 @@ class RunResult(Part):
     warm_up: Annotated[WarmUpResult | None, LATER] = None
     stopped_by: Annotated[
         str | None, Meta(description="by what it was interrupted: a signal's name"), LATER
+    ] = None
+    plans: Annotated[
+        tuple[StatementPlan, ...] | None,
+        Meta(description="of its slowest statements, where they were asked for"),
+        LATER,
+        OMITTED,
     ] = None
     stages: Annotated[
         tuple[NotNegative, ...] | None,
@@ -238,6 +245,7 @@ class RunResult(Part):
             stopped_by=self.stopped_by or other.stopped_by,
             ended_by=self.ended_by or other.ended_by,
             stages=self.stages or other.stages,
+            plans=optional(merged_plans, self.plans, other.plans),
         )
 
     @classmethod

@@ -68,6 +68,18 @@ def show(render: Callable[..., str], outputs: Sequence[str]) -> int:
     return DONE
 
 
+def write_job_summary(outputs: Sequence[str], forms: Forms, found: Any) -> None:
+    """Add what was found to a CI job's summary, where the environment names its file."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path or any(Path(output.partition("=")[2]) == Path(path) for output in outputs):
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as summary:
+            summary.write(forms["markdown"](found) + "\n")
+    except OSError as error:  # it is nothing that was asked for
+        tell(f"async_loader: the job's summary could not be written: {error.strerror}")
+
+
 def write_outputs(outputs: Sequence[str], forms: Forms, found: Any, code: int) -> int:
     """Write what was found wherever it is wanted; return the code, or 1 where that failed."""
     for output in outputs:

@@ -27,8 +27,6 @@ jobs:
       - run: {install}
       - name: Load gate
         run: {run}
-      - if: always()
-        run: cat summary.md >> "$GITHUB_STEP_SUMMARY"
 """
 _GITLAB = """\
 # In .gitlab-ci.yml:  include: {path}
@@ -40,9 +38,9 @@ load gate:
     - {run}
   artifacts:
     when: always
-    paths: [summary.md]
     reports:
       junit: gate.xml
+      codequality: findings.json
 """
 
 
@@ -56,7 +54,7 @@ def ci_of(folder: Path, ci: Ci, target: str, needs: str) -> tuple[Path, str] | N
     install = f"pip install {' '.join(filter(None, installed))}"
     run = (
         f"async_loader -w {target} --ops 2000 --threshold 'errors:rate<1%' "
-        "--junit gate.xml --out markdown=summary.md"
+        f"--junit gate.xml{' --out codequality=findings.json' if ci == 'gitlab' else ''}"
     )
     if ci == "github":
         path = folder / ".github" / "workflows" / "load-gate.yml"

@@ -129,6 +129,16 @@ class ModeOptions(LoadOptions):
         True, description="ask PostgreSQL for its own account of the run: statements, waits, cache"
     )
 
+    explain_slowest: Annotated[
+        int,
+        Field(ge=0, le=100, description="show the plans of so many statements, the slowest, asked "
+                                        "for after measuring (PostgreSQL)"),
+        Metavar("N"),
+    ] = 0  # fmt: skip
+    explain_parameters: bool = Field(
+        False, description="show the values in those plans, and the parameters of the slowest call"
+    )
+
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         if (self.rate or self.stage) and self.mode != "semaphore":

@@ -20,7 +20,7 @@ from ..verdict import regression, thresholds
 
 # Ours stays what the command was started with, while the process's is stderr.
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-OUTPUTS = ("html", "json", "junit", "markdown")
+OUTPUTS = ("codequality", "html", "json", "junit", "markdown", "sarif")
 
 # A comparison's rows: the modes, and the first of them with SQLAlchemy's own inserts.
 CompareMode = Literal["semaphore", "chunks", "unbounded", "sync", "threads", "stock"]

@@ -178,8 +178,8 @@ class OutputOptions(Group):
         NoDecode,
         BeforeValidator(split_commas),
         Field(
-            description="also write html=FILE, json=FILE, junit=FILE or markdown=FILE "
-            "(-: stdout); may be repeated"
+            description="also write html=FILE, json=FILE, junit=FILE, markdown=FILE, sarif=FILE "
+            "or codequality=FILE (-: stdout); may be repeated"
         ),
         Metavar("FORM=FILE"),
     ] = Field(default_factory=list)
@@ -294,6 +294,13 @@ class RunSettings(
             self.load_model.throttle(
                 Partition(0, self.number_of_processes)
             )  # which refuses too high a rate
+        if self.explain_slowest and (
+            self.is_split or self.mode in SYNC_MODES or not self.time_split
+        ):
+            raise ValueError(
+                "--explain-slowest is of one event loop that is timed: it excludes --processes, "
+                "--cluster, the modes sync and threads, and --no-time-split"
+            )
         if self.profile is not None:
             if self.is_split or self.mode in SYNC_MODES or not self.time_split:
                 raise ValueError(

@@ -47,6 +47,8 @@ def spec_of(settings: RunSettings) -> LoadTestSpec:
             n_plus_one=settings.n_plus_one,
             profile=Path(settings.profile) if settings.profile is not None else None,
             server_side=settings.server_side,
+            explain_slowest=settings.explain_slowest,
+            explain_parameters=settings.explain_parameters,
         ),
         database=replace(
             server_of(settings),

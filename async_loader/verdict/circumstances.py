@@ -21,6 +21,8 @@ _OF_NO_MATTER = {
         "grace",
         "give_up",
         "on_worker_loss",
+        "explain_slowest",
+        "explain_parameters",
     ),
     *("keep_data", "server_directory"),
 }
@@ -40,10 +42,27 @@ def differences(baselines: Mapping[str, RunResult], result: RunResult) -> Iterat
 def _between(baseline: RunResult, result: RunResult) -> Iterator[str]:
     if baseline.outcome != "done":
         yield f"the run was {baseline.outcome}"
+    yield from _plans(baseline, result)
     then, now = _facts(baseline), _facts(result)
     for name, value in now.items():
         if name in then and then[name] != value:
             yield f"{name}: {_shown(value)} now, {_shown(then[name])}"
+
+
+def _plans(baseline: RunResult, result: RunResult) -> Iterator[str]:
+    """Yield the statements of both whose plans have not the same steps."""
+    before = {plan.statement: plan for plan in baseline.plans or () if plan.nodes}
+    for plan in result.plans or ():
+        known = before.get(plan.statement)
+        if known is None or not plan.nodes or known.shape == plan.shape:
+            continue
+        then, now = ([node.what for node in one.nodes] for one in (known, plan))
+        gone = [what for what in then if what not in now]
+        come = [what for what in now if what not in then]
+        yield (
+            f"the plan of {plan.statement}: {', '.join(come) or 'other steps'} now, "
+            f"{', '.join(gone) or 'other steps'}"
+        )
 
 
 def _facts(result: RunResult) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .loop_meter import LoopMeter
 from .patches import Patches
 from .pools import Pools, PoolWatch, current_watch
 from .sampler import LoopSampler
+from .slow import SlowStatements
 from .speedscope import write_profile
 from .steps import spawning, stepped
 from .times import OperationTimes, current_times
@@ -54,6 +55,7 @@ class Instruments:
         self._n_plus_one = n_plus_one
         self.meter = meter
         self.sampler: LoopSampler | None = None
+        self.slow: SlowStatements | None = None
         self._unattributed = unattributed.statements
 
     def times(self, operation: str, queued_ns: int = 0) -> OperationTimes | None:
@@ -90,6 +92,8 @@ class Instruments:
         self._unattributed = unattributed.statements
         if self.sampler is not None:
             self.sampler.reset()
+        if self.slow is not None:
+            self.slow.clear()
 
     def profile(self) -> LoopProfile | None:
         """Return what the sampler has seen; None where there is no event loop to sample."""
@@ -164,12 +168,14 @@ def attached(
     n_plus_one: int = 0,
     on_loop: bool = True,
     keep_stacks: bool = False,
+    slow_statements: bool = False,
 ) -> Instruments:
     """
     Watch the engines of the process until the stack ends; `sessions` name the run's own.
 
     `on_loop`: operations are tasks of this thread's event loop; else they are calls in threads.
-    `keep_stacks`: the sampler keeps whole stacks, for a profile.
+    `keep_stacks`: the sampler keeps whole stacks, for a profile. `slow_statements`: those of the
+    run's own engine are timed, and the parameters of the slowest kept.
     """
     watch = PoolWatch(sync_engine_of(sessions))
     stack.enter_context(_watching(watch))
@@ -178,6 +184,9 @@ def attached(
     if meter is not None and time_split:
         instruments.sampler = LoopSampler(meter, keep_stacks=keep_stacks)
         stack.enter_context(instruments.sampler.sampling())
+    if slow_statements and time_split and watch.engine is not None:
+        instruments.slow = SlowStatements()
+        stack.enter_context(instruments.slow.listening(watch.engine))
     return instruments
 
 

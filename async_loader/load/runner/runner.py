@@ -11,6 +11,7 @@ from ...concurrency.clock import SYSTEM_CLOCK, Clock
 from ...concurrency.stop import Stop
 from ...database.session_factories import Sessions, engine_of, why_unusable
 from ...errors import ConfigurationError, TeardownError
+from ...results.plans import StatementPlan
 from ...results.run import RunResult
 from ...runtime.under_way import under_way
 from ...verdict.thresholds import check_names
@@ -21,6 +22,7 @@ from ..metrics.metrics import Metrics
 from ..metrics.process_meter import ProcessMeter
 from ..pacing.throttles import Throttle, stage_seconds
 from ..partition import WHOLE, ShardCoordinator
+from ..server.plans import plans_of
 from ..server.statistics import server_watch
 from ..specs.run import RunSpec, VerdictSpec
 from ..workload import Mix, Workload
@@ -99,9 +101,11 @@ class _Run:
             time_split=wanted.time_split and any(o.isolated for o in self.mix.operations),
             n_plus_one=wanted.n_plus_one,
             keep_stacks=wanted.profile is not None,
+            slow_statements=wanted.explain_slowest > 0,
         )
+        self._engine = engine_of(sessions)
         self._server = await stack.enter_async_context(
-            server_watch(engine_of(sessions), self._instruments.pool, wanted=wanted.server_side)
+            server_watch(self._engine, self._instruments.pool, wanted=wanted.server_side)
         )
         self.phase = Phase(
             self._workload.name,
@@ -162,15 +166,35 @@ class _Run:
             result,
             stopped_by=self._stop.by if interrupted else None,
             stages=stage_seconds(self._spec.throttle),
+            plans=await self._plans(),
             server_side=await self._server.end(),
             loop_profile=self._instruments.profile(),
             leaks=self._instruments.leaks(),
-            unseen=self._instruments.unseen(),
+            unseen=(*self._instruments.unseen(), *self._without_plans()),
             warm_up=warm_up,
         )
         if (file := self._spec.instruments.profile) is not None:
             self._instruments.write_profile(file, self._workload.name)
         return result
+
+    def _without_plans(self) -> tuple[str, ...]:
+        """Return why there are no plans, where they are wanted and cannot be had."""
+        if not self._spec.instruments.explain_slowest:
+            return ()
+        if self._engine is None:
+            return ("No plans: the run has no engine of SQLAlchemy's to ask.",)
+        if (name := self._engine.dialect.name) != "postgresql":
+            return (f"No plans: they are PostgreSQL's, and this is {name}.",)
+        return ()
+
+    async def _plans(self) -> tuple[StatementPlan, ...] | None:
+        """Return the plans of the slowest statements, where they are wanted and can be had."""
+        wanted, slow = self._spec.instruments, self._instruments.slow
+        if slow is None or self._stop.requested.is_set() or self._without_plans():
+            return None
+        assert self._engine is not None
+        slowest = slow.slowest(wanted.explain_slowest)
+        return await plans_of(self._engine, slowest, parameters=wanted.explain_parameters)
 
     async def _perform(self, on_progress: OnProgress | None) -> tuple[Metrics, float, ProcessMeter]:
         """Perform what is counted; a part begins when all do, and tells its lead of itself."""

@@ -44,6 +44,8 @@ class RunOptions(TypedDict, total=False):
     n_plus_one: int
     profile: Path | None
     server_side: bool
+    explain_slowest: int
+    explain_parameters: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +130,15 @@ class InstrumentSpec:
     profile: Path | None = None
     """Where the stacks go that the event loop was seen at."""
     server_side: bool = False
+    explain_slowest: int = 0
+    """Of so many statements, the slowest, the plan is asked for after measuring."""
+    explain_parameters: bool = False
+    """Whether plans show the values in them."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` for what is no number of times."""
         _check("n_plus_one", self.n_plus_one, 0, whole=True)
+        _check("explain_slowest", self.explain_slowest, 0, whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import asyncpg  # noqa: F401  pytester forgets what is imported later, which C code may not survive
+# pytester forgets what a test is the first to import: C code and SQLAlchemy's registry, which do
+# not bear to be imported twice, are there before.
+import asyncpg  # noqa: F401
 import pytest
+import sqlalchemy.dialects.postgresql.asyncpg  # noqa: F401
 
 from tests.acceptance.conftest import ROOT
 

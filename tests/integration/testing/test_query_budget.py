@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import asyncpg  # noqa: F401  pytester forgets what is imported later, which C code may not survive
+# pytester forgets what a test is the first to import: C code and SQLAlchemy's registry, which do
+# not bear to be imported twice, are there before.
+import asyncpg  # noqa: F401
 import pytest
+import sqlalchemy.dialects.postgresql.asyncpg  # noqa: F401
 
 ROOT = Path(__file__).parents[3]
 pytest_plugins = ["pytester"]

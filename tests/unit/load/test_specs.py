@@ -64,6 +64,8 @@ def test_every_keyword_reaches_its_part() -> None:
         "n_plus_one": 9,
         "profile": Path("stacks.json"),
         "server_side": True,
+        "explain_slowest": 3,
+        "explain_parameters": True,
     }
     spec = RunSpec.of(ops=5, concurrency=6, thresholds=["errors:rate<1%"], **values)
     parts = (spec.load, spec.timeouts, spec.verdict, spec.sampling, spec.instruments)
@@ -163,6 +165,8 @@ ARRIVES: dict[str, tuple[Any, str, Any]] = {
     "time_split": (False, "instruments.time_split", False),
     "n_plus_one": (9, "instruments.n_plus_one", 9),
     "server_side": (False, "instruments.server_side", False),
+    "explain_slowest": (3, "instruments.explain_slowest", 3),
+    "explain_parameters": (True, "instruments.explain_parameters", True),
     "database_url": ("sqlite:///x.db", "database.url", "sqlite:///x.db"),
     "server_directory": (Path("/srv"), "database.server_directory", Path("/srv")),
     "pool_size": (11, "database.pool_size", 11),

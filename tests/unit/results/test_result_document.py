@@ -23,6 +23,7 @@ from async_loader.results.findings import (
 from async_loader.results.loop_profile import Blocking, Leak, LoopProfile
 from async_loader.results.machine import MachineResult
 from async_loader.results.parts import CheckResult
+from async_loader.results.plans import PlanNode, StatementPlan
 from async_loader.results.schedule import ScheduleResult
 from async_loader.results.shards import ShardResult
 from async_loader.results.slices import Slice, Slices
@@ -89,6 +90,16 @@ def everything() -> RunResult:
         stopped_by="SIGTERM",
         ended_by="a feed",
         stages=(0.5, 1.0),
+        plans=(
+            StatementPlan(
+                "SELECT",
+                "create",
+                1,
+                1.5,
+                2.5,
+                (PlanNode(0, "Seq Scan on x", "a", 1, 1, 1, 0.5, 1),),
+            ),
+        ),
     )
 
 
