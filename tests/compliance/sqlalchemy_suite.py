@@ -74,7 +74,6 @@ PROMISED = {
         "inheritance/test_single.py",
         "inheritance/test_assorted_poly.py",
         "../ext/test_baked.py",
-        "../ext/asyncio/test_session.py",
     ],
 }
 

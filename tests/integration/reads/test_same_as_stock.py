@@ -62,7 +62,7 @@ left_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableException
 
 @left_open
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("start", range(0, 16, 8))
+@pytest.mark.parametrize("start", range(64, 80, 8))
 async def test_programs_see_alike(read_url: str, driver: str, start: int) -> None:
     await _programs(read_url, driver, range(start, start + 8))
 
