@@ -293,6 +293,7 @@ class JobDocument(Document):
     rows_read: int
     rows_written: int
     rows_skipped: int
+    rows_prepared: int
     retried: int
     chunks: int
     partitions: int
