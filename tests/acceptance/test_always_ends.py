@@ -61,6 +61,11 @@ STOPS = [
 # The ways that async is compared with: what hangs there cannot be cancelled.
 SYNC_KINDS = ["hangs", "hangs_in_a_call", "holds_the_interpreter"]
 SYNC = [(mode, kind) for mode in ("sync", "threads") for kind in SYNC_KINDS]
+# They end by the same watchdog in either mode.
+SYNC_FEW = [
+    pytest.param(*one, marks=[pytest.mark.soak] if one in SYNC[4:] else [], id="-".join(one))
+    for one in SYNC
+]
 
 
 def bound() -> float:
@@ -115,7 +120,7 @@ def test_it_ends_when_it_is_stopped(
         assert found["operations"]["completed"] > 0
 
 
-@pytest.mark.parametrize(("mode", "kind"), SYNC)
+@pytest.mark.parametrize(("mode", "kind"), SYNC_FEW)
 def test_a_sync_run_ends_by_itself(begin: Begin, tmp_path: Path, mode: str, kind: str) -> None:
     options = ["--threshold", "errors:count<1", "--max-error-rate", "1"]
     process = begin(kind, "--mode", mode, "--ops", "40", *options)

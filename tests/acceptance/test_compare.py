@@ -86,7 +86,9 @@ def under_way(tmp_path: Path, *argv: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+)
 def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
     process = under_way(tmp_path, "compare", "--workload", "noop", "--duration", "9s")
     process.send_signal(number)
@@ -96,7 +98,9 @@ def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Sign
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("workload", ["noop", "mine.py:workload"])
+@pytest.mark.parametrize(
+    "workload", [pytest.param("noop", marks=pytest.mark.soak), "mine.py:workload"]
+)
 def test_no_run_outlives_a_command_that_is_killed(tmp_path: Path, workload: str) -> None:
     (tmp_path / "mine.py").write_text(
         "import asyncio\n"

@@ -130,7 +130,9 @@ async def test_on_a_server_of_the_users(
         assert "interrupted" in output
 
 
-@pytest.mark.parametrize(("number", "times"), FEW)
+@pytest.mark.parametrize(
+    ("number", "times"), [FEW[0], pytest.param(*FEW[1], marks=pytest.mark.soak)]
+)
 async def test_while_it_drains_into_a_black_hole(
     database_url: str, admin: AsyncEngine, tmp_path: Path, number: signal.Signals, times: int
 ) -> None:
