@@ -17,7 +17,7 @@ from datetime import date
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import inspect, select, tuple_
+from sqlalchemy import bindparam, inspect, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import (
     LoaderCallableStatus,
@@ -172,12 +172,14 @@ def _select(
     session: Session, mapper: Mapper[Any], keys: Sequence[Key], options: Sequence[ORMOption]
 ) -> Iterator[object]:
     columns = mapper.primary_key
-    whole = tuple_(*columns) if len(columns) > 1 else None
+    key: Any = columns[0] if len(columns) == 1 else tuple_(*columns)
     most = _MOST_PARAMETERS // len(columns)
     for start in range(0, len(keys), most):
         some = keys[start : start + most]
-        found = columns[0].in_([key[0] for key in some]) if whole is None else whole.in_(some)
-        yield from session.scalars(select(mapper.class_).where(found).options(*options))
+        values = [one[0] for one in some] if len(columns) == 1 else list(some)
+        # Of the column's type, as `get` binds them: of its own accord IN goes by the first value.
+        asked = bindparam("keys", values, type_=key.type, expanding=True)
+        yield from session.scalars(select(mapper.class_).where(key.in_(asked)).options(*options))
 
 
 def _absent(keys: Collection[Key], found: Iterable[object]) -> Iterable[Key]:

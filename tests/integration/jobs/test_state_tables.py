@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_mock_engine, select, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
-    create_async_engine,
 )
 
 from async_loader.errors import ConfigurationError, JobError
@@ -29,15 +27,10 @@ from async_loader.jobs import (
 from async_loader.jobs.migrations.state_tables import ddl
 from async_loader.testing import Interrupted, interrupt_after
 from tests.counting import Counter, counting, fill, tally
+from tests.integration.jobs.conftest import execute
 from tests.integration.jobs.test_layout import make_first
 
 MINE: dict[str, Any] = {"state_schema": "mine"}
-
-
-async def execute(engine: AsyncEngine, *statements: str) -> None:
-    async with engine.begin() as connection:
-        for statement in statements:
-            await connection.exec_driver_sql(statement)
 
 
 async def tables_in(engine: AsyncEngine, schema: str) -> list[str]:
@@ -63,17 +56,6 @@ async def role(engine: AsyncEngine) -> AsyncIterator[str]:
     )
     yield name
     await execute(engine, f'DROP OWNED BY "{name}" CASCADE', f'DROP ROLE "{name}"')
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def theirs(
-    request: pytest.FixtureRequest, database_url: str, role: str
-) -> AsyncIterator[AsyncEngine]:
-    """An engine of that role's."""
-    url = make_url(database_url).set(drivername=f"postgresql+{request.param}", username=role)
-    engine = create_async_engine(url)
-    yield engine
-    await engine.dispose()
 
 
 async def test_what_is_printed_is_all_that_a_lesser_role_needs(

@@ -21,6 +21,7 @@ from async_loader.errors import DatabaseError, JobError
 from async_loader.jobs import BatchJob, list_runs, status
 from async_loader.jobs.tables import _MAKING, LOCK_CLASS
 from tests.counting import Counter, counting, fill, tally
+from tests.integration.jobs.conftest import execute
 
 AT_ONCE = 4
 
@@ -57,12 +58,6 @@ async def test_several_make_them_at_once_at_whichever_isolation(
     assert sum((await tally(engine)).values()) == 200
 
 
-async def execute(engine: AsyncEngine, *statements: str) -> None:
-    async with engine.begin() as connection:
-        for statement in statements:
-            await connection.exec_driver_sql(statement)
-
-
 @pytest.fixture
 async def role(engine: AsyncEngine, admin: AsyncEngine) -> AsyncIterator[str]:
     """A role, whose name needs quotes, that may do in this database what its job's apply does."""
@@ -79,17 +74,6 @@ async def role(engine: AsyncEngine, admin: AsyncEngine) -> AsyncIterator[str]:
     yield name
     await execute(engine, f'ALTER ROLE "{name}" LOGIN')
     await execute(engine, f'DROP OWNED BY "{name}" CASCADE', f'DROP ROLE "{name}"')
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def theirs(
-    request: pytest.FixtureRequest, database_url: str, role: str
-) -> AsyncIterator[AsyncEngine]:
-    """An engine of that role's."""
-    url = make_url(database_url).set(drivername=f"postgresql+{request.param}", username=role)
-    engine = create_async_engine(url)
-    yield engine
-    await engine.dispose()
 
 
 async def test_a_schema_that_an_administrator_made_and_granted_is_enough(

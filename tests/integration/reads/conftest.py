@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from async_loader import disable_fast_paths
 from async_loader.database.embedded import EmbeddedServer
+from tests.integration.reads.models import Base, objects
 
 DRIVERS = ("asyncpg", "psycopg_async")
 _numbers = count(1)
@@ -50,6 +51,22 @@ def read_url(server: EmbeddedServer) -> Iterator[str]:
     asyncio.run(_execute(server.url, f"CREATE DATABASE {name} TEMPLATE template0"))
     yield make_url(server.url).set(database=name).render_as_string(hide_password=False)
     asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="module")
+def filled(read_url: str) -> None:
+    """Have the objects of the models in the module's database."""
+
+    async def fill() -> None:
+        engine = engine_of(read_url)
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with AsyncSession(engine) as session:
+            session.add_all(objects())
+            await session.commit()
+        await engine.dispose()
+
+    asyncio.run(fill())
 
 
 @pytest.fixture(autouse=True)

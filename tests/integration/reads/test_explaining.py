@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -14,15 +13,15 @@ from async_loader import enable_fast_paths
 from async_loader.reads import explain
 from tests.integration.reads.conftest import engine_of, statements_of
 from tests.integration.reads.models import (
-    Base,
     Deep,
     Half,
     Kid,
     Node,
     Pair,
     Parent,
-    objects,
 )
+
+pytestmark = pytest.mark.usefixtures("filled")
 
 parents = select(Parent)
 PARENTS_KIDS = "selectin Parent.kids: kept, = ANY"
@@ -72,20 +71,6 @@ STATEMENTS: dict[str, tuple[Any, str]] = {
     "insert": (insert(Parent), "nothing to be faster: not a SELECT of the ORM"),
     "text": (text("SELECT 1"), "nothing to be faster: not a SELECT of the ORM"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def filled(read_url: str) -> None:
-    async def fill() -> None:
-        engine = engine_of(read_url)
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        async with AsyncSession(engine) as session:
-            session.add_all(objects())
-            await session.commit()
-        await engine.dispose()
-
-    asyncio.run(fill())
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import warnings
 from typing import Any
@@ -14,24 +13,11 @@ from sqlalchemy.orm import Session
 
 from async_loader import disable_fast_paths, enable_fast_paths
 from tests.integration.reads.conftest import DRIVERS, engine_of, statements_of
-from tests.integration.reads.models import Base, objects
 from tests.integration.reads.programs import Program
 from tests.integration.reads.reading import READS, Reading
 from tests.integration.reads.shown import shown
 
-
-@pytest.fixture(scope="module", autouse=True)
-def filled(read_url: str) -> None:
-    async def fill() -> None:
-        engine = engine_of(read_url)
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        async with AsyncSession(engine) as session:
-            session.add_all(objects())
-            await session.commit()
-        await engine.dispose()
-
-    asyncio.run(fill())
+pytestmark = pytest.mark.usefixtures("filled")
 
 
 async def _read(engine: AsyncEngine, reading: Reading) -> Any:

@@ -251,6 +251,13 @@ def new_keys_that_may_be_equal(session: Session) -> Any:
     return seen(session, merged(session, given))
 
 
+def keys_of_another_type(session: Session) -> Any:
+    stored(session)
+    merged(session, [Shelf(id="3"), Shelf(id=4), Shelf(id=5)])
+    given = [Book(shelf_id="3", n="0", title="t"), Book(shelf_id=3, n=2), Book(shelf_id=7, n=0)]
+    return seen(session, merged(session, given))
+
+
 def a_flush_before(session: Session) -> Any:
     stored(session)
     session.add(Shelf(id=30))
@@ -304,8 +311,9 @@ def heard(session: Session) -> Any:
 SCENARIOS = [
     found_and_new, changed, with_less_below, with_others_below, a_tree, detached, in_the_session,
     an_old_version, one_key_twice, one_new_key_twice, one_object_twice, no_keys,
-    keys_that_the_database_takes_for_equal, new_keys_that_may_be_equal, a_flush_before,
-    no_flush_before, nothing_mapped, nothing_is_loaded, with_options, against_its_options, heard,
+    keys_that_the_database_takes_for_equal, new_keys_that_may_be_equal, keys_of_another_type,
+    a_flush_before, no_flush_before, nothing_mapped, nothing_is_loaded, with_options,
+    against_its_options, heard,
 ]  # fmt: skip
 
 
@@ -320,7 +328,13 @@ async def test_same_as_merging_each(database_url: str, scenario: Scenario) -> No
 
 
 @pytest.mark.parametrize(
-    "scenario", [found_and_new, keys_that_the_database_takes_for_equal, new_keys_that_may_be_equal]
+    "scenario",
+    [
+        found_and_new,
+        keys_that_the_database_takes_for_equal,
+        new_keys_that_may_be_equal,
+        keys_of_another_type,
+    ],
 )
 async def test_same_by_psycopg(database_url: str, scenario: Scenario) -> None:
     url = database_url.replace("+asyncpg", "+psycopg")
