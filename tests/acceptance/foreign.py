@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from sqlalchemy import text
@@ -453,6 +454,28 @@ async def heeds_signals_by_its_loop(_op: OperationContext) -> None:
 @kind
 async def exits_when_it_is_asked(_op: OperationContext) -> None:
     heed(lambda *_: sys.exit(0))
+
+
+@kind
+async def exits_between_two_of_our_lines(_op: OperationContext) -> None:
+    """As a signal's handler may, before whichever line of the runner's own it comes to."""
+    last = int(os.environ["LINE"])
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+        code, lines = frame.f_code, 0
+
+        def at_a_line(_frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            if lines > last:
+                sys.settrace(None)
+                sys.exit(0)
+            return at_a_line
+
+        ours = code.co_name == "perform" and code.co_filename.endswith("performing.py")
+        return at_a_line if ours else None
+
+    sys.settrace(trace)
 
 
 @kind

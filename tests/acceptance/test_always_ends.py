@@ -120,6 +120,20 @@ def test_it_ends_when_it_is_stopped(
         assert found["operations"]["completed"] > 0
 
 
+@pytest.mark.parametrize(
+    "line", [5, 7, *(pytest.param(n, marks=pytest.mark.soak) for n in (0, 1, 2, 3, 4, 6, 8))]
+)
+def test_it_ends_by_an_exit_between_two_lines_of_the_runner(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: int
+) -> None:
+    monkeypatch.setenv("LINE", str(line))
+    process = begin("exits_between_two_of_our_lines", "--duration", "10m")
+    output, errors = process.end(timeout=bound())
+    assert process.code == 105, errors
+    assert output.startswith("interrupted")
+    assert "stopped: a SystemExit stopped the run before its end" in errors
+
+
 @pytest.mark.parametrize(("mode", "kind"), SYNC_FEW)
 def test_a_sync_run_ends_by_itself(begin: Begin, tmp_path: Path, mode: str, kind: str) -> None:
     options = ["--threshold", "errors:count<1", "--max-error-rate", "1"]

@@ -82,9 +82,10 @@ class FlightTask(asyncio.Task[None]):
     """The task of one operation; cancelled before its first step it is entered all the same."""
 
     def __init__(self, *args: object, flight: Flight, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed on as they are
         self.of = flight
         self._cancelled_early = False
+        flight.task = self
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed on as they are
 
     def cancel(self, msg: object | None = None) -> bool:
         """See `asyncio.Task.cancel`."""
@@ -119,15 +120,9 @@ class InFlight:
         self.ending = False
         """Whether all are being cancelled, whatever they do."""
 
-    def begin(self, name: str, metrics: Metrics, now_ns: int) -> Flight:
-        """Note an operation that starts."""
-        flight = Flight(name, metrics, now_ns, self._loop.create_future())
+    def begin(self, flight: Flight) -> None:
+        """Note one that has its task; it is cancelled where it comes while all others are."""
         self._flights.add(flight)
-        return flight
-
-    def entrust(self, flight: Flight, task: FlightTask) -> None:
-        """Say which task performs it; one that comes while all are cancelled is cancelled, too."""
-        flight.task = task
         if self.ending:
             self._cancel(flight, flight.started_ns)
 

@@ -62,12 +62,13 @@ class Performer:
             await self._calls[operation.name](index)
             metrics.succeeded(operation.name, started, self._now(), None, due_ns)
             return None
-        flight = self.in_flight.begin(operation.name, metrics, started)
+        over = self._loop.create_future()
+        flight = Flight(operation.name, metrics, started, over)
         work = self._operate(flight, operation, index, due_ns)
-        task = FlightTask(work, loop=self._loop, context=self._context.copy(), flight=flight)
-        self.in_flight.entrust(flight, task)
-        assert flight.over is not None
-        await flight.over
+        FlightTask(work, loop=self._loop, context=self._context.copy(), flight=flight)
+        # Only now: a signal's handler may raise between any two of these lines.
+        self.in_flight.begin(flight)
+        await over
         return flight.failure
 
     async def _operate(
