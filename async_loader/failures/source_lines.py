@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Literal
 
 import greenlet
@@ -124,17 +124,12 @@ def place_in(frames: Iterable[FrameType]) -> Place | None:
     """Return the place of the user's own innermost line in frames, the innermost first."""
     installed: FrameType | None = None
     for frame in frames:
-        origin = _origins.get(frame.f_code)
-        if origin is None:
-            origin = _origins[frame.f_code] = origin_of(frame.f_code.co_filename)
+        origin = origin_of(frame.f_code.co_filename)
         if origin == "own":
             return line_of(frame)
         if origin == "installed" and installed is None:
             installed = frame
     return None if installed is None else line_of(installed)
-
-
-_origins: dict[CodeType, Origin] = {}
 
 
 def line_of(frame: FrameType) -> Place:

@@ -29,10 +29,8 @@ class Histogram:
     __slots__ = ("_fresh", "_hdr", "_pending")
 
     def __init__(self, *, followed: bool = False) -> None:
-        self._hdr: Any = HdrHistogram(1, HIGHEST_NS, 3)
-        # It and its encoder hold each other: 270 KB that only a garbage collection would free,
-        # which a run may never need otherwise.
-        self._hdr.encoder.histogram = weakref.proxy(self._hdr)
+        # Made when it is first looked at: it is 270 KB, and a run has some fifty.
+        self._hdr: Any = None
         self._pending: dict[int, int] = {}
         self._fresh: dict[int, int] | None = {} if followed else None
 
@@ -58,7 +56,8 @@ class Histogram:
     @property
     def count(self) -> int:
         """How many durations were recorded."""
-        return int(self._settled().get_total_count())
+        settled = self._hdr.get_total_count() if self._hdr is not None else 0
+        return int(settled) + sum(self._pending.values())
 
     @property
     def mean_ns(self) -> float:
@@ -68,7 +67,7 @@ class Histogram:
         As `HdrHistogram.get_mean_value` (each value taken as the middle of its bucket), by
         one pass over the buckets up to the highest: its iterator takes 0.2 s for the same sum.
         """
-        middle = self._hdr._hdr_median_equiv_value
+        middle = self._settled()._hdr_median_equiv_value
         total = sum(count * middle(ns) for ns, count in self.counts())
         return total / self.count if total else 0.0
 
@@ -97,15 +96,22 @@ class Histogram:
         may miss what is recorded meanwhile.
         """
         copy, hdr = Histogram(), self._hdr
-        ctypes.memmove(copy._hdr.counts, hdr.counts, ctypes.sizeof(hdr.counts))
-        copy._hdr.total_count = hdr.total_count
-        copy._hdr.min_value, copy._hdr.max_value = hdr.min_value, hdr.max_value
+        if hdr is not None:
+            copy._hdr = made = _hdr_array()
+            ctypes.memmove(made.counts, hdr.counts, ctypes.sizeof(hdr.counts))
+            made.total_count = hdr.total_count
+            made.min_value, made.max_value = hdr.min_value, hdr.max_value
         copy._pending = dict(self._pending)
         return copy
 
     def add(self, other: Histogram) -> None:
         """Count everything that the other histogram holds in this one too."""
-        self._settled().add(other._settled())
+        if other._hdr is not None:
+            self._settled().add(other._settled())
+            return
+        pending = self._pending
+        for ns, count in other._pending.items():
+            pending[ns] = pending.get(ns, 0) + count
 
     def add_encoded(self, encoded: str) -> None:
         """Count everything that the histogram held of which this is the encoding."""
@@ -146,9 +152,9 @@ class Histogram:
     def clear(self) -> None:
         """Forget everything, in place: a new one is 270 KB to fill."""
         self._pending.clear()
-        hdr = self._hdr
-        ctypes.memset(hdr.counts, 0, ctypes.sizeof(hdr.counts))
-        hdr.total_count, hdr.min_value, hdr.max_value = 0, sys.maxsize, 0
+        if (hdr := self._hdr) is not None:
+            ctypes.memset(hdr.counts, 0, ctypes.sizeof(hdr.counts))
+            hdr.total_count, hdr.min_value, hdr.max_value = 0, sys.maxsize, 0
 
     def encode(self) -> str:
         """Return the HDR V2 compressed encoding in base64, as all HdrHistogram ports read it."""
@@ -163,7 +169,7 @@ class Histogram:
         """
         histogram = cls()
         try:
-            histogram._hdr.decode_and_add(encoded.encode("ascii"))
+            histogram._settled().decode_and_add(encoded.encode("ascii"))
         except Exception as error:  # hdrh raises its own, zlib's, binascii's and bare IndexError
             raise ValueError("not an encoded HDR histogram") from error
         return histogram
@@ -178,13 +184,24 @@ class Histogram:
 
     def _settled(self) -> Any:
         """Move what is pending to the HDR array and return that."""
+        hdr = self._hdr
+        if hdr is None:
+            hdr = self._hdr = _hdr_array()
         for ns, count in self._pending.items():
-            self._hdr.record_value(min(ns, HIGHEST_NS), count)
+            hdr.record_value(min(ns, HIGHEST_NS), count)
         if self._fresh is not None:
             for ns, count in self._pending.items():
                 self._fresh[ns] = self._fresh.get(ns, 0) + count
         self._pending.clear()
-        return self._hdr
+        return hdr
+
+
+def _hdr_array() -> Any:
+    hdr = HdrHistogram(1, HIGHEST_NS, 3)
+    # It and its encoder hold each other: 270 KB that only a garbage collection would free,
+    # which a run may never need otherwise.
+    hdr.encoder.histogram = weakref.proxy(hdr)
+    return hdr
 
 
 def sum_of(*histograms: Histogram) -> Histogram:

@@ -70,11 +70,11 @@ def _timed(wait: Wait) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def timed(dialect: Any, *args: Any, **kwargs: Any) -> Any:
+            if dialect.is_async and wait == "database":
+                return method(dialect, *args, **kwargs)  # whoever drives the task counts it
             times = current_times.get()
             if times is None or not _is_new(wait):
                 return method(dialect, *args, **kwargs)
-            if dialect.is_async and wait == "database":
-                return method(dialect, *args, **kwargs)  # whoever drives the task counts it
             with waiting(times, wait, blocks=not dialect.is_async):
                 return method(dialect, *args, **kwargs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Protocol
 
 # Between the beginning of a round and its first operation: more than this, and the loop may have
 # slept. It has, if that is most of what an operation waited.
@@ -40,6 +40,12 @@ class Shares:
         """Return what is SQLAlchemy's of what ran outside of its awaited calls and within."""
         outside = outside_ns * self._orm[0] // self._seen[0]
         return outside + inside_ns * self._orm[1] // self._seen[1]
+
+
+class Stepped(Protocol):
+    """One call of an operation, whose steps are told."""
+
+    operation: str
 
 
 class LoopMeter:
@@ -82,14 +88,14 @@ class LoopMeter:
         self._pending = False
         self._awake = 0
         self._usual: dict[str, dict[str | None, float]] = defaultdict(dict)
-        self.current: object | None = None
+        self.current: Stepped | None = None
         self.step_ns = 0
         self.steps = 0
         self.blocked_ns = (0, 0)
         self.shares: dict[str, Shares] = defaultdict(Shares)
         self.sampler: Any = None
 
-    def stepped(self, operation: object, at_ns: int) -> None:
+    def stepped(self, operation: Stepped, at_ns: int) -> None:
         """Note that an operation goes on."""
         self.current = operation
         self.step_ns = at_ns
@@ -110,29 +116,29 @@ class LoopMeter:
         self._awake = 0
         self._pending = False
 
-    def came(
+    def came(  # noqa: PLR0917  by position: four times an operation, and names cost
         self,
-        operation: str,
+        operation: Stepped,
         wait: str | None,
         since_ns: int,
         now_ns: int,
-        *,
         steps: int,
         probably_ns: int | None = None,
     ) -> int:
         """
-        Return when what was waited for since then had come, for one who goes on now.
+        Note that an operation goes on, and return when what it waited for since then had come.
 
-        To be asked after `stepped`, for whose wait it is and for what. `steps`: the count of them
-        when the wait began; `probably_ns`: what is known of it, in place of what is usual.
+        `wait`: for what. `steps`: the count of them when the wait began; `probably_ns`: what is
+        known of it, in place of what is usual.
         """
+        self.stepped(operation, now_ns)
         if self.steps == steps + 1 and self.blocked_ns[1] <= since_ns:
             earliest = latest = now_ns  # nobody else went on meanwhile
         else:
             earliest, latest = self._bounds(since_ns, now_ns)
         if probably_ns is not None:
             return min(max(probably_ns, earliest), latest)
-        usual = self._usual[operation]
+        usual = self._usual[operation.operation]
         waited = usual.get(wait)
         if latest - earliest <= _CERTAIN_NS:
             ns = latest - since_ns

@@ -39,35 +39,20 @@ def stepped(
             now = perf_counter_ns()
             times.paused(now)
             meter.left()
-        steps = meter.steps
-        wait: Wait | None = None
-        if times.inside:  # else what is awaited is not SQLAlchemy's
-            within = window.get()
-            wait = within.wait if within is not None else "database"
-        since = now
+        steps, since = meter.steps, now
+        wait = _wait() if times.inside else None  # else what is awaited is not SQLAlchemy's
         try:
             value, resume = (yield awaited), coroutine.send
         except BaseException as error:
             value, resume = error, coroutine.throw
         now = perf_counter_ns()
-        _count(times, meter, wait, since, now, steps=steps)
+        times.went_on(wait, since, now, meter, steps)
 
 
-def _count(
-    times: OperationTimes,
-    meter: LoopMeter,
-    wait: Wait | None,
-    since: int,
-    now: int,
-    *,
-    steps: int,
-) -> None:
-    """Count a wait that is over: for what it was, and for the loop."""
-    meter.stepped(times, now)
-    # What an operation waited for in a task beside its own came when that was done.
-    beside = times.covered_ns if wait is None and times.covered_ns > since else None
-    came = meter.came(times.operation, wait, since, now, steps=steps, probably_ns=beside)
-    times.went_on(wait, since, came, now)
+def _wait() -> Wait:
+    """Return what SQLAlchemy awaits in this task."""
+    within = window.get()
+    return within.wait if within is not None else "database"
 
 
 @types.coroutine
@@ -88,18 +73,15 @@ def _stepped_aside(
             return ended.value
         finally:
             now = perf_counter_ns()
-            times.ran(since, now, inside=True)
+            times.ran_aside(since, now)
             meter.left()
-        within = window.get()
-        wait: Wait = within.wait if within is not None else "database"
-        steps = meter.steps
-        since = now
+        wait, steps, since = _wait(), meter.steps, now
         try:
             value, resume = (yield awaited), coroutine.send
         except BaseException as error:
             value, resume = error, coroutine.throw
         now = perf_counter_ns()
-        _count(times, meter, wait, since, now, steps=steps)
+        times.went_on(wait, since, now, meter, steps)
 
 
 def spawning(
@@ -111,16 +93,17 @@ def spawning(
     All of SQLAlchemy's asyncio goes through it; what is awaited in it is the driver's.
     """
 
-    def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        coroutine = greenlet_spawn(function, *args, **kwargs)
+    def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         times = current_times.get()
-        if times is None or times.meter is None:
-            return coroutine
+        if times is None or (meter := times.meter) is None:
+            return greenlet_spawn(function, *args, **kwargs)
         if current_task() is times.task:
             module = getattr(function, "__module__", None) or "sqlalchemy"
-            return _inside(coroutine, times, orm=module.startswith("sqlalchemy"))
-        if get_running_loop() is times.meter.loop:
-            return _stepped_aside(coroutine, times, times.meter)
+            orm = module.startswith("sqlalchemy")
+            return greenlet_spawn(_within, times, orm, function, *args, **kwargs)
+        coroutine = greenlet_spawn(function, *args, **kwargs)
+        if get_running_loop() is meter.loop:
+            return _stepped_aside(coroutine, times, meter)
         return coroutine  # in a thread, with a loop of its own
 
     return spawn
@@ -133,14 +116,20 @@ def _is_sqlalchemys(task: asyncio.Task[Any] | None) -> bool:
     return code is not None and _SQLALCHEMY in code.co_filename
 
 
-async def _inside(coroutine: Coroutine[Any, Any, Any], times: OperationTimes, *, orm: bool) -> Any:
-    """Await a call of SQLAlchemy's; `orm` False: of `run_sync`, with a function of the user's."""
+def _within(
+    times: OperationTimes, orm: bool, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    """
+    Call a function in a greenlet of SQLAlchemy's; `orm` False: one of the user's, for `run_sync`.
+
+    In the greenlet, not around it: that would be one more coroutine to go through at each step.
+    """
     outer = times.orm
     times.lap(perf_counter_ns())
     times.inside += 1
     times.orm = orm
     try:
-        return await coroutine
+        return function(*args, **kwargs)
     finally:
         times.lap(perf_counter_ns())
         times.inside -= 1

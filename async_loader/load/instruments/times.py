@@ -92,13 +92,18 @@ class OperationTimes:
         else:
             self.ping_ns += waited_ns
 
-    def went_on(self, wait: Wait | None, since_ns: int, came_ns: int, now_ns: int) -> None:
+    def went_on(
+        self, wait: Wait | None, since_ns: int, now_ns: int, meter: LoopMeter, steps: int
+    ) -> None:
         """
         Count a wait that is over, up to when what it was for came, and then for the loop.
 
-        As `waited` and `queued` would, of which there are some five an operation.
+        As `waited` and `queued` would. `steps`: see `LoopMeter.came`.
         """
         covered_ns = self.covered_ns
+        # What an operation waited for in a task beside its own came when that was done.
+        beside_ns = covered_ns if wait is None and covered_ns > since_ns else None
+        came_ns = meter.came(self, wait, since_ns, now_ns, steps, beside_ns)
         if wait is not None:
             self.waited(wait, since_ns, came_ns)
             covered_ns = self.covered_ns
@@ -114,16 +119,12 @@ class OperationTimes:
             self.covered_ns = until_ns
             self.queue_ns += queued_ns
 
-    def ran(self, since_ns: int, until_ns: int, *, inside: bool) -> None:
-        """Count the time in which an operation, or a task of its own, ran."""
-        covered_ns = self.covered_ns
-        ran_ns = until_ns - (since_ns if since_ns > covered_ns else covered_ns)
+    def ran_aside(self, since_ns: int, until_ns: int) -> None:
+        """Count the time in which a task of the operation's own ran a call of SQLAlchemy's."""
+        ran_ns = until_ns - max(since_ns, self.covered_ns)
         if ran_ns > 0:
             self.covered_ns = until_ns
-            if inside:
-                self.orm_ns += ran_ns
-            else:
-                self.application_ns += ran_ns
+            self.orm_ns += ran_ns
 
     def began(self, at_ns: int) -> None:
         """Note that the operation's own task runs."""
@@ -131,9 +132,17 @@ class OperationTimes:
 
     def lap(self, at_ns: int) -> None:
         """Count the time that the operation's own task has run, which goes on."""
-        if self._since_ns:
-            self.ran(self._since_ns, at_ns, inside=self.orm)
-            self._since_ns = at_ns
+        since_ns, covered_ns = self._since_ns, self.covered_ns
+        if not since_ns:
+            return
+        self._since_ns = at_ns
+        ran_ns = at_ns - (since_ns if since_ns > covered_ns else covered_ns)
+        if ran_ns > 0:
+            self.covered_ns = at_ns
+            if self.orm:
+                self.orm_ns += ran_ns
+            else:
+                self.application_ns += ran_ns
 
     def resumed(self, at_ns: int) -> None:
         """Note that what the operation's own task did until now has been counted."""

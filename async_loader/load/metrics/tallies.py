@@ -69,12 +69,6 @@ def as_it_is(histogram: Histogram) -> Histogram:
     return histogram
 
 
-# What is recorded of an operation, in the order of `SplitTally.record`; what is left is the last.
-_TIMED = ("pool_wait", "connect", "ping", "database", "application", "loop_queue", "orm")
-_RECORDED = (*_TIMED, "elsewhere")
-_UNSTEPPED = (*_TIMED, "orm")
-
-
 class SplitTally:
     """The running split of one operation's latencies."""
 
@@ -88,28 +82,32 @@ class SplitTally:
 
     def record(self, latency_ns: int, times: Times) -> None:
         """Count one operation; what it spent on nothing that is known is its last part."""
-        parts = (
-            times.pool_ns,
-            times.connect_ns,
-            times.ping_ns,
-            times.database_ns,
-            times.application_ns,
-            times.queue_ns,
-            times.orm_ns,
-        )
-        rest = latency_ns - sum(parts)
-        # Where nobody saw when it ran (the sync modes), it is not known to have waited.
-        names = _RECORDED if times.stepped else _UNSTEPPED
-        self.count += 1
-        for name, ns in zip(names, (*parts, rest), strict=True):
+        known_ns = 0
+        for name, ns in (
+            ("pool_wait", times.pool_ns),
+            ("connect", times.connect_ns),
+            ("ping", times.ping_ns),
+            ("database", times.database_ns),
+            ("application", times.application_ns),
+            ("loop_queue", times.queue_ns),
+            ("orm", times.orm_ns),
+        ):
             if ns > 0:
-                self.totals_ns[name] += ns
-                histogram = self._histograms.get(name)
-                if histogram is None:
-                    histogram = self._histograms[name] = Histogram()
-                histogram.record(ns)
+                known_ns += ns
+                self._count(name, ns)
+        if latency_ns > known_ns:
+            # Where nobody saw when it ran (the sync modes), it is not known to have waited.
+            self._count("elsewhere" if times.stepped else "orm", latency_ns - known_ns)
+        self.count += 1
         self.statements += times.statements
         self.most_statements = max(self.most_statements, times.statements)
+
+    def _count(self, name: str, ns: int) -> None:
+        self.totals_ns[name] += ns
+        histogram = self._histograms.get(name)
+        if histogram is None:
+            histogram = self._histograms[name] = Histogram()
+        histogram.record(ns)
 
     def result(self, *, look: Look = as_it_is) -> TimeSplit:
         """Return the split so far; `look` is how to look at a histogram that is counted into."""

@@ -275,6 +275,28 @@ async def test_what_the_application_does_itself_is_its_own(
     assert times.orm_ns + times.database_ns < times.application_ns
 
 
+async def test_run_sync_takes_any_argument_and_its_errors_are_the_applications(
+    instruments: Instruments, engine: AsyncEngine
+) -> None:
+    seen: list[object] = []
+
+    def function(_connection: object, /, *args: object, **kwargs: object) -> None:
+        seen.append((args, kwargs))
+        raise LookupError("of the application")
+
+    async def operation() -> None:
+        async with engine.connect() as connection:
+            with pytest.raises(LookupError, match="of the application"):
+                await connection.run_sync(function, 1, times=2, orm=3, function=4)
+            await connection.execute(text("SELECT 1"))
+
+    times = await of(instruments, operation())
+    assert seen == [((1,), {"times": 2, "orm": 3, "function": 4})]
+    assert (times.inside, times.orm) == (0, False)
+    assert times.orm_ns > 0
+    assert times.database_ns > 0
+
+
 async def test_what_runs_side_by_side_is_counted_once(
     instruments: Instruments, engine: AsyncEngine
 ) -> None:

@@ -98,6 +98,23 @@ def test_one_that_is_dropped_is_freed_without_the_garbage_collector() -> None:
         gc.enable()
 
 
+def test_adding_before_and_after_a_look_counts_the_same() -> None:
+    """What nobody has looked at has no array yet, and is counted in another way."""
+    values = [5, 999, 7_000_000, 7_000_000, HIGHEST_NS * 2]
+    sums = []
+    for looked, looked_at in ((False, False), (True, False), (False, True), (True, True)):
+        total, one = histogram_of([8]), histogram_of(values)
+        if looked:
+            assert total.max_ns == 8
+        if looked_at:
+            assert one.min_ns == 5
+        total.add(one)
+        assert (one.count, total.count) == (len(values), len(values) + 1)
+        one.record(3)  # it stays a histogram of its own
+        sums.append(total.encode())
+    assert sums == [histogram_of([8, *values]).encode()] * 4
+
+
 def test_the_shortest_survives_adding() -> None:
     assert Histogram().min_ns == 0
     histogram = Histogram()
