@@ -150,7 +150,7 @@ def test_a_sync_run_ends_by_itself(begin: Begin, tmp_path: Path, mode: str, kind
 
 
 @pytest.mark.busy
-@pytest.mark.parametrize(("mode", "kind"), SYNC)
+@pytest.mark.parametrize(("mode", "kind"), SYNC_FEW)
 def test_a_sync_run_ends_when_it_is_stopped(
     begin: Begin, tmp_path: Path, mode: str, kind: str
 ) -> None:

@@ -144,7 +144,9 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
     raise AssertionError(f"never printed {line!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM]
+)
 def test_a_signal_drains_and_prints_the_partial_report(
     database_url: str, tmp_path: Path, number: signal.Signals
 ) -> None:

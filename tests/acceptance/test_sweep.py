@@ -94,7 +94,9 @@ def test_a_calibration_of_what_fails_is_failed(command: Command, tmp_path: Path)
     assert "ZeroDivisionError" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM]
+)
 def test_a_signal_ends_it_with_what_there_is(tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "async_loader", "sweep", "--workload", "noop", "--duration", "9s"],
