@@ -13,7 +13,7 @@ from tests.compliance.differential.campaign import Campaign
 from tests.compliance.differential.mutants import MUTANTS
 from tests.compliance.differential.performing import Performer
 
-SHARE = 50  # examples a test: 300 for each driver in every run of the suite
+SHARE = 35  # examples a test: 210 for each driver in every run of the suite
 
 
 @pytest.fixture
