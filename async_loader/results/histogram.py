@@ -106,7 +106,8 @@ class Histogram:
 
     def add(self, other: Histogram) -> None:
         """Count everything that the other histogram holds in this one too."""
-        if other._hdr is not None:
+        # By the arrays where there are any, and where what is added must not count as new.
+        if other._hdr is not None or self._fresh is not None:
             self._settled().add(other._settled())
             return
         pending = self._pending

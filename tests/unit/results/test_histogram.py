@@ -136,6 +136,17 @@ def test_a_followed_one_tells_what_is_new() -> None:
     assert histogram.count == 3
 
 
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_what_is_added_to_a_followed_one_is_not_new(looked_at: bool) -> None:
+    histogram, other = Histogram(followed=True), histogram_of([5])
+    if looked_at:
+        assert other.max_ns == 5
+    histogram.record(7)
+    histogram.add(other)
+    assert histogram.drain() == {7: 1}
+    assert histogram.count == 2
+
+
 def test_a_look_from_another_thread_changes_no_count() -> None:
     """A thread that moved what is pending counted some of it twice, and lost some."""
     histogram, over = Histogram(), threading.Event()
