@@ -109,7 +109,9 @@ def test_it_ends_when_it_is_stopped(
     output, errors = process.end(timeout=bound())
     assert process.code == 105, errors
     assert output.startswith("interrupted")
-    assert "Exception ignored" not in errors
+    # A handler's exit comes anywhere. Within a weak reference's callback Python tells it, only.
+    own = errors.count("SystemExit: 0") if kind == "exits_when_it_is_asked" else 0
+    assert errors.count("Exception ignored") <= own, errors
     found = json.loads((tmp_path / "found.json").read_text())
     by = found["stopped_by"]
     assert f"stopped: {by} stopped the run before its end" in errors
