@@ -103,7 +103,8 @@ class Guard:
         pause = self._lease / BEATS_A_LEASE
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), pause)
+                async with asyncio.timeout(pause):  # 3.11's wait_for may lose a cancellation
+                    await self._nudge.wait()
             self._nudge.clear()
             try:
                 await within(self.beat(), max(self._lease, _LEAST_ANSWER), self._break_off)

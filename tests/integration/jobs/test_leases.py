@@ -122,6 +122,7 @@ async def test_the_slow_one_fails_alone_and_names_the_lease(
     while not theirs_calls:  # it has ended the slow one's transaction, and begun
         assert not taking.done(), taking
         await asyncio.sleep(0.02)
+    await asyncio.sleep(LEASE)  # so long the worker has been there: now the chunk has, too
     go_on.set()
     with pytest.raises(JobError, match=r"up to id=100 took .* lease \(0.5 s\) was not renewed"):
         await running
