@@ -21,6 +21,11 @@ from .option_types import (
 from .run import ServerOptions
 from .workers import WorkerOptions
 
+_Progress = Annotated[
+    Literal["auto", "bar", "lines", "none"],
+    Field(description="on stderr: a bar on a terminal, else a line every 5 s"),
+]
+
 
 class JobOptions(Group):
     """Which job."""
@@ -91,9 +96,7 @@ class JobRunOptions(Group):
         Seconds | None,
         Field(gt=0, description="pause the run after so long, behind its chunk"),
     ] = None
-    progress: Literal["auto", "bar", "lines", "none"] = Field(
-        "auto", description="on stderr: a bar on a terminal, else a line every 5 s"
-    )
+    progress: _Progress = "auto"
 
 
 class DryRunOptions(Group):
@@ -187,7 +190,18 @@ class JobCancelSettings(GeneralOptions, ServerOptions, StateOptions, RunNameOpti
     command: ClassVar[str] = "job cancel"
 
 
-class JobStatusSettings(GeneralOptions, ServerOptions, StateOptions, RunNameOptions):
+class WatchOptions(Group):
+    """How a run is watched."""
+
+    title: ClassVar[str] = "Job"
+
+    watch: bool = Field(
+        False, description="show it until it has ended or nobody is at work on it any more"
+    )
+    progress: _Progress = "auto"
+
+
+class JobStatusSettings(GeneralOptions, ServerOptions, StateOptions, WatchOptions, RunNameOptions):
     """Show how far a job's latest run is."""
 
     command: ClassVar[str] = "job status"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from async_loader.jobs import status
 from tests.counting import fill, tally
 
-from .conftest import Command
+from .conftest import Command, environment
 from .test_job_kills import TARGET, at_work, end, start
 
 OWN_JOB = """
@@ -179,6 +181,64 @@ async def test_status_and_pause_from_another_terminal(
         end(process)
     cancelled = command("job", "cancel", "counting", *url)
     assert cancelled.stdout.startswith("cancelled  counting: ")
+
+
+async def test_a_run_is_watched_until_it_ends_or_nobody_is_at_work(
+    command: Command, database_url: str, engine: AsyncEngine
+) -> None:
+    await fill(engine, 3_000)
+    watch = ("job", "status", "counting", "--watch", "--database-url", database_url)
+    none = command(*watch)
+    assert (none.returncode, none.stderr.count("\n")) == (1, 1), none.stderr
+    process = start(database_url, COUNTING_CHUNK="20", COUNTING_PAUSE="0.1")
+    begun = [process]
+    try:
+        assert await at_work(engine, process)
+        begun.append(watching := watched(database_url))
+        assert await shown(watching, "counting")
+        watching.send_signal(signal.SIGINT)
+        output, errors = watching.communicate(timeout=30)
+        assert watching.returncode == 105, errors
+        assert output.startswith("running  counting: ")
+        assert process.poll() is None, "only the looking ends"
+        begun.append(watching := watched(database_url))
+        assert await shown(watching, "counting")
+        process.kill()
+        output, errors = watching.communicate(timeout=60)
+        assert watching.returncode == 105, errors
+        assert "interrupted: `job run` goes on with it" in output
+    finally:
+        for each in begun:
+            end(each)
+    process = start(database_url)
+    try:
+        assert await at_work(engine, process)
+        seen = command(*watch)
+        assert seen.returncode == 0, seen.stderr
+        assert seen.stdout.startswith("done  counting: 3,000 of 3,000 rows")
+    finally:
+        end(process)
+    assert await tally(engine) == {1: 3_000}
+
+
+def watched(url: str) -> subprocess.Popen[str]:
+    """Start to watch the counters' run."""
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "async_loader", "job", "status", "counting", "--watch",
+            "--progress", "lines", "--database-url", url,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )  # fmt: skip
+
+
+async def shown(process: subprocess.Popen[str], word: str) -> bool:
+    """Wait for a line of progress; whether the word is in it."""
+    assert process.stderr is not None
+    return word in await asyncio.to_thread(process.stderr.readline)
 
 
 async def test_a_dry_run_says_what_a_run_would_do(

@@ -17,6 +17,7 @@ from ...database.urls import parse_url
 from ...errors import AsyncLoaderError, ConfigurationError
 from ...jobs import BatchJob, JobStatus, Selection, control, report, require_job_async
 from ...jobs.migrations.state_tables import ddl
+from ...jobs.run import PROGRESS_EVERY
 from ...jobs.targets import load_job, place_of
 from ...load.run_database import server_url
 from ...runtime.process import leave_errors_to_the_report, run_until_stopped
@@ -57,6 +58,8 @@ def run_job_command(settings: JobSettings) -> int:
             return DONE
         case JobRequireSettings():
             return asyncio.run(_require(settings))
+        case JobStatusSettings(watch=True):
+            return _watch(settings)
         case _:
             return asyncio.run(_look_or_steer(settings))
 
@@ -236,6 +239,36 @@ async def _require(settings: JobRequireSettings) -> int:
         )
     stdout().write(f"{settings.target} is done\n")
     return DONE
+
+
+def _watch(settings: JobStatusSettings) -> int:
+    """Show a run until it ends; Ctrl-C ends the looking alone."""
+    with progress_view(stderr(), settings.progress, _how_far) as view:
+        status = run_until_stopped(lambda stop: _seen_to_its_end(settings, stop, view), loop="auto")
+    stdout().write(report.summary(status))
+    stdout().flush()
+    return DONE if status.state == "done" else STOPPED
+
+
+async def _seen_to_its_end(
+    settings: JobStatusSettings, stop: Stop, view: ProgressView[JobStatus]
+) -> JobStatus:
+    """Return the run as it ended, as its workers left it, or as it is when the stop comes."""
+    schema, alone = settings.state_schema, False
+    async with _engine(settings, 2) as engine:
+        now = await control.status(engine, settings.target, settings.arguments, state_schema=schema)
+        stop.heeded = True
+        while now.state == "running" and not stop.requested.is_set():
+            if alone and not now.tasks:  # twice: so it is, too, until the first worker joins
+                break
+            alone = not now.tasks
+            view.update(now)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROGRESS_EVERY):
+                    await stop.requested.wait()
+            # By its number: another may be begun under the same name.
+            now = await control.status(engine, str(now.run), state_schema=schema)
+    return now
 
 
 async def _look_or_steer(
