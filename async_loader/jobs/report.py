@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from ..failures.redaction import printable
 from .dry_run import DryRun
@@ -50,6 +51,10 @@ def summary(status: JobStatus) -> str:
     if status.state == "done" and status.message:
         lines.append(f"but       {_line(status.message)}")
     lines.append(f"run       {status.run}, {_standing(status)}")
+    if (begun := _begun(status)) is not None:
+        lines.append(
+            f"begun     {begun}{f', over after {took}' if (took := _took(status)) else ''}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -82,10 +87,13 @@ def listing(runs: Sequence[JobStatus]) -> str:
     """Return a line for each run."""
     if not runs:
         return "no job has run here\n"
-    rows = [(str(r.run), _title(r), _standing(r), _rows(r)) for r in runs]
-    widths = [max(len(row[n]) for row in rows) for n in range(3)]
+    rows = [
+        (str(r.run), _title(r), _begun(r) or "", _took(r) or "", _standing(r), _rows(r))
+        for r in runs
+    ]
+    widths = [max(len(row[n]) for row in rows) for n in range(5)]
     return "".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) + "\n"
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]) + "\n"
         for row in rows
     )
 
@@ -103,6 +111,18 @@ def _title(status: JobStatus) -> str:
 def _rows(status: JobStatus) -> str:
     done = status.rows_read + status.rows_skipped
     return f"{done:,} rows" if status.total is None else f"{done:,} of {status.total:,} rows"
+
+
+def _begun(status: JobStatus) -> str | None:
+    """Return when a run began, to the second."""
+    return None if status.started_at is None else f"{status.started_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _took(status: JobStatus) -> str | None:
+    """Return what lies between a run's beginning and its end, pauses included."""
+    if status.started_at is None or status.ended_at is None:
+        return None
+    return str(timedelta(seconds=round((status.ended_at - status.started_at).total_seconds())))
 
 
 def _standing(status: JobStatus) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import and_, case, func, select
@@ -24,7 +25,8 @@ class JobStatus:
     chunks, of all tasks together; pauses and throttles are none of it, and `rate` and
     `eta_seconds` go by it. `done_already`: whoever asked for it to be run found it done.
     `rows_prepared`: calls of prepare that returned, of rows that were passed since; more than
-    rows where some changed meanwhile.
+    rows where some changed meanwhile. `started_at`, `ended_at`: by the database's clock, in UTC;
+    None for what has not ended, a run that failed or is paused included.
     """
 
     run: int
@@ -46,6 +48,8 @@ class JobStatus:
     throttled_why: str | None
     done_already: bool = False
     rows_prepared: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
     @property
     def rate(self) -> float | None:
@@ -137,4 +141,13 @@ def _status(run: RowMapping, sums: RowMapping | None, workers: RowMapping | None
         tasks=int(workers["tasks"]) if workers else 0,
         throttled_seconds=float(workers["throttled"]) if workers else 0.0,
         throttled_why=workers["why"] if workers else None,
+        started_at=_utc(run["started_at"]),
+        ended_at=_utc(run["ended_at"]),
     )
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    """Return a time as UTC; SQLite's own are, and do not say so."""
+    if at is None:
+        return None
+    return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -303,6 +303,8 @@ class JobDocument(Document):
     throttled_seconds: float
     throttled_why: str | None
     done_already: bool
+    started_at: datetime | None
+    ended_at: datetime | None
     rate: float | None
     eta_seconds: float | None
     can_resume: bool

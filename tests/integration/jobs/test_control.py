@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -104,6 +104,25 @@ async def test_pausing_waits_for_the_chunk_under_way_and_admits_no_more(
     await elsewhere.dispose()
     assert (await job.run(async_sessionmaker(engine))).state == "done"
     assert await tally(engine) == {1: 1_000}
+
+
+async def test_a_run_knows_when_it_was(engine: AsyncEngine, tmp_path: Path) -> None:
+    """In UTC, whatever the server's zone is, and by a file's clock that says no zone."""
+    file = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'file.sqlite'}")
+    for each in (engine, file):
+        await fill(each, 300)
+        before = datetime.now(UTC) - timedelta(seconds=2)  # SQLite knows whole seconds
+        sessions = async_sessionmaker(each)
+        await interrupted(sessions)
+        going_on = await status(each, "counting")
+        assert going_on.started_at is not None
+        assert going_on.ended_at is None
+        done = await counting().run(sessions)
+        assert done.ended_at is not None
+        assert done.started_at == going_on.started_at
+        assert before <= done.started_at <= done.ended_at <= datetime.now(UTC)
+        assert done.started_at.utcoffset() == timedelta(0)
+    await file.dispose()
 
 
 async def test_a_cancelled_run_is_over(engine: AsyncEngine, sessions: Sessions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -226,6 +227,17 @@ def test_the_pace_goes_by_busy_time_and_nothing_is_guessed() -> None:
         "1,000",
         "rows",
     ]
+
+
+def test_when_a_run_began_and_how_long_it_took() -> None:
+    began = datetime(2026, 7, 1, 22, 15, 1, tzinfo=UTC)
+    assert "begun     2026-07-01 22:15:01 UTC\n" in summary(standing(started_at=began))
+    times = {"started_at": began, "ended_at": began + timedelta(hours=26, seconds=3.4)}
+    done = standing(state="done", **times)
+    assert "begun     2026-07-01 22:15:01 UTC, over after 1 day, 2:00:03\n" in summary(done)
+    lines = listing([done, standing(started_at=began)]).splitlines()
+    assert lines[0].startswith("3  j (a=1)  2026-07-01 22:15:01 UTC  1 day, 2:00:03  done")
+    assert lines[1].startswith("3  j (a=1)  2026-07-01 22:15:01 UTC                  2 at work")
 
 
 ESCAPING = "a\x1b[31mred\nline \udcff"
