@@ -254,7 +254,7 @@ async def _seen_to_its_end(
     settings: JobStatusSettings, stop: Stop, view: ProgressView[JobStatus]
 ) -> JobStatus:
     """Return the run as it ended, as its workers left it, or as it is when the stop comes."""
-    schema, alone = settings.state_schema, False
+    schema, alone, show = settings.state_schema, False, _shown_on(view)
     async with _engine(settings, 2) as engine:
         now = await control.status(engine, settings.target, settings.arguments, state_schema=schema)
         stop.heeded = True
@@ -262,7 +262,7 @@ async def _seen_to_its_end(
             if alone and not now.tasks:  # twice: so it is, too, until the first worker joins
                 break
             alone = not now.tasks
-            view.update(now)
+            show(now)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PROGRESS_EVERY):
                     await stop.requested.wait()
